@@ -1,0 +1,320 @@
+"""The configuration schema: every key, its type, its default, its unit, and what it may be.
+
+The YAML files under ``configs/`` are laid over these classes by :func:`parse`, which turns a Hydra
+``DictConfig`` (or a plain nested dict, such as the one a checkpoint carries) into a typed
+:class:`Config` and raises :class:`ConfigError` with a message a person can act on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detector.errors import ConfigError
+
+
+def one_of(default: str, *others: str) -> Any:
+    """A string field that may hold ``default`` or one of ``others``."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: float | int | None, low: float | None = None, high: float | None = None) -> Any:
+    """A numeric field within ``[low, high]``; a bound of None is no bound."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def values(*default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A list field whose numbers, nested or not, lie within ``[low, high]``."""
+    return field(default_factory=lambda: [list(v) if isinstance(v, tuple) else v for v in default],
+                 metadata={"low": low, "high": high})
+
+
+# ---------------------------------------------------------------------------------------------- model
+@dataclass
+class AnchorConfig:
+    # Anchor side lengths in pixels of the resized image, one list for each feature map.
+    sizes: list[list[float]] = values((32,), (64,), (128,), (256,), (512,), low=1)
+    # Height / width of the anchors, used at every location of every map.
+    aspect_ratios: list[float] = values(0.5, 1.0, 2.0, low=0.01)
+
+
+@dataclass
+class RpnConfig:
+    pre_nms_top_n_train: int = number(2000, 1)  # proposals kept before NMS, each level and image
+    pre_nms_top_n_test: int = number(1000, 1)
+    post_nms_top_n_train: int = number(1000, 1)  # proposals kept after NMS, each image
+    post_nms_top_n_test: int = number(1000, 1)
+    nms_thresh: float = number(0.7, 0, 1)  # IoU above which the lower-scored proposal is dropped
+    fg_iou_thresh: float = number(0.7, 0, 1)  # an anchor is positive from this IoU
+    bg_iou_thresh: float = number(0.3, 0, 1)  # and negative below this one
+    batch_size_per_image: int = number(256, 1)  # anchors sampled for the loss
+    positive_fraction: float = number(0.5, 0, 1)
+    score_thresh: float = number(0.0, 0, 1)  # proposals below this objectness are dropped
+
+
+@dataclass
+class HeadConfig:
+    width: int = number(1024, 1)  # units of the two fully connected layers of the box head
+    fg_iou_thresh: float = number(0.5, 0, 1)  # a proposal is an object from this IoU
+    bg_iou_thresh: float = number(0.5, 0, 1)  # and background below this one
+    batch_size_per_image: int = number(512, 1)  # proposals sampled for the loss
+    positive_fraction: float = number(0.25, 0, 1)
+    score_thresh: float = number(0.05, 0, 1)  # detections below this score are dropped
+    nms_thresh: float = number(0.5, 0, 1)
+    detections_per_image: int = number(100, 1)
+
+
+@dataclass
+class ModelConfig:
+    name: str = one_of("fpn", "c4", "c5")
+    # "none", a name of torchvision.models.MobileNet_V2_Weights, or a path of a state-dict file.
+    weights: str = "none"
+    image_mean: list[float] = values(0.485, 0.456, 0.406)  # of the 0..1 RGB image
+    image_std: list[float] = values(0.229, 0.224, 0.225, low=1e-6)
+    norm: str = one_of("batch", "frozen", "sync", "group")
+    # MobileNetV2 stages that train, counted from the last: 0 freezes all, 5 trains everything.
+    trainable_stages: int = number(5, 0, 5)
+    fpn_channels: int = number(256, 1)  # only used by model=fpn
+    channels_last: bool = True  # memory format of the network and its activations
+    # Short side of the resized image in pixels; several values: one is drawn a batch of training, the
+    # last is used in evaluation.
+    min_size: list[int] = values(800, low=1)
+    max_size: int = number(1333, 1)  # limit of the long side, wins over min_size
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RpnConfig = field(default_factory=RpnConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+@dataclass
+class RoiConfig:
+    """The RoI operator between proposals and box head."""
+
+    kind: str = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool")
+    output_size: list[int] = values(7, 7, low=1)  # bins: height, width
+    sampling_ratio: int = number(2, -1)  # samples a bin and axis; 0 or -1: adaptive, one a pixel
+    aligned: bool = False  # shift by half a pixel and no minimum box size (align only)
+    mode: str = one_of("avg", "max")  # how a bin's samples become one value (align only)
+    canonical_scale: int = number(224, 1)  # a box of this side (pixels) is pooled from ...
+    canonical_level: int = number(4, 0)  # ... level 4, stride 16 (FPN paper, equation 1)
+
+
+# ----------------------------------------------------------------------------------------------- data
+@dataclass
+class ShapesConfig:
+    """The built-in data set, drawn from a seed on first use and written as COCO JSON and images."""
+
+    train_images: int = number(600, 1)
+    val_images: int = number(100, 1)
+    image_size: int = number(128, 32)  # side of the square images, pixels
+    min_object: int = number(16, 4)  # smallest and largest side of an object, pixels
+    max_object: int = number(64, 4)
+    max_objects: int = number(6, 1)  # objects an image: uniform in 1..max_objects
+    max_overlap: float = number(0.2, 0, 1)  # largest IoU between two objects: higher is more crowded
+    difficulty: float = number(0.5, 0, 1)  # 0: plain background, strong contrast; 1: clutter, weak contrast
+    empty_fraction: float = number(0.05, 0, 1)  # share of images without an object
+    seed: int = number(0, 0)
+
+
+@dataclass
+class DataConfig:
+    name: str = one_of("shapes", "coco")
+    # Folder that the paths below are relative to; for shapes, where the drawn data set is kept.
+    root: str = "data"
+    train_annotations: str = "train.json"  # COCO JSON
+    train_images: str = "images"  # folder of the file names in the JSON
+    val_annotations: str = "val.json"
+    val_images: str = "images"
+    on_invalid: str = one_of("error", "drop", "clip")  # what to do with an unusable annotation
+    batch_size: int = number(8, 1)  # images a step and process
+    eval_batch_size: int = number(8, 1)
+    workers: int = number(2, 0)  # loader processes, each process
+    aspect_grouping: bool = True  # batches of images of like shape, less padding
+    keep_empty: bool = True  # train on images without an object too
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+
+
+@dataclass
+class AugmentConfig:
+    """Training-time augmentation; a probability or strength of 0 turns a transform off."""
+
+    horizontal_flip: float = number(0.5, 0, 1)  # probability
+    vertical_flip: float = number(0.0, 0, 1)  # probability
+    # Images are resized by a factor drawn from [low, high] and cropped or padded to their old size.
+    scale_jitter: list[float] = values(1.0, 1.0, low=0.05, high=10)
+    iou_crop: float = number(0.0, 0, 1)  # probability of an SSD-style random crop
+    photometric: float = number(0.0, 0, 1)  # probability of brightness, contrast, saturation, hue jitter
+    brightness: float = number(0.2, 0, 1)  # relative strengths, used when photometric > 0
+    contrast: float = number(0.2, 0, 1)
+    saturation: float = number(0.2, 0, 1)
+    hue: float = number(0.02, 0, 0.5)
+
+
+# ------------------------------------------------------------------------------------------- training
+@dataclass
+class OptimConfig:
+    name: str = one_of("sgd", "adamw")
+    lr: float = number(0.02, 0)  # peak learning rate
+    momentum: float = number(0.9, 0, 1)  # sgd only
+    weight_decay: float = number(1e-4, 0)
+    norm_weight_decay: float = number(0.0, 0)  # for normalisation parameters and biases
+    schedule: str = one_of("step", "cosine", "one_cycle", "constant")
+    warmup_steps: int = number(500, 0)  # linear warm-up, optimiser steps
+    warmup_factor: float = number(0.001, 0, 1)  # learning rate at step 0, relative to lr
+    milestones: list[float] = values(0.667, 0.9, low=0, high=1)  # step: share of all steps at which lr drops
+    gamma: float = number(0.1, 0, 1)  # step: factor of each drop
+    final_factor: float = number(0.01, 0, 1)  # cosine and one_cycle: last learning rate, relative to lr
+    clip_norm: float = number(0.0, 0)  # largest gradient norm; 0: no clipping
+    accumulate: int = number(1, 1)  # batches whose gradients are added up for one step
+
+
+@dataclass
+class TrainerConfig:
+    accelerator: str = one_of("auto", "cpu", "gpu")
+    devices: int = number(1, 1)  # processes on this machine, one a device
+    num_nodes: int = number(1, 1)
+    strategy: str = one_of("auto", "ddp")
+    precision: str = one_of("32", "16-mixed", "bf16-mixed")
+    max_steps: int = number(1000, 1)  # optimiser steps of the whole training
+    eval_every: int = number(0, 0)  # optimiser steps between evaluations; 0: only at the end
+    checkpoint_every: int = number(0, 0)  # optimiser steps between checkpoints; 0: only when evaluating
+    log_every: int = number(10, 1)  # optimiser steps between rows of the logs
+    early_stopping: int = number(0, 0)  # evaluations without a better AP that end the run; 0: never
+    threads: int = number(0, 0)  # CPU threads of PyTorch; 0: PyTorch's own choice
+    deterministic: bool = True  # same seed, same numbers (bitwise on the CPU)
+    limit_eval_images: int = number(0, 0)  # evaluate on the first N images only; 0: all
+    progress_bar: bool = True
+
+
+@dataclass
+class LoggerConfig:
+    csv: bool = True
+    tensorboard: bool = True
+    wandb: bool = False
+    wandb_project: str = "faster-rcnn"
+    sheet_images: int = number(12, 0)  # validation images on the sheet of predictions
+
+
+@dataclass
+class Config:
+    """The whole configuration of a training run."""
+
+    seed: int = number(0, 0)  # initial weights, data order, augmentation
+    run_dir: str = "runs/default"  # where everything about this run is written
+    resume: str = ""  # "": start anew; "auto": the last checkpoint in run_dir; else a checkpoint file
+    model: ModelConfig = field(default_factory=ModelConfig)
+    roi: RoiConfig = field(default_factory=RoiConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
+
+    checkpoint: str = ""  # checkpoint to score, on its own validation set unless data.* says otherwise
+    annotations: str = ""  # COCO annotation JSON
+    predictions: str = ""  # COCO results JSON
+    images: str = ""  # image folder of `annotations`, when a checkpoint is scored on it
+    output_dir: str = ""  # where metrics.json goes; "": beside the checkpoint or the predictions
+    accelerator: str = one_of("auto", "cpu", "gpu")
+    batch_size: int = number(8, 1)
+    workers: int = number(2, 0)
+    score_thresh: float = number(-1.0, -1, 1)  # overrides the model's; -1: as trained
+    sheet_images: int = number(12, 0)
+    progress_bar: bool = True
+
+
+# ------------------------------------------------------------------------------------------ functions
+def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
+    """Check ``cfg`` against ``schema`` and return an instance of it.
+
+    Args:
+        cfg: composed Hydra configuration or nested dict; keys left out take their defaults.
+        schema: one of the configuration dataclasses of this module.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a value of the wrong type, outside its
+            range or not among its choices.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    check_keys(plain, schema)
+    try:
+        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
+    check_values(parsed)
+    return parsed
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as a nested dict of plain values, as checkpoints and ``config.yaml`` hold it."""
+    return asdict(config)
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of ``schema``, groups included."""
+    keys = []
+    hints = get_type_hints(schema)
+    for f in fields(schema):
+        keys.append(prefix + f.name)
+        if is_dataclass(hints[f.name]):
+            keys.extend(known_keys(hints[f.name], f"{prefix}{f.name}."))
+    return keys
+
+
+def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:
+    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have."""
+    root = root or schema
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{prefix.rstrip('.')}: expected a group of keys, got {plain!r}")
+    hints = get_type_hints(schema)
+    for key, value in plain.items():
+        if key not in hints:
+            raise ConfigError(unknown_key(f"{prefix}{key}", root))
+        if is_dataclass(hints[key]):
+            check_keys(value, hints[key], f"{prefix}{key}.", root)
+
+
+def unknown_key(key: str, schema: type) -> str:
+    """The message for a key that does not exist: the nearest key, or the keys of its group."""
+    everything = known_keys(schema)
+    nearest = difflib.get_close_matches(key, everything, n=1, cutoff=0.6)
+    if not nearest:  # the right name in the wrong group, e.g. `lr` for `optim.lr`
+        last = key.rsplit(".", 1)[-1]
+        by_name = {k.rsplit(".", 1)[-1]: k for k in everything}
+        match = difflib.get_close_matches(last, by_name, n=1, cutoff=0.7)
+        nearest = [by_name[m] for m in match]
+    if nearest:
+        return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
+    group = key.rsplit(".", 1)[0] + "." if "." in key else ""
+    siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group):]]
+    return f"unknown key '{key}'; known here: {', '.join(siblings or known_keys(schema))}"
+
+
+def check_values(config: Any, prefix: str = "") -> None:
+    """Raise :class:`ConfigError` for the first value that is not among its choices or outside its range."""
+    for f in fields(config):
+        value, key = getattr(config, f.name), prefix + f.name
+        if is_dataclass(value):
+            check_values(value, key + ".")
+            continue
+        choices = f.metadata.get("choices")
+        if choices and value not in choices:
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+        low, high = f.metadata.get("low"), f.metadata.get("high")
+        for v in _flatten(value) if low is not None or high is not None else ():
+            if not (v >= (low if low is not None else v) and v <= (high if high is not None else v)):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise ConfigError(f"{key}={value}: must be {bounds}")
+
+
+def _flatten(value: Any) -> list[Any]:
+    return [x for v in value for x in _flatten(v)] if isinstance(value, list) else [value]
