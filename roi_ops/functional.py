@@ -1,0 +1,242 @@
+"""The operators as functions: check the arguments, bring them into the engine's form, call it.
+
+Signatures are torchvision's; what is ours is keyword-only and defaults to torchvision's behaviour.
+
+Common to all:
+
+* ``input``: Tensor[N, C, H, W] (``multiscale_`` forms: a list of them, finest first), any floating dtype,
+  contiguous or channels_last, read as it is. Arithmetic is float32, float64 for float64 features.
+* ``boxes``: Tensor[K, 5] (image index, x1, y1, x2, y2) or a list of N Tensor[L_i, 4], one for each image, any
+  dtype. Coordinates are those of the image: multiplied by ``spatial_scale`` they are pixels of the map.
+* Result: Tensor[K, C, output_h, output_w] in the dtype of the features; contiguous, channels_last on request.
+* A box with a NaN or infinite coordinate pools to 0 with zero gradient. With several maps, so does a box that
+  is inverted in one axis (its area is negative, so no level is its own).
+* An image index out of range raises ValueError on the CPU and pools to 0 on CUDA.
+* No boxes, no images or no channels give an empty result of the right shape.
+* Deterministic: equal arguments give bitwise equal results and gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from roi_ops import ops
+from roi_ops.geometry import MAX_SAMPLES
+from roi_ops.levels import level_range
+
+Boxes = Tensor | Sequence[Tensor]
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    *,
+    mode: str = "avg",
+    channels_last: bool = False,
+) -> Tensor:
+    """RoIAlign (He et al., Mask R-CNN, 2017): mean or maximum of bilinear samples in each bin.
+
+    Args:
+        input, boxes: see the module's docstring.
+        output_size: bins, an int or (height, width).
+        spatial_scale: map size over image size.
+        sampling_ratio: samples a bin and axis; <= 0: adaptive, ``ceil(extent / bins)``, at most 32768.
+        aligned: shift the box by half a pixel, as pixel centres want it, and do not widen it to a pixel.
+        mode: "avg", or "max" for the largest sample of a bin. A sample outside [-1, H] x [-1, W] counts as 0
+            in both.
+        channels_last: memory format of the result.
+
+    Differentiable twice in ``input`` and ``boxes``.
+    """
+    return multiscale_roi_align(
+        [input], boxes, output_size, [spatial_scale], sampling_ratio, aligned, mode=mode, channels_last=channels_last
+    )
+
+
+def roi_pool(
+    input: Tensor,
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    channels_last: bool = False,
+) -> Tensor:
+    """RoIPool (Girshick, Fast R-CNN, 2015): largest pixel of each bin, box and bins rounded to pixels.
+
+    An empty bin is 0. The gradient goes to the first maximum in row-major order; boxes have none.
+    Coordinates on the map are exact up to 2^24 pixels.
+    """
+    return multiscale_roi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
+
+
+def prroi_pool(
+    input: Tensor,
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    channels_last: bool = False,
+) -> Tensor:
+    """PrRoIPool (Jiang et al., IoU-Net, 2018): exact mean over each bin of the bilinearly continued map.
+
+    The map is zero outside; a box of no area pools to 0. Differentiable twice in ``input`` and ``boxes``.
+    """
+    return multiscale_prroi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
+
+
+def multiscale_roi_align(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    *,
+    canonical_scale: float = 224,
+    canonical_level: float = 4,
+    mode: str = "avg",
+    channels_last: bool = False,
+) -> Tensor:
+    """:func:`roi_align` on a pyramid: each box from the map that fits its size, all in one call.
+
+    Args:
+        features: Tensor[N, C, H_l, W_l] for each level, finest first, each half the size of the one before.
+        spatial_scales: map size over image size of each level.
+        canonical_scale, canonical_level: a box of this side (image pixels) is pooled from the map of scale
+            2 ** -canonical_level (Feature Pyramid Networks, equation 1).
+    """
+    if mode not in ("avg", "max"):
+        raise ValueError(f"mode='{mode}': must be 'avg' or 'max'")
+    if not isinstance(sampling_ratio, int) or sampling_ratio > MAX_SAMPLES:
+        raise ValueError(f"sampling_ratio={sampling_ratio}: must be an integer of at most {MAX_SAMPLES}")
+    kind = ("align_aligned" if aligned else "align") + ("_max" if mode == "max" else "")
+    return _pool(
+        kind, features, boxes, output_size, spatial_scales, sampling_ratio, canonical_scale, canonical_level, channels_last
+    )
+
+
+def multiscale_roi_pool(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: float = 4,
+    channels_last: bool = False,
+) -> Tensor:
+    """:func:`roi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
+    return _pool("pool", features, boxes, output_size, spatial_scales, 0, canonical_scale, canonical_level, channels_last)
+
+
+def multiscale_prroi_pool(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    *,
+    canonical_scale: float = 224,
+    canonical_level: float = 4,
+    channels_last: bool = False,
+) -> Tensor:
+    """:func:`prroi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
+    return _pool(
+        "prroi", features, boxes, output_size, spatial_scales, 0, canonical_scale, canonical_level, channels_last
+    )
+
+
+# ------------------------------------------------------------------------------------------- arguments
+def _pool(
+    kind: str,
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    canonical_scale: float,
+    canonical_level: float,
+    channels_last: bool,
+) -> Tensor:
+    maps = _check_features(features)
+    if len(spatial_scales) != len(maps):
+        raise ValueError(f"{len(maps)} feature maps but {len(spatial_scales)} spatial scales")
+    scales = [float(scale) for scale in spatial_scales]
+    if not all(0 < scale < float("inf") for scale in scales):
+        raise ValueError(f"spatial scales must be positive numbers, got {scales}")
+    pooled_h, pooled_w = _pair(output_size)
+    dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
+    rois = _boxes_tensor(boxes, maps[0], dtype)
+    k_min, k_max = level_range(scales)
+    args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
+            float(canonical_scale), float(canonical_level))  # fmt: skip
+    if kind in ("align", "align_aligned", "prroi"):
+        return ops.linear_forward(*args)
+    return ops.max_forward(*args)[0]
+
+
+def _check_features(features: Sequence[Tensor]) -> list[Tensor]:
+    maps = list(features)
+    if not maps:
+        raise ValueError("no feature maps given")
+    first = maps[0]
+    for i, f in enumerate(maps):
+        if not isinstance(f, Tensor) or f.dim() != 4 or not f.is_floating_point():
+            what = f"{f.dtype} of shape {tuple(f.shape)}" if isinstance(f, Tensor) else type(f).__name__
+            raise ValueError(f"feature map {i} must be a floating-point Tensor[N, C, H, W], got {what}")
+        if f.shape[:2] != first.shape[:2] or f.device != first.device:
+            raise ValueError(
+                "feature maps must agree in images, channels and device: map 0 is "
+                f"{tuple(first.shape)} on {first.device}, map {i} is {tuple(f.shape)} on {f.device}"
+            )
+    if any(f.dtype != first.dtype for f in maps):  # autocast may leave levels in different dtypes
+        widest = max((f.dtype for f in maps), key=lambda d: torch.finfo(d).bits)
+        maps = [f.to(widest) for f in maps]
+    return maps
+
+
+def _pair(output_size: int | Sequence[int]) -> tuple[int, int]:
+    pair = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    if len(pair) == 1:
+        pair = pair * 2
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+        raise ValueError(f"output_size must be a positive int or (height, width), got {output_size}")
+    return pair
+
+
+def _boxes_tensor(boxes: Boxes, feature: Tensor, dtype: torch.dtype) -> Tensor:
+    """``boxes`` as a contiguous Tensor[K, 5] in the arithmetic dtype."""
+    if isinstance(boxes, Tensor):
+        if boxes.dim() != 2 or boxes.shape[1] != 5:
+            raise ValueError(
+                "boxes must be Tensor[K, 5] (image index, x1, y1, x2, y2) or a list of Tensor[L, 4], "
+                f"got a tensor of shape {tuple(boxes.shape)}"
+            )
+        _check_box_tensor(boxes, feature)
+        return boxes.to(dtype).contiguous()
+    boxes = list(boxes)
+    if len(boxes) != feature.shape[0]:
+        raise ValueError(f"{feature.shape[0]} images but {len(boxes)} lists of boxes: give one for each image")
+    for i, b in enumerate(boxes):
+        if not isinstance(b, Tensor) or b.dim() != 2 or b.shape[1] != 4:
+            what = f"a tensor of shape {tuple(b.shape)}" if isinstance(b, Tensor) else type(b).__name__
+            raise ValueError(f"boxes of image {i} must be Tensor[L, 4] (x1, y1, x2, y2), got {what}")
+        _check_box_tensor(b, feature)
+    if not boxes:
+        return feature.new_zeros(0, 5, dtype=dtype)
+    corners = (torch.cat(boxes) if len(boxes) > 1 else boxes[0]).to(dtype)
+    index = torch.cat([corners.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+    return torch.cat([index, corners], 1)
+
+
+def _check_box_tensor(boxes: Tensor, feature: Tensor) -> None:
+    if boxes.device != feature.device:
+        raise ValueError(f"boxes are on {boxes.device}, the features on {feature.device}")
+    if boxes.is_complex() or boxes.dtype == torch.bool:
+        raise ValueError(f"boxes must be real numbers, got {boxes.dtype}")

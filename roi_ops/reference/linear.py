@@ -1,0 +1,113 @@
+"""Linear operators, ``out = A_y F A_x^T`` for each RoI and channel: RoIAlign and PrRoIPool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from roi_ops.geometry import Geometry
+from roi_ops.reference import axis, rois
+from roi_ops.reference.rois import Group
+
+
+def linear_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> Tensor:
+    """Pooled features, Tensor[K, C, pooled_h, pooled_w] in the features' dtype."""
+    geometry = Geometry(*geom)
+    channels = features[0].shape[1]
+    pieces = []
+    for group in rois.groups(features, boxes, geometry):
+        for part, window in _windows(group, features[group.level], geometry):
+            crop = window.crop(features[group.level], part.images).to(boxes.dtype)
+            rows = window.x.weight[:, None] @ crop  # [k, h, pooled_w, C]
+            out = window.y.weight @ rows.flatten(2)
+            pieces.append((part.rois, out.unflatten(2, (geometry.pooled_w, channels))))
+    shape = (len(boxes), channels, geometry.pooled_h, geometry.pooled_w)
+    return rois.assemble(pieces, shape, features[0].dtype, boxes.device, channels_last)
+
+
+def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
+    """Gradient of :func:`linear_forward` with respect to each feature map, given that of its result."""
+    geometry = Geometry(*geom)
+    sums = rois.gradient_sums(features, boxes.dtype)
+    for group in rois.groups(features, boxes, geometry):
+        for part, window in _windows(group, features[group.level], geometry):
+            g = grad[part.rois].permute(0, 2, 3, 1).to(boxes.dtype)  # [k, pooled_h, pooled_w, C]
+            rows = window.y.weight.transpose(1, 2) @ g.flatten(2)
+            crop = window.x.weight.transpose(1, 2)[:, None] @ rows.unflatten(2, g.shape[2:])  # [k, h, w, C]
+            h, w = crop.shape[1:3]
+            # One RoI after another: the sums always round alike, which those of an atomic scatter do not.
+            corners = zip(part.images.tolist(), window.top.tolist(), window.left.tolist(), strict=True)
+            for i, (image, top, left) in enumerate(corners):
+                sums[group.level][image, top : top + h, left : left + w] += crop[i]
+    return rois.like_features(sums, features)
+
+
+def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
+    """Gradient of :func:`linear_forward` with respect to ``boxes``, Tensor[K, 5]; column 0 is zero."""
+    geometry = Geometry(*geom)
+    result = torch.zeros_like(boxes)
+    for group in rois.groups(features, boxes, geometry):
+        for part, window in _windows(group, features[group.level], geometry):
+            crop = window.crop(features[group.level], part.images).to(boxes.dtype)
+            g = grad[part.rois].permute(0, 2, 3, 1).to(boxes.dtype)
+            rows = window.x.weight[:, None] @ crop  # F A_x^T: [k, h, pooled_w, C]
+            by_row = g.flatten(2) @ rows.flatten(2).transpose(1, 2)  # [k, pooled_h, h]
+            columns = (window.y.weight.transpose(1, 2) @ g.flatten(2)).unflatten(2, g.shape[2:])  # A_y^T G
+            columns = columns.transpose(1, 2).flatten(2)  # [k, pooled_w, h * C]
+            by_column = columns @ crop.transpose(1, 2).flatten(2).transpose(1, 2)  # [k, pooled_w, w]
+            y_start, y_extent, x_start, x_extent = (
+                (table * product).sum((1, 2))
+                for table, product in (
+                    (window.y.d_start, by_row),
+                    (window.y.d_extent, by_row),
+                    (window.x.d_start, by_column),
+                    (window.x.d_extent, by_column),
+                )
+            )
+            gradient = rois.box_gradient(y_start, y_extent, x_start, x_extent, boxes[part.rois], part, geometry)
+            result = result.index_add(0, part.rois, gradient)
+    return result
+
+
+class Window(NamedTuple):
+    """The smallest rectangle of a map that holds every pixel some RoIs touch, and the weights on it."""
+
+    top: Tensor
+    left: Tensor
+    y: axis.AxisWeights
+    x: axis.AxisWeights
+
+    def crop(self, feature: Tensor, images: Tensor) -> Tensor:
+        """Tensor[k, h, w, C]."""
+        height, width = self.y.weight.shape[2], self.x.weight.shape[2]
+        return rois.crop(feature, images, self.top, self.left, height, width)
+
+
+def _windows(group: Group, feature: Tensor, geometry: Geometry) -> Iterator[tuple[Group, Window]]:
+    channels, height, width = feature.shape[1:]
+    y, top, heights = _axis(*group.y, geometry.pooled_h, height, geometry)
+    x, left, widths = _axis(*group.x, geometry.pooled_w, width, geometry)
+    for part, h, w in rois.parts(heights, widths, channels):
+        t, l = top[part].clamp(max=height - h), left[part].clamp(max=width - w)  # noqa: E741
+        yield group.select(part), Window(t, l, _cut(y, part, t, h), _cut(x, part, l, w))
+
+
+def _axis(start: Tensor, extent: Tensor, bins: int, length: int, geometry: Geometry) -> tuple[Any, Tensor, Tensor]:
+    """Weights along one axis, and the first pixel and the number of pixels that each RoI touches."""
+    if geometry.kind == "prroi":
+        weights = axis.prroi_weights(start, extent, bins, length)
+    else:
+        weights = axis.align_weights(start, extent, bins, length, geometry.sampling_ratio)
+    touched = torch.stack([t.detach() != 0 for t in weights]).any(0).any(1)
+    first = touched.to(torch.uint8).argmax(1)
+    last = length - 1 - touched.to(torch.uint8).flip(1).argmax(1)
+    return weights, first, torch.where(touched.any(1), last - first + 1, 1)
+
+
+def _cut(weights: axis.AxisWeights, positions: Tensor, origin: Tensor, length: int) -> axis.AxisWeights:
+    index = (origin[:, None] + torch.arange(length, device=origin.device))[:, None]
+    index = index.expand(-1, weights.weight.shape[1], -1)
+    return axis.AxisWeights(*(table[positions].gather(2, index) for table in weights))

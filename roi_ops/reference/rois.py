@@ -1,0 +1,174 @@
+"""What all reference operators share: RoIs in groups of one level, cut into parts; the shapes of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from roi_ops.geometry import Geometry
+from roi_ops.levels import assign_levels
+
+# Elements of the feature crops held at a time: 64 MB of float32.
+CROP_BUDGET = 1 << 24
+
+
+class Group(NamedTuple):
+    """RoIs of one level that are worked on together.
+
+    Attributes:
+        level: index of the feature map.
+        rois: Tensor[k] int64, rows of ``boxes``.
+        images: Tensor[k] int64.
+        y, x: start and extent on the map, Tensor[k] each; for ``pool`` start and end.
+    """
+
+    level: int
+    rois: Tensor
+    images: Tensor
+    y: tuple[Tensor, Tensor]
+    x: tuple[Tensor, Tensor]
+
+    def select(self, part: Tensor) -> Group:
+        """The RoIs at the given positions of the group."""
+        y, x = ((first[part], second[part]) for first, second in (self.y, self.x))
+        return Group(self.level, self.rois[part], self.images[part], y, x)
+
+
+def groups(features: list[Tensor], boxes: Tensor, geometry: Geometry) -> Iterator[Group]:
+    """RoIs by level, without those that pool to zero: a non-finite coordinate, no level, an unknown image.
+
+    Raises:
+        ValueError: on the CPU, an image index that does not exist. (On CUDA, to find out would cost a sync.)
+    """
+    check_image_indices(boxes, features[0].shape[0])
+    if features[0].shape[0] == 0 or features[0].shape[1] == 0:
+        return
+    images = boxes[:, 0].detach().nan_to_num(-1).to(torch.int64)
+    usable = torch.isfinite(boxes).all(1) & (images >= 0) & (images < features[0].shape[0])
+    levels = torch.zeros_like(images)
+    if len(features) > 1:
+        levels = assign_levels(
+            boxes[:, 1:].detach(), geometry.k_min, geometry.k_max, geometry.canonical_scale, geometry.canonical_level
+        )
+    for level, feature in enumerate(features):
+        rois = torch.where(usable & (levels == level))[0]
+        if len(rois) and feature.shape[2] and feature.shape[3]:
+            corners = boxes[rois, 1:] * geometry.scales[level]
+            if geometry.aligned:
+                corners = corners - 0.5
+            x1, y1, x2, y2 = corners.unbind(1)
+            if geometry.kind == "pool":
+                y, x = (y1, y2), (x1, x2)
+            else:
+                y, x = ((low, _extent(high - low, geometry)) for low, high in ((y1, y2), (x1, x2)))
+            yield Group(level, rois, images[rois], y, x)
+
+
+def smallest_extent(geometry: Geometry) -> float:
+    """Box sizes on the map are at least this many pixels; minus infinity where they are taken as they are."""
+    if geometry.aligned:
+        return float("-inf")
+    return 0.0 if geometry.kind == "prroi" else 1.0
+
+
+def _extent(size: Tensor, geometry: Geometry) -> Tensor:
+    return size if geometry.aligned else size.clamp(min=smallest_extent(geometry))
+
+
+def check_image_indices(boxes: Tensor, images: int) -> None:
+    """Raise ValueError for an image index of a CPU tensor that is not one of 0 .. images - 1."""
+    if boxes.device.type != "cpu" or not len(boxes):
+        return
+    index = boxes[:, 0].detach().trunc()
+    bad = ~((index >= 0) & (index < images))
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        there = f"outside 0..{images - 1}" if images else "of a batch without images"
+        raise ValueError(f"image index {boxes[row, 0].item():g} of box {row} is {there}")
+
+
+def box_gradient(
+    y_start: Tensor, y_extent: Tensor, x_start: Tensor, x_extent: Tensor, boxes: Tensor, group: Group, geometry: Geometry
+) -> Tensor:
+    """From gradients with respect to start and extent on the map, Tensor[k], to those of the box, Tensor[k, 5]."""
+    scale = geometry.scales[group.level]
+    corners = boxes[:, 1:].detach() * scale
+    # A size that was clamped does not follow the box.
+    free = (corners[:, 2:] - corners[:, :2] > smallest_extent(geometry)).to(boxes.dtype)
+    x_extent, y_extent = x_extent * free[:, 0], y_extent * free[:, 1]
+    zero = torch.zeros_like(x_start)
+    return torch.stack([zero, x_start - x_extent, y_start - y_extent, x_extent, y_extent], 1) * scale
+
+
+def parts(heights: Tensor, widths: Tensor, per_pixel: int) -> Iterator[tuple[Tensor, int, int]]:
+    """RoIs of similar window size together, so that little is cropped for nothing and memory is bounded.
+
+    Args:
+        heights, widths: Tensor[k] int64, size of each RoI's window in pixels.
+        per_pixel: elements held for a pixel of a window.
+
+    Yields:
+        positions Tensor[n] int64, and the height and width that hold all their windows.
+    """
+    order = torch.argsort(heights * widths, stable=True)
+    h_sorted, w_sorted = heights[order].tolist(), widths[order].tolist()
+    begin = 0
+    while begin < len(order):
+        end, h, w = begin, 0, 0
+        while end < len(order):
+            new_h, new_w = max(h, h_sorted[end]), max(w, w_sorted[end])
+            if end > begin and (end - begin + 1) * new_h * new_w * per_pixel > CROP_BUDGET:
+                break
+            if end >= begin + 16 and new_h * new_w > 2 * h_sorted[end] * w_sorted[end]:
+                break  # the common window would be mostly padding
+            end, h, w = end + 1, new_h, new_w
+        yield order[begin:end], h, w
+        begin = end
+
+
+def crop(feature: Tensor, images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """One window of ``feature`` [N, C, H, W] for each RoI, Tensor[k, height, width, C]."""
+    rows = top[:, None] + torch.arange(height, device=top.device)
+    columns = left[:, None] + torch.arange(width, device=left.device)
+    return feature.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def assemble(
+    pieces: list[tuple[Tensor, Tensor]],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    channels_last: bool,
+    fill: int = 0,
+) -> Tensor:
+    """Put pieces (rois, values [k, ph, pw, C]) into the result [K, C, ph, pw]; other rows hold ``fill``."""
+    k, c, ph, pw = shape
+    out = torch.full((k, ph, pw, c), fill, dtype=dtype, device=device)
+    if pieces:
+        rois, values = (torch.cat(column) for column in zip(*pieces, strict=True))
+        out = out.index_copy(0, rois, values.to(dtype))
+    out = out.permute(0, 3, 1, 2)
+    return out.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def gradient_sums(features: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Zeros [N, H, W, C] for each feature map, to add gradients to."""
+    return [torch.zeros(f.shape[0], *f.shape[2:], f.shape[1], dtype=dtype, device=f.device) for f in features]
+
+
+def like_features(sums: list[Tensor], features: list[Tensor]) -> list[Tensor]:
+    """Gradients [N, H, W, C] as [N, C, H, W] in the dtype and memory format of the features."""
+    return [
+        s.permute(0, 3, 1, 2).to(f.dtype).contiguous(memory_format=gradient_format(f))
+        for s, f in zip(sums, features, strict=True)
+    ]
+
+
+def gradient_format(feature: Tensor) -> torch.memory_format:
+    """Memory format of the gradient of a feature map: channels_last if the map is, else contiguous."""
+    if feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous():
+        return torch.channels_last
+    return torch.contiguous_format
