@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from roi_ops import ops
 from roi_ops.geometry import MAX_SAMPLES
@@ -173,12 +174,20 @@ def _pool(
     pooled_h, pooled_w = _pair(output_size)
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     rois = _boxes_tensor(boxes, maps[0], dtype)
+    if not torch.compiler.is_compiling():
+        _refuse_forward_mode([*maps, rois])
     k_min, k_max = level_range(scales)
     args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
             float(canonical_scale), float(canonical_level))  # fmt: skip
     if kind in ("align", "align_aligned", "prroi"):
         return ops.linear_forward(*args)
     return ops.max_forward(*args)[0]
+
+
+def _refuse_forward_mode(tensors: list[Tensor]) -> None:
+    """Raise for tensors with a forward-mode tangent: a custom operator would drop it without a word."""
+    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError("roi_ops has no forward-mode derivatives (jvp); use reverse mode (grad, vjp)")
 
 
 def _check_features(features: Sequence[Tensor]) -> list[Tensor]:

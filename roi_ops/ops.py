@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from roi_ops import backends, reference
 from roi_ops.reference.rois import gradient_format
@@ -74,38 +75,38 @@ def _gradients(features: list[Tensor]) -> list[Tensor]:
 
 
 @torch.library.register_fake("roi_ops::linear_forward", lib=_library)
-def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):  # type: ignore[no-untyped-def]
+def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):
     return _pooled(features[0], boxes, channels_last, pooled_h, pooled_w)
 
 
 @torch.library.register_fake("roi_ops::linear_backward_features", lib=_library)
-def _(grad, features, boxes, *geom):  # type: ignore[no-untyped-def]
+def _(grad, features, boxes, *geom):
     return _gradients(features)
 
 
 @torch.library.register_fake("roi_ops::linear_backward_boxes", lib=_library)
-def _(grad, features, boxes, *geom):  # type: ignore[no-untyped-def]
+def _(grad, features, boxes, *geom):
     return torch.empty_like(boxes)
 
 
 @torch.library.register_fake("roi_ops::max_forward", lib=_library)
-def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):  # type: ignore[no-untyped-def]
+def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):
     out = _pooled(features[0], boxes, channels_last, pooled_h, pooled_w)
     return out, torch.empty_like(out, dtype=torch.int32)
 
 
 @torch.library.register_fake("roi_ops::max_gather", lib=_library)
-def _(features, argmax, boxes, *geom):  # type: ignore[no-untyped-def]
+def _(features, argmax, boxes, *geom):
     return features[0].new_empty(argmax.shape)
 
 
 @torch.library.register_fake("roi_ops::max_backward_features", lib=_library)
-def _(grad, argmax, features, boxes, *geom):  # type: ignore[no-untyped-def]
+def _(grad, argmax, features, boxes, *geom):
     return _gradients(features)
 
 
 @torch.library.register_fake("roi_ops::max_backward_boxes", lib=_library)
-def _(grad, argmax, features, boxes, *geom):  # type: ignore[no-untyped-def]
+def _(grad, argmax, features, boxes, *geom):
     return torch.empty_like(boxes)
 
 
@@ -138,8 +139,12 @@ def _linear_backward_features_backward(ctx: Any, d_gradients: list[Tensor | None
     return d_grad, [None] * len(features), d_boxes, *[None] * len(ctx.geom)
 
 
-def _through_reference(name: str, tensors: list[Tensor], wanted: list[bool], v: Tensor, call: Any) -> list[Tensor | None]:
+def _through_reference(
+    name: str, tensors: list[Tensor], wanted: list[bool], v: Tensor, call: Any
+) -> list[Tensor | None]:
     """Vector-Jacobian product of a reference function by autograd; keeps the graph if one is being built."""
+    if isinstance(v, FakeTensor) or torch.compiler.is_compiling():
+        raise NotImplementedError(f"the derivative of {name} cannot be compiled; call it outside torch.compile")
     with torch.enable_grad():
         inputs = [t.view_as(t) if w and t.requires_grad else t.detach().requires_grad_(w)
                   for t, w in zip(tensors, wanted, strict=True)]

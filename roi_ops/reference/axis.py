@@ -34,7 +34,7 @@ class Samples(NamedTuple):
         frac: weight of ``high``; ``low`` has 1 - frac.
         slope: derivative of ``frac`` with respect to the position, 0 or 1.
         d_extent: derivative of the position with respect to the extent (that to the start is 1).
-        count: Tensor[K], g, the samples of a bin.
+        per_bin: Tensor[K] int64, g, the samples of a bin.
     """
 
     number: Tensor
@@ -45,7 +45,7 @@ class Samples(NamedTuple):
     frac: Tensor
     slope: Tensor
     d_extent: Tensor
-    count: Tensor
+    per_bin: Tensor
 
 
 def sample_count(extent: Tensor, bins: int, sampling_ratio: int) -> Tensor:
@@ -104,7 +104,7 @@ def samples(start: Tensor, extent: Tensor, bins: int, length: int, sampling_rati
 def align_weights(start: Tensor, extent: Tensor, bins: int, length: int, sampling_ratio: int) -> AxisWeights:
     """RoIAlign (He et al., Mask R-CNN, 2017): row p is the mean of the bilinear hats at its samples."""
     s = samples(start, extent, bins, length, sampling_ratio)
-    share = s.valid / s.count.clamp(min=1)[:, None, None].to(start.dtype)
+    share = s.valid / s.per_bin.clamp(min=1)[:, None, None].to(start.dtype)
     slope = s.slope * share
 
     def merge(at_low: Tensor, at_high: Tensor) -> Tensor:

@@ -117,8 +117,8 @@ def _align_max_bins(group: Group, feature: Tensor, geometry: Geometry) -> Iterat
     void_y, void_x = _first_void(y), _first_void(x)
     for part, _, _ in rois.parts(rows, columns, 4 * channels):
         values, positions = [], []
-        per_row = x.count[part]
-        empty = ((y.count[part] <= 0) | (per_row <= 0))[:, None]
+        per_row = x.per_bin[part]
+        empty = ((y.per_bin[part] <= 0) | (per_row <= 0))[:, None]
         for p in range(geometry.pooled_h):
             for q in range(geometry.pooled_w):
                 valid = y.valid[part, p, :, None] & x.valid[part, q, None, :]
@@ -175,7 +175,7 @@ def _first_void(s: axis.Samples) -> Tensor:
     """Number of the first void sample of each bin along one axis, float Tensor[K, P]; infinity if none."""
     # The valid samples of a bin are consecutive, so the first void one is number 0 or follows the last valid.
     some = s.valid.any(2) if s.valid.shape[2] else s.valid.new_zeros(s.valid.shape[:2])
-    count = s.count[:, None].to(torch.float64)
+    count = s.per_bin[:, None].to(torch.float64)
     if not s.valid.shape[2]:
         return torch.where(count.expand(some.shape) > 0, 0.0, float("inf"))
     first = torch.where(s.valid, s.number, torch.iinfo(torch.int64).max).amin(2)
@@ -207,7 +207,7 @@ def _maximum_taps(
     # [k, C, ph, pw] -> samples_at wants [k, bins, samples]
     number_y = (position // per_row).transpose(1, 2).flatten(2)
     number_x = (position % per_row).permute(0, 3, 1, 2).flatten(2)
-    k, c, ph, pw = position.shape
+    c, ph, pw = position.shape[1:]
     y = axis.samples_at(*group.y, number_y, ph, count_y, height)
     x = axis.samples_at(*group.x, number_x, pw, count_x, width)
 

@@ -91,7 +91,13 @@ def check_image_indices(boxes: Tensor, images: int) -> None:
 
 
 def box_gradient(
-    y_start: Tensor, y_extent: Tensor, x_start: Tensor, x_extent: Tensor, boxes: Tensor, group: Group, geometry: Geometry
+    y_start: Tensor,
+    y_extent: Tensor,
+    x_start: Tensor,
+    x_extent: Tensor,
+    boxes: Tensor,
+    group: Group,
+    geometry: Geometry,
 ) -> Tensor:
     """From gradients with respect to start and extent on the map, Tensor[k], to those of the box, Tensor[k, 5]."""
     scale = geometry.scales[group.level]
