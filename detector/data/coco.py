@@ -1,0 +1,136 @@
+"""COCO-style detection data: an annotation file and a folder of images, as a PyTorch data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detector.data.annotations import read_table
+from detector.data.images import read_image
+from detector.data.problems import Problem
+
+Target = dict[str, Tensor]
+Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
+
+
+class CocoDataset(Dataset[tuple[Tensor, Target]]):
+    """Images and boxes of one COCO annotation file.
+
+    Item i is ``(image, target)``: the image is float32 [3, H, W], RGB in 0..1; the target holds
+
+    ========= ================ ==========================================================
+    boxes     float32 [N, 4]   x1, y1, x2, y2 in pixels, inside the image; N may be 0
+    labels    int64 [N]        1..K; label k is category ``category_ids[k - 1]``
+    image_id  int64 []         the image's id in the file
+    area      float32 [N]      the annotation's area in pixels, as the file gives it
+    iscrowd   int64 [N]        1 for a crowd region, which only ``keep_crowd`` leaves in
+    ========= ================ ==========================================================
+
+    A box that leaves its image by at most one pixel is clipped without a word; everything else that is wrong with
+    the file is a :class:`Problem`, and ``on_invalid`` says what becomes of it.
+
+    Args:
+        annotations: COCO annotation JSON.
+        images: folder that its file names are relative to.
+        on_invalid: "error": raise, listing the problems. "drop": leave out the annotation (or the image whose file is
+            missing). "clip": the same, but clip a box that is partly outside its image.
+        keep_empty: keep images that have no box.
+        keep_crowd: keep crowd regions in the targets; detectors are not trained on them.
+        transform: applied to every item.
+
+    Raises:
+        DataError: a missing file or folder, a malformed file, or problems with ``on_invalid="error"``; from an item: a
+            damaged image or one whose size is not the one in the file.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        *,
+        on_invalid: str = "error",
+        keep_empty: bool = True,
+        keep_crowd: bool = False,
+        transform: Transform | None = None,
+    ) -> None:
+        if on_invalid not in ("error", "drop", "clip"):
+            raise ValueError(f"on_invalid must be 'error', 'drop' or 'clip', not {on_invalid!r}")
+        self.annotations = Path(annotations).expanduser()
+        self.images = Path(images).expanduser()
+        self.keep_crowd = keep_crowd
+        self.transform = transform
+        self.problems: list[Problem]
+        self.table, self.problems = read_table(self.annotations, self.images, on_invalid)
+        if not keep_empty:
+            self.table = self.table.select(np.flatnonzero(self.box_counts))
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of label i + 1 at position i."""
+        return self.table.class_names
+
+    @property
+    def category_ids(self) -> list[int]:
+        """Category id in the file of label i + 1 at position i, ascending."""
+        return self.table.category_ids
+
+    @cached_property
+    def image_ids(self) -> list[int]:
+        """Id in the file of each image."""
+        return self.table.image_ids.tolist()
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each image in pixels."""
+        return [(h, w) for h, w in self.table.sizes.tolist()]
+
+    @property
+    def used(self) -> np.ndarray:
+        """bool [A]: the annotations that targets hold, crowd regions only with ``keep_crowd``."""
+        return np.ones(len(self.table.iscrowd), dtype=bool) if self.keep_crowd else self.table.iscrowd == 0
+
+    @property
+    def box_counts(self) -> np.ndarray:
+        """int64 [M]: number of boxes of each image."""
+        return np.diff(np.concatenate([[0], np.cumsum(self.used)])[self.table.first])
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of boxes of each class."""
+        return np.bincount(self.table.labels[self.used] - 1, minlength=len(self.class_names)).tolist()
+
+    def file_path(self, index: int) -> Path:
+        """The image file of item ``index``."""
+        return self.images / str(self.table.file_names[index])
+
+    def target(self, index: int) -> Target:
+        """The target of item ``index``, without reading its image and without the transform."""
+        table = self.table
+        rows = np.arange(table.first[index], table.first[index + 1])
+        if not self.keep_crowd:
+            rows = rows[table.iscrowd[rows] == 0]
+        return {
+            "boxes": torch.from_numpy(table.boxes[rows]),
+            "labels": torch.from_numpy(table.labels[rows]),
+            "image_id": torch.tensor(int(table.image_ids[index])),
+            "area": torch.from_numpy(table.area[rows]),
+            "iscrowd": torch.from_numpy(table.iscrowd[rows].astype(np.int64)),
+        }
+
+    def __len__(self) -> int:
+        return len(self.table.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        height, width = self.table.sizes[index].tolist()
+        image = read_image(self.file_path(index), (height, width), str(self.annotations))
+        target = self.target(index)
+        return self.transform(image, target) if self.transform else (image, target)

@@ -1,0 +1,155 @@
+"""The training and the validation data of a run, as a LightningDataModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import Subset
+
+from detector.config import AugmentConfig, DataConfig
+from detector.data.coco import CocoDataset
+from detector.data.loader import DetectionLoader
+from detector.data.problems import LISTED
+from detector.data.samplers import ShardSampler, StepBatchSampler
+from detector.data.shapes import ensure_shapes
+from detector.data.transforms import Augment, AugmentedDataset
+from detector.errors import DataError
+
+
+class DetectionDataModule(pl.LightningDataModule):
+    """Both splits of a data set and their loaders.
+
+    Loaders yield ``(list of images, list of targets)`` as :class:`CocoDataset` describes them. Training batches follow
+    :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only.
+
+    Attributes:
+        total_batches: training batches of the whole run; None: the training loader never ends.
+        start_batch: training batch to start with, for a run that is resumed.
+        eval_limit: evaluate on the first so many validation images only; 0: all.
+        train_dataset: the training images without augmentation; there after :meth:`setup`.
+        val_dataset: the validation images, those without a box included.
+    """
+
+    def __init__(self, data: DataConfig, augment: AugmentConfig, seed: int) -> None:
+        super().__init__()
+        self.data = data
+        self.augment = Augment(augment)
+        self.seed = seed
+        self.total_batches: int | None = None
+        self.start_batch = 0
+        self.eval_limit = 0
+        self.train_dataset: CocoDataset
+        self.val_dataset: CocoDataset
+
+    def prepare_data(self) -> None:
+        """Draw the built-in data set, once a machine."""
+        if self.data.name == "shapes":
+            ensure_shapes(Path(self.data.root).expanduser(), self.data.shapes)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check both splits; later calls do nothing.
+
+        Raises:
+            DataError: a split cannot be used, the categories of the two differ, or there is nothing to train on.
+        """
+        if hasattr(self, "train_dataset"):
+            return
+        data, root = self.data, Path(self.data.root).expanduser()
+        if data.name == "shapes":
+            root = ensure_shapes(root, data.shapes)
+            paths = [("train.json", "images"), ("val.json", "images")]
+        else:
+            paths = [(data.train_annotations, data.train_images), (data.val_annotations, data.val_images)]
+        (train_json, train_images), (val_json, val_images) = ((root / file, root / folder) for file, folder in paths)
+        train = CocoDataset(train_json, train_images, on_invalid=data.on_invalid, keep_empty=data.keep_empty)
+        val = CocoDataset(val_json, val_images, on_invalid=data.on_invalid)
+        _check_same_categories(train, val)
+        if not train.used.any():
+            raise DataError(f"{train.annotations} has no box to train on{_left_out(train)}.")
+        if not len(val):
+            raise DataError(f"{val.annotations} has no image to evaluate on{_left_out(val)}.")
+        self.train_dataset, self.val_dataset = train, val
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of label i + 1 at position i."""
+        return self.train_dataset.class_names
+
+    @property
+    def category_ids(self) -> list[int]:
+        """Category id of label i + 1 at position i."""
+        return self.train_dataset.category_ids
+
+    @property
+    def val_image_ids(self) -> list[int]:
+        """Ids of the images that evaluation runs on, over all processes."""
+        return self.val_dataset.image_ids[: self.eval_limit or None]
+
+    def train_dataloader(self) -> DetectionLoader:
+        """Training batches ``start_batch .. total_batches - 1`` of this process."""
+        rank, world = self._place()
+        sampler = StepBatchSampler(
+            self.train_dataset.table.sizes, self.data.batch_size, self.seed, rank, world,
+            start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
+        )
+        dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
+        return DetectionLoader(dataset, batch_sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> DetectionLoader:
+        """The validation images of this process, in the order of the file; each image goes to one process."""
+        count = len(self.val_image_ids)
+        sampler = ShardSampler(count, *self._place())
+        return DetectionLoader(Subset(self.val_dataset, range(count)), sampler=sampler,
+                               batch_size=self.data.eval_batch_size, **self._loading())
+
+    def summary(self) -> str:
+        """Images, boxes and classes of both splits, to be printed: a table of the classes with their category ids."""
+        splits = {"train": self.train_dataset, "val": self.val_dataset}
+        lines = []
+        for name, split in splits.items():
+            empty = int((split.box_counts == 0).sum())
+            lines.append(f"{name:<6}{len(split)} images ({empty} without a box), {int(split.used.sum())} boxes, "
+                         f"{split.annotations}{_left_out(split)}")
+        width = max(5, *(len(name) for name in self.class_names))
+        lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
+        rows = zip(self.class_names, self.category_ids, *(s.class_counts for s in splits.values()), strict=True)
+        lines += [f"{name:<{width}}  {label:>5}  {category:>11}  {train:>11}  {val:>9}"
+                  for label, (name, category, train, val) in enumerate(rows, 1)]
+        return "\n".join(lines)
+
+    def _place(self) -> tuple[int, int]:
+        """Number of this process and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loading(self) -> dict[str, bool | int]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.data.workers, "persistent_workers": self.data.workers > 0,
+                "pin_memory": on_gpu and torch.cuda.is_available()}
+
+
+def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
+    of_train, of_val = (dict(zip(d.category_ids, d.class_names, strict=True)) for d in (train, val))
+    if of_train == of_val:
+        return
+    differing = sorted(c for c in of_train.keys() | of_val.keys() if of_train.get(c) != of_val.get(c))
+    lines = [f"the categories of {train.annotations} and {val.annotations} differ:"]
+    lines += [f"  id {c}: {_named(of_train, c)} in train, {_named(of_val, c)} in val" for c in differing[:LISTED]]
+    if len(differing) > LISTED:
+        lines.append(f"  and {len(differing) - LISTED} more")
+    raise DataError("\n".join([*lines, "Give both files the same list of categories; a category may have no annotation."]))
+
+
+def _named(names: dict[int, str], category: int) -> str:
+    return repr(names[category]) if category in names else "none"
+
+
+def _left_out(dataset: CocoDataset) -> str:
+    """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
+    dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
+    images = sum(p.kind == "missing_file" for p in dropped)
+    parts = [(f"{images} images without a file", images), (f"{len(dropped) - images} annotations dropped", len(dropped) - images),
+             (f"{len(clipped)} boxes clipped", len(clipped))]
+    told = ", ".join(text for text, count in parts if count)
+    return f" ({told})" if told else ""

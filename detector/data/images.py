@@ -1,0 +1,70 @@
+"""Reads image files of any kind that Pillow knows as RGB tensors."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from detector.errors import DataError
+
+ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
+
+
+def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "") -> torch.Tensor:
+    """The image as float32 [3, H, W], RGB in 0..1.
+
+    Boxes refer to the pixels as they are stored, so EXIF orientation is not applied; only if ``size`` has the stored
+    width and height exchanged and EXIF says that the picture lies on its side was the annotation made on the
+    turned picture, and it is turned here too. Alpha is ignored, 16-bit grey values are scaled by 1 / 65535, and of several
+    frames the first is read.
+
+    Args:
+        file: the image file.
+        size: (height, width) that the image must have; None: any.
+        said_by: where ``size`` comes from, for the message.
+
+    Raises:
+        DataError: the file is missing, damaged, of an unknown kind, or of another size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks about odd metadata of a file that can be read
+            with Image.open(file) as image:
+                image.load()
+                if size is not None and (image.height, image.width) != size:
+                    image = _turned(image, size, file, said_by)
+                pixels = _to_rgb(image)
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise DataError(f"no image file {file}") from None
+    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
+        raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not an image; "
+                        "replace the file, or take its entry out of the annotation file.") from None
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return planes.float().div_(255) if planes.dtype == torch.uint8 else planes
+
+
+def _turned(image: Image.Image, size: tuple[int, int], file: Path, said_by: str) -> Image.Image:
+    """The image turned as EXIF says, if that gives it ``size`` (height, width); else an error."""
+    if image.getexif().get(ORIENTATION) in SIDEWAYS and (image.width, image.height) == size:
+        return ImageOps.exif_transpose(image)
+    source = f" in {said_by}" if said_by else ""
+    raise DataError(f"{file} is {image.width} x {image.height} pixels (width x height), but its entry{source} says "
+                    f"{size[1]} x {size[0]}. Correct width and height there, or restore the image that was annotated: "
+                    "boxes are in its pixels.")
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels as uint8 [H, W, 3], or float32 [H, W, 3] in 0..1 if they have more than 8 bits."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion to RGB would cut values at 255
+        grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535), 0, 1)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
