@@ -1,0 +1,1 @@
+"""COCO evaluation: detections, ground truth, the twelve numbers, tables, files."""

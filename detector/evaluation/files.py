@@ -1,0 +1,96 @@
+"""Reading a JSON file that a user names, and writing result files that are never half there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detector.errors import DataError
+
+LISTED_PROBLEMS = 20
+"""Problems that one error message lists; the rest are counted."""
+
+
+def read_json(path: str | Path, role: str) -> Any:
+    """The parsed content of ``path``.
+
+    Args:
+        path: a JSON file.
+        role: what the file should hold, for messages, such as ``"COCO annotations"``.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, is empty or is not JSON (with line and column).
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file ({role} expected); "
+                        f"relative paths start at {Path.cwd()}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not") from None
+    except OSError as error:
+        raise DataError(f"{path}: {role} cannot be read: {error.strerror}") from None
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; {role} expected")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
+                        f"{role} expected (is the file complete?)") from None
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        raise DataError(f"{path}: nesting or numbers too long to be {role}") from None
+
+
+def problem_list(headline: str, problems: Sequence[str], advice: str = "") -> DataError:
+    """One error of many problems: the headline, the first twenty, how many more there are, what to do."""
+    lines = [headline, *(f"  {problem}" for problem in problems[:LISTED_PROBLEMS])]
+    if len(problems) > LISTED_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - LISTED_PROBLEMS} more")
+    return DataError("\n".join([*lines, advice] if advice else lines))
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to, renamed to ``path`` when the block ends without an error.
+
+    Parent folders are made. If the block raises, the temporary file is removed and an older ``path`` stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def as_id(value: Any) -> int | None:
+    """``value`` as an id if it is a whole number that fits 64 bits (``3`` or ``3.0``), else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    if abs(value) >= 2**63 or value != int(value):
+        return None
+    return int(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number that a float64 can hold, neither NaN nor infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """``value`` as it would stand in a JSON file, shortened to ``limit`` characters."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,83 @@
+"""Evaluation results as terminal tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from detector.evaluation.coco import ClassResult
+
+METRIC_MEANING = {  # name: IoU thresholds, object area, detections counted for each image and class
+    "AP": ("0.50:0.95", "all", 100),
+    "AP50": ("0.50", "all", 100),
+    "AP75": ("0.75", "all", 100),
+    "APs": ("0.50:0.95", "small", 100),
+    "APm": ("0.50:0.95", "medium", 100),
+    "APl": ("0.50:0.95", "large", 100),
+    "AR1": ("0.50:0.95", "all", 1),
+    "AR10": ("0.50:0.95", "all", 10),
+    "AR100": ("0.50:0.95", "all", 100),
+    "ARs": ("0.50:0.95", "small", 100),
+    "ARm": ("0.50:0.95", "medium", 100),
+    "ARl": ("0.50:0.95", "large", 100),
+}
+AREA_MEANING = {"small": "small (< 32² px)", "medium": "medium (32² to 96² px)", "large": "large (> 96² px)"}
+WIDTH = 100
+"""Columns of a table rendered as text; tables use what they need of it."""
+
+
+def number(value: float | None) -> str:
+    """Three digits, as pycocotools prints them; ``n/a`` where there is no ground truth."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def titled(title: str) -> Table:
+    """An empty table in the style of all of them."""
+    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+
+
+def metric_table(metrics: Mapping[str, float | None]) -> Table:
+    """The twelve COCO numbers with what each of them measures."""
+    table = titled("COCO box metrics")
+    table.add_column("metric")
+    table.add_column("value", justify="right", style="bold")
+    table.add_column("IoU")
+    table.add_column("object area")
+    table.add_column("max detections", justify="right")
+    for name, (iou, area, limit) in METRIC_MEANING.items():
+        # A rule between average precision and average recall.
+        table.add_row(name, number(metrics[name]), iou, AREA_MEANING.get(area, area), str(limit),
+                      end_section=name == "APl")
+    return table
+
+
+def class_table(per_class: Sequence[ClassResult]) -> Table:
+    """One row a class, best AP first, classes without ground truth last."""
+    table = titled("Classes")
+    table.add_column("class", overflow="fold")
+    for column in ("AP", "AP50", "AR100", "boxes", "images", "detections"):
+        table.add_column(column, justify="right")
+    for result in sorted(per_class, key=lambda r: (r.AP is None, -(r.AP or 0.0), r.category_id)):
+        table.add_row(Text(result.name), number(result.AP), number(result.AP50), number(result.AR100),
+                      f"{result.boxes:,}", f"{result.images:,}", f"{result.detections:,}")
+    return table
+
+
+def note_lines(notes: Sequence[str]) -> Text:
+    """The notes as a list, one a paragraph."""
+    return Text("\n".join(f"- {note}" for note in notes))
+
+
+def as_text(renderable: RenderableType) -> str:
+    """``renderable`` as plain text: no colours, no trailing spaces."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
