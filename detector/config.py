@@ -218,11 +218,12 @@ class Config:
 class EvaluateConfig:
     """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
 
-    checkpoint: str = ""  # checkpoint to score, on its own validation set unless data.* says otherwise
+    checkpoint: str = ""  # checkpoint to score, on its own validation set unless `annotations` is given
     annotations: str = ""  # COCO annotation JSON
     predictions: str = ""  # COCO results JSON
     images: str = ""  # image folder of `annotations`, when a checkpoint is scored on it
-    output_dir: str = ""  # where metrics.json goes; "": beside the checkpoint or the predictions
+    output_dir: str = ""  # where metrics.json goes; "": NAME-evaluation beside the file NAME that is scored
+    overwrite: bool = False  # replace results of another evaluation in output_dir
     accelerator: str = one_of("auto", "cpu", "gpu")
     batch_size: int = number(8, 1)
     workers: int = number(2, 0)

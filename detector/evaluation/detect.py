@@ -1,0 +1,142 @@
+"""Running a trained detector over a data set."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from detector.data.coco import CocoDataset, Target
+from detector.data.loader import DetectionLoader
+from detector.errors import ConfigError, DataError
+from detector.evaluation.detections import Detections
+
+if TYPE_CHECKING:
+    from detector.training.module import DetectionModule
+
+AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+@dataclass
+class DetectorRun:
+    """What a detector found in a data set.
+
+    Attributes:
+        detections: everything it found, with COCO category ids.
+        samples: ``(image, target, output)`` of the images that were asked for, on the CPU.
+        images_per_second: of the whole loop, loading included.
+    """
+
+    detections: Detections
+    samples: list[tuple[Tensor, Target, dict[str, Tensor]]] = field(default_factory=list)
+    images_per_second: float = 0.0
+
+
+def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Sequence[int], *, batch_size: int,
+                 workers: int = 0, sample: Collection[int] = (), progress_bar: bool = False) -> DetectorRun:
+    """Detect the objects of all images of ``dataset``.
+
+    Runs on the device of ``module``, under the autocast that it was trained with, except that half precision is left to
+    GPUs. Images of one batch are padded to a common size, so the numbers may depend on ``batch_size`` in the last digits.
+
+    Args:
+        module: in eval mode.
+        dataset: images in the order of its file.
+        category_ids: ``category_ids[k - 1]`` is the category of label k in the annotations of ``dataset``.
+        batch_size: images a step.
+        workers: loader processes.
+        sample: positions in ``dataset`` whose image, target and output are kept.
+        progress_bar: show images a second and time left on the terminal.
+    """
+    device = next(module.parameters()).device
+    dtype = AUTOCAST.get(module.config.trainer.precision)
+    if dtype is torch.float16 and device.type != "cuda":
+        dtype = None
+    precision = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+    loader = DetectionLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda")
+
+    parts: list[Detections] = []
+    result = DetectorRun(Detections.empty())
+    done, start = 0, time.perf_counter()
+    with torch.inference_mode(), precision, progress(progress_bar) as bar:
+        task = bar.add_task("detecting", total=len(dataset), speed="")
+        for images, targets in loader:
+            outputs = module([image.to(device, non_blocking=True) for image in images])
+            parts.append(Detections.from_model(outputs, [int(t["image_id"]) for t in targets], category_ids))
+            for position, kept in enumerate(zip(images, targets, outputs, strict=True), start=done):
+                if position in sample:
+                    result.samples.append((kept[0], kept[1], {key: value.cpu() for key, value in kept[2].items()}))
+            done += len(images)
+            result.images_per_second = done / (time.perf_counter() - start)
+            bar.update(task, completed=done, speed=f"{result.images_per_second:.1f} images/s")
+    result.detections = Detections.concat(parts)
+    return result
+
+
+def progress(shown: bool) -> Progress:
+    """A progress bar with images a second and time left, on standard error."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+                    TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device that ``accelerator=auto|cpu|gpu`` means here.
+
+    Raises:
+        ConfigError: ``gpu``, and PyTorch sees none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("accelerator=gpu: PyTorch finds no usable GPU here; use accelerator=cpu or auto, or check "
+                          "the driver and that PyTorch is built for CUDA")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def match_categories(names: Sequence[str], ids: Sequence[int], data_names: Sequence[str], data_ids: Sequence[int],
+                     detector: str, data: str) -> tuple[list[int], str]:
+    """The category id in a data set of each class of a detector.
+
+    The categories are the same if ids and names are. If they are not, classes are matched by name, provided that
+    both have the very same set of names, each once: exporters renumber categories, names say what is meant.
+
+    Args:
+        names: the detector's class names; ``names[k - 1]`` is label k.
+        ids: their category ids in the data that it was trained on.
+        data_names: the class names of the data set.
+        data_ids: their category ids.
+        detector: the checkpoint, for messages.
+        data: the annotation file, for messages.
+
+    Returns:
+        One category id a class of the detector, and a sentence if ids differ (else ``""``).
+
+    Raises:
+        DataError: the classes are not the same; shows both.
+    """
+    if dict(zip(ids, names, strict=True)) == dict(zip(data_ids, data_names, strict=True)):
+        return list(ids), ""
+    own, other = set(names), set(data_names)
+    if own == other and len(own) == len(names) == len(data_names):
+        id_of = dict(zip(data_names, data_ids, strict=True))
+        matched = [id_of[name] for name in names]
+        return matched, ("The category ids of the data set are not those of the training data; classes are matched by "
+                         "name: " + ", ".join(f"{n} {a} -> {b}" for n, a, b in zip(names, ids, matched, strict=True)) + ".")
+    lines = [f"the classes of {detector} and of {data} are not the same:",
+             f"  detector:    {listed(names, ids)}",
+             f"  annotations: {listed(data_names, data_ids)}"]
+    if own - other:
+        lines.append(f"  only the detector has {', '.join(sorted(own - other))}")
+    if other - own:
+        lines.append(f"  only the annotations have {', '.join(sorted(other - own))}")
+    raise DataError("\n".join([*lines, "Evaluate on annotations with the same class names (their ids may differ)."]))
+
+
+def listed(names: Sequence[str], ids: Sequence[int]) -> str:
+    """Categories as ``1 cat, 3 dog``."""
+    return ", ".join(f"{i} {name}" for i, name in zip(ids, names, strict=True)) or "none"
