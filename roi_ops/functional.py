@@ -118,9 +118,8 @@ def multiscale_roi_align(
     if not isinstance(sampling_ratio, int) or sampling_ratio > MAX_SAMPLES:
         raise ValueError(f"sampling_ratio={sampling_ratio}: must be an integer of at most {MAX_SAMPLES}")
     kind = ("align_aligned" if aligned else "align") + ("_max" if mode == "max" else "")
-    return _pool(
-        kind, features, boxes, output_size, spatial_scales, sampling_ratio, canonical_scale, canonical_level, channels_last
-    )
+    levels = (spatial_scales, canonical_scale, canonical_level)
+    return _pool(kind, features, boxes, output_size, sampling_ratio, *levels, channels_last)
 
 
 def multiscale_roi_pool(
@@ -134,7 +133,8 @@ def multiscale_roi_pool(
     channels_last: bool = False,
 ) -> Tensor:
     """:func:`roi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
-    return _pool("pool", features, boxes, output_size, spatial_scales, 0, canonical_scale, canonical_level, channels_last)
+    levels = (spatial_scales, canonical_scale, canonical_level)
+    return _pool("pool", features, boxes, output_size, 0, *levels, channels_last)
 
 
 def multiscale_prroi_pool(
@@ -148,9 +148,8 @@ def multiscale_prroi_pool(
     channels_last: bool = False,
 ) -> Tensor:
     """:func:`prroi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
-    return _pool(
-        "prroi", features, boxes, output_size, spatial_scales, 0, canonical_scale, canonical_level, channels_last
-    )
+    levels = (spatial_scales, canonical_scale, canonical_level)
+    return _pool("prroi", features, boxes, output_size, 0, *levels, channels_last)
 
 
 # ------------------------------------------------------------------------------------------- arguments
@@ -159,8 +158,8 @@ def _pool(
     features: Sequence[Tensor],
     boxes: Boxes,
     output_size: int | Sequence[int],
-    spatial_scales: Sequence[float],
     sampling_ratio: int,
+    spatial_scales: Sequence[float],
     canonical_scale: float,
     canonical_level: float,
     channels_last: bool,

@@ -1,0 +1,119 @@
+"""What PyTorch asks of an operator: schema, fake kernels, compile, no silent wrong derivative; backends."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import roi_ops
+from roi_ops import backends, ops
+
+GEOMETRY = ([0.25, 0.125], 2, 3, 2, 2, 3, 28.0, 2.0)
+
+
+def geometry(kind):
+    scales, *rest = GEOMETRY
+    return scales, kind, *rest
+
+
+@pytest.fixture
+def tensors(device):
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 4, n, n + 1, generator=generator).to(device) for n in (8, 4)]
+    boxes = torch.tensor([[0, 1.3, 2.1, 20.7, 25.2], [1, 4.4, 3.3, 30.1, 14.9], [1, 0.2, 0.3, 50.9, 55.1]])
+    return maps, boxes.to(device), torch.randn(3, 4, 2, 3, generator=generator).to(device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_opcheck_forward_with_gradients(tensors, channels_last):
+    maps, boxes, _ = tensors
+    for t in (*maps, boxes):
+        t.requires_grad_()
+    torch.library.opcheck(ops.linear_forward, (maps, boxes, channels_last, *geometry("align")))
+    torch.library.opcheck(ops.max_forward, (maps, boxes, channels_last, *geometry("align_max")))
+    boxes.requires_grad_(False)
+    torch.library.opcheck(ops.max_forward, (maps, boxes, channels_last, *geometry("pool")))
+
+
+@pytest.mark.slow
+def test_opcheck_derivatives(tensors):
+    maps, boxes, grad = tensors
+    _, argmax = ops.max_forward(maps, boxes, False, *geometry("align_max"))
+    torch.library.opcheck(ops.linear_backward_boxes, (grad, maps, boxes, *geometry("prroi")))
+    torch.library.opcheck(ops.max_backward_boxes, (grad, argmax, maps, boxes, *geometry("align_max")))
+    for t in (grad, *maps):
+        t.requires_grad_()
+    torch.library.opcheck(ops.linear_backward_features, (grad, maps, boxes, *geometry("align")))
+    torch.library.opcheck(ops.max_backward_features, (grad, argmax, maps, boxes, *geometry("align_max")))
+    torch.library.opcheck(ops.max_gather, (maps, argmax, boxes, *geometry("align_max")))
+
+
+@pytest.mark.slow
+def test_compiles_in_one_graph_from_the_first_call(tensors):
+    maps, _, _ = tensors
+
+    def loss(fine, coarse, boxes):
+        out = roi_ops.multiscale_roi_align([fine, coarse], boxes, (2, 3), [0.25, 0.125], 2)
+        return (out * out).sum() + roi_ops.multiscale_roi_pool([fine, coarse], boxes, 2, [0.25, 0.125]).sum()
+
+    compiled = torch.compile(loss, fullgraph=True)
+    for counts in ((5, 3), (2, 9)):
+        boxes = [torch.rand(n, 4, device=maps[0].device) * 30 for n in counts]
+        results = []
+        for f in (compiled, loss):
+            leaves = [m.detach().clone().requires_grad_() for m in maps]
+            value = f(*leaves, boxes)
+            results.append((value, *torch.autograd.grad(value, leaves)))
+        for ours, eager in zip(*results, strict=True):
+            assert torch.allclose(ours, eager, rtol=1e-5, atol=1e-5)
+
+
+def test_forward_mode_is_refused_rather_than_zero(tensors):
+    maps, boxes, _ = tensors
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda f: roi_ops.roi_align(f, boxes, 2), (maps[0],), (maps[0],))
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda b: roi_ops.roi_align(maps[0], b, 2), (boxes,), (boxes,))
+
+
+def test_autocast_keeps_the_features_dtype(tensors):
+    maps, boxes, _ = tensors
+    with torch.autocast(maps[0].device.type, dtype=torch.bfloat16):
+        assert roi_ops.roi_align(maps[0].bfloat16(), boxes, 2).dtype == torch.bfloat16
+        assert roi_ops.roi_align(maps[0], boxes, 2).dtype == torch.float32
+
+
+def test_deterministic_algorithms_are_allowed(tensors):
+    maps, boxes, _ = tensors
+    torch.use_deterministic_algorithms(True)
+    try:
+        f = maps[0].requires_grad_()
+        roi_ops.roi_align(f, boxes, 2).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert f.grad.any()
+
+
+def test_use_backend_rejects_unknown_names():
+    with pytest.raises(ValueError, match="known: reference, cpu, cuda"), roi_ops.use_backend("gpu"):
+        pass
+    assert backends.select("cpu").__name__ in ("roi_ops.cpu", "roi_ops.reference")
+
+
+def test_a_forced_backend_that_does_not_fit_is_an_error():
+    f, boxes = torch.rand(1, 1, 4, 4), torch.zeros(1, 5)
+    with roi_ops.use_backend("cuda"), pytest.raises(RuntimeError, match="'cuda' is forced"):
+        roi_ops.roi_align(f, boxes, 2)
+
+
+def test_the_environment_variable_forces_a_backend():
+    code = "import roi_ops.backends as b; print(b.select('cpu').__name__)"
+    run = lambda value: subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "ROI_OPS_BACKEND": value},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run("reference").stdout.strip() == "roi_ops.reference"
+    assert "known: reference, cpu, cuda" in run("fast").stderr
