@@ -1,5 +1,10 @@
 """Multi-scale RoI operators for PyTorch: exact, deterministic, differentiable, drop-in for torchvision's."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from roi_ops.backends import use_backend
 from roi_ops.functional import (
     multiscale_prroi_pool,
@@ -9,16 +14,18 @@ from roi_ops.functional import (
     roi_align,
     roi_pool,
 )
-from roi_ops.modules import (
-    MultiScalePrRoIPool,
-    MultiScaleRoIAlign,
-    MultiScaleRoIPool,
-    PrRoIPool,
-    RoIAlign,
-    RoIPool,
-    make_pooler,
-    replace_roi_pooling,
-)
+
+if TYPE_CHECKING:
+    from roi_ops.modules import (
+        MultiScalePrRoIPool,
+        MultiScaleRoIAlign,
+        MultiScaleRoIPool,
+        PrRoIPool,
+        RoIAlign,
+        RoIPool,
+        make_pooler,
+        replace_roi_pooling,
+    )
 
 __all__ = [
     "MultiScalePrRoIPool",
@@ -37,3 +44,10 @@ __all__ = [
     "roi_pool",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The modules subclass torchvision's, whose import takes over a second: only who uses them waits for it.
+    if name in __all__:
+        return getattr(importlib.import_module("roi_ops.modules"), name)
+    raise AttributeError(f"module 'roi_ops' has no attribute '{name}'")

@@ -117,3 +117,9 @@ def test_the_environment_variable_forces_a_backend():
     )  # fmt: skip
     assert run("reference").stdout.strip() == "roi_ops.reference"
     assert "known: reference, cpu, cuda" in run("fast").stderr
+
+
+def test_importing_the_functions_does_not_import_torchvision():
+    code = "import sys, roi_ops; print('torchvision' in sys.modules); roi_ops.RoIAlign; print('torchvision' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False", "True"]
