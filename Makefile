@@ -1,0 +1,35 @@
+# `make train` and `make test` need nothing before them but Python 3.11+, make and (for speed) a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Overrides of the configuration: make train ARGS="roi=pool seed=3"
+ARGS ?=
+
+.PHONY: train test install lint types benchmark clean
+
+train: $(VENV)/installed
+	$(RUN) scripts/train.py $(ARGS)
+
+test: $(VENV)/installed
+	$(RUN) -m pytest $(ARGS)
+
+install: $(VENV)/installed
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+
+types: $(VENV)/installed
+	$(RUN) -m mypy
+
+benchmark: $(VENV)/installed
+	$(RUN) scripts/benchmark.py suite=roi_ops $(ARGS)
+
+# Installed again when what is installed or how it is built has changed. Written last: a broken install is redone.
+$(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h roi_ops/cpu/CMakeLists.txt roi_ops/include/*)
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 train"'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

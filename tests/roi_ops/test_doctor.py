@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from roi_ops import backends, cpu, doctor
+
+
+def test_reports_every_backend_as_json(capsys, monkeypatch):
+    monkeypatch.setattr(doctor.self_test, "__defaults__", (0.0,))
+    code = doctor.main(["--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert set(report["backends"]) == set(backends.NAMES)
+    assert report["backends"]["reference"]["works"]
+    for entry in report["backends"].values():
+        assert entry["works"] or entry["why_not"]
+
+
+def test_says_why_a_backend_does_not_work(capsys, monkeypatch):
+    monkeypatch.setattr(cpu, "why_not", lambda: "no compiler was found")
+    assert doctor.main([]) == 0
+    out = capsys.readouterr().out
+    assert "cpu        not available: no compiler was found" in out
+
+
+def test_wrong_results_are_found(capsys, monkeypatch):
+    if not cpu.available():
+        pytest.skip(f"cpu backend: {cpu.why_not()}")
+    right = cpu.linear_forward
+    monkeypatch.setattr(cpu, "linear_forward", lambda *args: right(*args) * 1.01)
+    assert doctor.main([]) == 1
+    assert "WRONG RESULTS" in capsys.readouterr().out
