@@ -247,7 +247,7 @@ def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     check_keys(plain, schema)
     try:
-        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _with_floats(plain, schema)))
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
@@ -315,6 +315,17 @@ def check_values(config: Any, prefix: str = "") -> None:
             if not (v >= (low if low is not None else v) and v <= (high if high is not None else v)):
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise ConfigError(f"{key}={value}: must be {bounds}")
+
+
+def _with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
+    """``plain`` with 8.0 for 8 in lists of lists of floats, where OmegaConf does not convert by itself."""
+    hints, result = get_type_hints(schema), dict(plain)
+    for key, value in plain.items():
+        if is_dataclass(hints[key]):
+            result[key] = _with_floats(value, hints[key])  # type: ignore[arg-type]
+        elif hints[key] == list[list[float]] and isinstance(value, list):
+            result[key] = [[float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value]
+    return result
 
 
 def _flatten(value: Any) -> list[Any]:

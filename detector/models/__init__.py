@@ -1,0 +1,1 @@
+"""Detectors: backbones, RoI poolers, and the torchvision ``FasterRCNN`` put together from them."""

@@ -1,0 +1,119 @@
+"""MobileNetV2 backbones: the feature maps, their strides, and what of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+from detector.config import ModelConfig
+from detector.models.weights import load_backbone_weights
+
+# First and last block of `mobilenet_v2().features` of each stage; a stage ends where the stride doubles.
+STAGES = ((0, 1), (2, 3), (4, 6), (7, 13), (14, 18))
+STRIDES = (2, 4, 8, 16, 32)
+TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # block -> channels: the last block of stages 2 to 5
+
+
+@dataclass
+class Backbone:
+    """A network and what the detector has to know about its output.
+
+    ``module(images[B, 3, H, W])`` returns one map [B, out_channels, h, w], known as ``"0"``, or a dict of them.
+    """
+
+    module: nn.Module
+    out_channels: int
+    map_names: list[str]  # every map, in order of stride: anchors are placed on these
+    pooled_names: list[str]  # the maps that regions are pooled from
+    pooled_strides: list[int]  # their strides, pixels of the image
+
+
+class Subsample(ExtraFPNBlock):
+    """Adds a map ``"pool"`` of twice the last map's stride: every second cell of it.
+
+    The values of torchvision's ``LastLevelMaxPool``, whose backward is not deterministic on CUDA.
+    """
+
+    def forward(
+        self, results: list[Tensor], x: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """Append the map to ``results`` and its name to ``names``."""
+        return [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    """Build the backbone of ``config.name`` with its initial weights, frozen as configured.
+
+    - ``fpn``: a feature pyramid over blocks 3, 6, 13 and 18 (strides 4 to 32) plus a subsampled map of stride 64.
+    - ``c4``: the last map of stride 16, 96 channels.
+    - ``c5``: all of ``mobilenet_v2().features``: stride 32, 1280 channels.
+
+    Raises:
+        WeightsError: the initial weights cannot be read or do not fit.
+    """
+    # The whole network is built for every model, so that all of them start from the same draws.
+    features: nn.Sequential = mobilenet_v2(norm_layer=norm_layer(config.norm)).features
+    load_backbone_weights(features, config.weights)
+    if config.name == "c4":
+        features = features[: STAGES[3][1] + 1]
+    freeze_stages(features, config.trainable_stages)
+    if config.name == "fpn":
+        taps = {str(block): str(i) for i, block in enumerate(TAPS)}
+        pyramid = BackboneWithFPN(
+            features, taps, list(TAPS.values()), config.fpn_channels, extra_blocks=Subsample()
+        )
+        names = list(taps.values())
+        return Backbone(pyramid, config.fpn_channels, [*names, "pool"], names, list(STRIDES[1:]))
+    block = len(features) - 1
+    features.out_channels = TAPS[block]
+    stride = next(s for s, (_, last) in zip(STRIDES, STAGES, strict=True) if last == block)
+    return Backbone(features, TAPS[block], ["0"], ["0"], [stride])
+
+
+def norm_layer(kind: str) -> Callable[..., nn.Module]:
+    """A constructor ``channels -> module`` for ``frozen``, ``batch``, ``sync`` or ``group``."""
+    return {
+        "frozen": FrozenBatchNorm2d,
+        "batch": nn.BatchNorm2d,
+        "sync": nn.SyncBatchNorm,
+        "group": group_norm,
+    }[kind]
+
+
+def group_norm(channels: int, most_groups: int = 32, least_channels: int = 8) -> nn.GroupNorm:
+    """Group norm with as many groups as divide ``channels``, of 8 or more channels each, at most 32.
+
+    MobileNetV2's narrow layers would be normalised one channel at a time by the usual 32 groups.
+    """
+    groups = min(most_groups, max(channels // least_channels, 1))
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+def freeze_stages(features: nn.Sequential, trainable: int) -> None:
+    """Keep all but the last ``trainable`` stages of ``features`` as they are, norm statistics included."""
+    present = [stage for stage in STAGES if stage[1] < len(features)]
+    frozen: Sequence[tuple[int, int]] = present[: max(len(present) - trainable, 0)]
+    for first, last in frozen:
+        for index in range(first, last + 1):
+            features[index].requires_grad_(False)
+            features[index] = _freeze_batch_norm(features[index])
+
+
+def _freeze_batch_norm(module: nn.Module) -> nn.Module:
+    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        frozen.load_state_dict({k: v for k, v in module.state_dict().items() if k in frozen.state_dict()})
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _freeze_batch_norm(child))
+    return module
+
+

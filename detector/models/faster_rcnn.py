@@ -1,0 +1,115 @@
+"""From the configuration to a torchvision ``FasterRCNN``."""
+
+from __future__ import annotations
+
+import torch
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from detector.config import AnchorConfig, ModelConfig, RoiConfig
+from detector.errors import ConfigError
+from detector.models.backbone import Backbone, build_backbone
+from detector.models.poolers import build_pooler
+from detector.models.precision import FullPrecisionAnchorGenerator, FullPrecisionPredictor, FullPrecisionRPNHead
+from detector.models.transform import DetectionTransform
+
+
+def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> FasterRCNN:
+    """Build the detector. The initial weights are drawn from PyTorch's generator and do not depend on ``roi``.
+
+    Args:
+        config: backbone, anchors, heads and thresholds.
+        roi: the operator between proposals and box head.
+        num_classes: classes to tell apart, background included.
+
+    Returns:
+        A model in training mode that takes a list of images (float32 [3, H, W], 0..1) and, in training, a list
+        of targets (``boxes`` float32 [N, 4] xyxy pixels, ``labels`` int64 [N]); it returns a dict of losses in
+        training and a list of ``boxes``, ``labels``, ``scores`` in evaluation.
+
+    Raises:
+        ConfigError: keys that do not go together.
+        WeightsError: the initial weights cannot be read or do not fit.
+    """
+    backbone = build_backbone(config)
+    anchors = build_anchors(config.anchors, backbone, config.name)
+    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
+    bins_high, bins_wide = pooler.output_size
+    rpn, head = config.rpn, config.head
+    model = FasterRCNN(
+        backbone.module,
+        rpn_anchor_generator=anchors,
+        rpn_head=FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0]),
+        rpn_pre_nms_top_n_train=rpn.pre_nms_top_n_train,
+        rpn_pre_nms_top_n_test=rpn.pre_nms_top_n_test,
+        rpn_post_nms_top_n_train=rpn.post_nms_top_n_train,
+        rpn_post_nms_top_n_test=rpn.post_nms_top_n_test,
+        rpn_nms_thresh=rpn.nms_thresh,
+        rpn_fg_iou_thresh=rpn.fg_iou_thresh,
+        rpn_bg_iou_thresh=rpn.bg_iou_thresh,
+        rpn_batch_size_per_image=rpn.batch_size_per_image,
+        rpn_positive_fraction=rpn.positive_fraction,
+        rpn_score_thresh=rpn.score_thresh,
+        box_roi_pool=pooler,
+        box_head=TwoMLPHead(backbone.out_channels * bins_high * bins_wide, head.width),
+        box_predictor=FullPrecisionPredictor(head.width, num_classes),
+        box_score_thresh=head.score_thresh,
+        box_nms_thresh=head.nms_thresh,
+        box_detections_per_img=head.detections_per_image,
+        box_fg_iou_thresh=head.fg_iou_thresh,
+        box_bg_iou_thresh=head.bg_iou_thresh,
+        box_batch_size_per_image=head.batch_size_per_image,
+        box_positive_fraction=head.positive_fraction,
+    )
+    check_model(config)
+    model.transform = DetectionTransform(
+        config.min_size,
+        config.max_size,
+        config.image_mean,
+        config.image_std,
+        channels_last=config.channels_last,
+    )
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def build_anchors(config: AnchorConfig, backbone: Backbone, model: str) -> FullPrecisionAnchorGenerator:
+    """Anchors for every map of ``backbone``; all maps share one RPN head, so they have equally many a location.
+
+    Raises:
+        ConfigError: not one list of sizes for each map, or lists of different length.
+    """
+    sizes, maps = config.sizes, backbone.map_names
+    if len(sizes) != len(maps):
+        raise ConfigError(
+            f"model.anchors.sizes={sizes}: model={model} has {len(maps)} feature map{'s'[: len(maps) > 1]} "
+            f"({', '.join(maps)}), give one list of sizes for each, not {len(sizes)}"
+        )
+    if len({len(s) for s in sizes}) != 1 or not sizes[0]:
+        raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
+    if not config.aspect_ratios:
+        raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")
+    return FullPrecisionAnchorGenerator(
+        tuple(tuple(s) for s in sizes), tuple(tuple(config.aspect_ratios) for _ in sizes)
+    )
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuse values that torchvision would take and misread.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key in ("image_mean", "image_std"):
+        value = getattr(config, key)
+        if len(value) != 3:
+            raise ConfigError(f"model.{key}={value}: give three numbers, for red, green and blue")
+    if not config.min_size:
+        raise ConfigError("model.min_size=[]: give at least one short side in pixels")
+    for name, part in (("rpn", config.rpn), ("head", config.head)):
+        if part.bg_iou_thresh > part.fg_iou_thresh:
+            raise ConfigError(
+                f"model.{name}.bg_iou_thresh={part.bg_iou_thresh}: must not be above "
+                f"model.{name}.fg_iou_thresh={part.fg_iou_thresh}"
+            )

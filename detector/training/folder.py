@@ -1,0 +1,112 @@
+"""The folder of a run: taken by one run only, and taken up again by a resumed one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from detector import checkpoint
+from detector.config import Config, to_dict
+from detector.errors import ConfigError
+from detector.evaluation.files import replacing
+from detector.training.callbacks import LAST
+
+# Keys that have to be the same for a resumed run to continue what the checkpoint began.
+CONTINUED = (
+    "seed",
+    "model",
+    "roi",
+    "data.batch_size",
+    "data.aspect_grouping",
+    "data.keep_empty",
+    "augment",
+    "optim.name",
+    "optim.accumulate",
+    "trainer.devices",
+    "trainer.num_nodes",
+)
+FREE = ("model.weights", "model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")
+
+
+@dataclass
+class Start:
+    """Where a run begins."""
+
+    checkpoint: Path | None = None  # None: at step 0
+    step: int = 0  # optimiser steps done
+
+
+def find_start(config: Config) -> Start:
+    """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration.
+
+    Raises:
+        WeightsError: the checkpoint is missing or damaged.
+        ConfigError: it comes from a run that was configured differently, as far as that matters.
+    """
+    if not config.resume:
+        return Start()
+    path = Path(config.run_dir) / "checkpoints" / LAST
+    if config.resume != "auto":
+        path = Path(config.resume).expanduser()
+        path = path / "checkpoints" / LAST if path.is_dir() else path
+    elif not path.is_file():
+        return Start()
+    content = checkpoint.read(path)
+    differing = differences(to_dict(checkpoint.stored_config(path, content)), to_dict(config))
+    if differing:
+        listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
+        raise ConfigError(f"{path} cannot be continued with this configuration:\n{listed}\nGive these keys as they were.")
+    return Start(path, int(content["global_step"]))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of every key that has to be the same in a resumed run and is not."""
+    flat_old, flat_new = flatten(old), flatten(new)
+    return [
+        (key, flat_old.get(key), flat_new.get(key))
+        for key in sorted({*flat_old, *flat_new})
+        if flat_old.get(key) != flat_new.get(key)
+        and key not in FREE
+        and any(key == c or key.startswith(f"{c}.") for c in CONTINUED)
+    ]
+
+
+def flatten(group: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one dict of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in group.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def take(config: Config, start: Start) -> Path:
+    """Make the run's folder and write ``config.yaml`` into it.
+
+    Raises:
+        ConfigError: the folder belongs to another run, or cannot be written.
+    """
+    folder = Path(config.run_dir).expanduser()
+    text = OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.resume == "auto" or (start.checkpoint and folder.resolve() in start.checkpoint.resolve().parents):
+            with replacing(folder / "config.yaml") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        elif any(folder.iterdir()):
+            raise FileExistsError
+        else:
+            # Exclusive: of two runs that start at the same moment only one gets the folder.
+            with open(folder / "config.yaml", "x", encoding="utf-8") as file:
+                file.write(text)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(
+            f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: "
+            f"run_dir={folder} resume=auto"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"run_dir={folder}: cannot be written: {error.strerror}") from None
+    return folder

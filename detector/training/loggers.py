@@ -1,0 +1,79 @@
+"""A CSV logger whose file survives a resume and may gain columns on the way."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from detector.evaluation.files import replacing
+
+
+class MetricsCsv(Logger):
+    """One row for each logged step: ``step``, then the metrics by name; an empty cell is a metric not logged then.
+
+    Lightning's ``CSVLogger`` deletes an existing file when it starts. This one keeps it: rows are appended as they
+    come, and a resumed run drops only the rows that it will write again, those after the step that it resumes from
+    and the evaluation at that step.
+
+    Args:
+        path: the file.
+        resume_step: the optimiser step that the run resumes from; 0 for a new run.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0):
+        super().__init__()
+        self.path = path
+        self.columns: list[str] = []
+        if path.is_file():
+            rows = [row for row in self._rows() if not self._repeats(row, resume_step)]
+            self._rewrite(rows, list(rows[0]) if rows else [])
+
+    @property
+    def name(self) -> str:
+        """A label for Lightning."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one file only."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` is beside the file."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a row. A metric that is new becomes a column, empty in the rows before."""
+        row = {"step": step, **metrics}
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self._rewrite([*self._rows(), row], self.columns + new)
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    @staticmethod
+    def _repeats(row: Mapping[str, str | None], resume_step: int) -> bool:
+        if None in row.values():  # the line that a killed run was writing
+            return True
+        step = int(row["step"] or 0)
+        return step > resume_step or (step == resume_step and any(row[c] for c in row if c.startswith("val/")))
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
+        self.columns = columns
+        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,125 @@
+"""The detector as a LightningModule: losses in training, detections and COCO numbers in validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from torch import Tensor
+
+from detector.config import Config, to_dict
+from detector.evaluation.coco import CocoResult, evaluate
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.models.faster_rcnn import build_model
+from detector.training.guard import check_finite
+from detector.training.optim import build_optimizer, build_scheduler
+
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+
+
+class DetectionModule(pl.LightningModule):
+    """A Faster R-CNN with the names of its classes.
+
+    Args:
+        config: the whole configuration of the run; ``model``, ``roi``, ``optim``, ``trainer`` and ``seed`` are used.
+        class_names: ``class_names[k]`` is the name of label k + 1; label 0 is the background.
+        category_ids: their category ids in the annotation file.
+        pretrained: load ``config.model.weights``; False where a checkpoint's weights follow.
+
+    Attributes:
+        model: torchvision's ``FasterRCNN``.
+        result: the numbers of the last validation, on every process; None before the first.
+        detections: the detections of the last validation, on process 0 only.
+    """
+
+    def __init__(
+        self, config: Config, class_names: Sequence[str], category_ids: Sequence[int], pretrained: bool = True
+    ):
+        super().__init__()
+        self.config = config
+        self.class_names = list(class_names)
+        self.category_ids = list(category_ids)
+        model = config.model if pretrained else replace(config.model, weights="none")
+        self.model = build_model(model, config.roi, num_classes=len(self.class_names) + 1)
+        self.result: CocoResult | None = None
+        self.detections: Detections | None = None
+        self._parts: list[Detections] = []
+        self._truth: GroundTruth | None = None
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Detections of ``images`` (float32 [3, H, W], 0..1, any sizes), which the module must be in eval mode for.
+
+        Returns:
+            One dict an image: ``boxes`` float32 [N, 4] xyxy in its pixels, ``labels`` int64 [N] in 1..K, ``scores``
+            float32 [N], highest first.
+        """
+        if self.training:
+            raise RuntimeError("the module is in training mode: call .eval() before asking for detections")
+        return self.model(images)
+
+    # ------------------------------------------------------------------------------------------ training
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The losses of a batch; ``loss`` is their sum."""
+        # Proposals and anchors are sampled at random. Seeded by the batch's number the draws are the same in a
+        # resumed run, and in runs that differ in the RoI operator.
+        torch.manual_seed(batch_seed(self.config.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank))
+        losses = self.model(*batch)
+        check_finite(losses, batch, self.trainer)
+        return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimiser and per-step schedule of the configuration."""
+        scaled = self.config.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.model, self.config.optim, fused=not scaled)
+        scheduler = build_scheduler(optimizer, self.config.optim, self.config.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---------------------------------------------------------------------------------------- validation
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the detections of a batch."""
+        images, targets = batch
+        ids = [int(target["image_id"]) for target in targets]
+        self._parts.append(Detections.from_model(self.model(images), ids, self.category_ids))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the detections of all processes on process 0, and tell the others."""
+        shards = self._gather(Detections.concat(self._parts))
+        self._parts = []
+        result = None
+        if self.trainer.is_global_zero:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            if self._truth is None:
+                dropping = self.config.data.on_invalid != "error"
+                self._truth = GroundTruth(data.val_dataset.annotations, drop_invalid=dropping)
+            self.detections = Detections.concat(shards)
+            result = evaluate(self._truth, self.detections, data.val_image_ids)
+        self.result = self.trainer.strategy.broadcast(result)
+
+    def _gather(self, own: Detections) -> list[Detections]:
+        """The detections of every process, on process 0."""
+        if self.trainer.world_size == 1:
+            return [own]
+        shards: list[Any] | None = [None] * self.trainer.world_size if self.trainer.is_global_zero else None
+        torch.distributed.gather_object(own, shards)
+        return shards or []
+
+    # --------------------------------------------------------------------------------------- checkpoints
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what :func:`detector.load` needs, as plain values: the file loads with ``weights_only=True``."""
+        checkpoint["hyper_parameters"] = {
+            "config": to_dict(self.config),
+            "class_names": self.class_names,
+            "category_ids": self.category_ids,
+        }
+
+
+def batch_seed(seed: int, batch: int, rank: int) -> int:
+    """A 64-bit seed for the random draws of process ``rank`` at training batch ``batch`` of a run."""
+    low, high = np.random.SeedSequence([seed, batch, rank]).generate_state(2)
+    return int(low) | int(high) << 32

@@ -1,0 +1,76 @@
+"""Optimisers and learning-rate schedules by optimiser step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from detector.config import OptimConfig
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -> Optimizer:
+    """SGD or AdamW over the parameters of ``model`` that train.
+
+    Args:
+        model: parameters that do not require a gradient are left out.
+        config: the ``optim`` group.
+        fused: one kernel updates all parameters; the same values to rounding, less time. Not with
+            float16 gradient scaling and clipping, which Lightning cannot combine with it.
+    """
+    groups = parameter_groups(model, config)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Two groups: weights, and normalisation parameters and biases with a weight decay of their own."""
+    weights, others = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                small = isinstance(module, NORMS) or name.endswith("bias")
+                (others if small else weights).append(parameter)
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": config.norm_weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
+    """The schedule of ``config``; to be stepped after every optimiser step."""
+    return LambdaLR(optimizer, lambda step: lr_factor(step, config, total_steps))
+
+
+def lr_factor(step: int, config: OptimConfig, total_steps: int) -> float:
+    """The learning rate of optimiser step ``step`` (from 0) relative to ``config.lr``.
+
+    The rate rises from ``warmup_factor`` at step 0 to 1 at step ``warmup_steps``: along a straight line, or along
+    half a cosine for ``one_cycle``. After that:
+
+    - ``constant``: stays;
+    - ``step``: is multiplied by ``gamma`` from step ``milestone * total_steps`` on, for each milestone;
+    - ``cosine`` and ``one_cycle``: falls along half a cosine to ``final_factor`` at the last step.
+
+    ``one_cycle`` is PyTorch's ``OneCycleLR`` with ``warmup_steps`` as its rising phase.
+    """
+    if step < config.warmup_steps:
+        done = step / config.warmup_steps
+        if config.schedule == "one_cycle":
+            done = 0.5 - 0.5 * math.cos(math.pi * done)
+        return config.warmup_factor + (1 - config.warmup_factor) * done
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "step":
+        return config.gamma ** sum(step >= milestone * total_steps for milestone in config.milestones)
+    falling = max(total_steps - 1 - config.warmup_steps, 1)
+    done = min((step - config.warmup_steps) / falling, 1.0)
+    return config.final_factor + (1 - config.final_factor) * (0.5 + 0.5 * math.cos(math.pi * done))

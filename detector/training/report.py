@@ -1,0 +1,69 @@
+"""The files that a finished run leaves in its folder besides logs and checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from detector.config import Config
+from detector.data.datamodule import DetectionDataModule
+from detector.evaluation.detections import Detections
+from detector.plots import draw_prediction_sheet, plot_curves
+
+if TYPE_CHECKING:
+    from detector.training.run import TrainResult
+
+
+def write_report(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
+    """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
+
+    Args:
+        config: of the run.
+        outcome: its numbers and folder.
+        detections: of the best weights, on the validation images.
+        data: to draw images of.
+    """
+    folder = outcome.run_dir
+    outcome.result.save(folder / "metrics.json", facts(config, outcome))
+    detections.to_json(folder / "predictions.json")
+    if config.logger.csv:
+        plot_curves(folder / "metrics.csv", folder / "curves.png")
+    count = min(config.logger.sheet_images, len(data.val_image_ids))
+    if count:
+        draw_sheet(data, detections, count, folder / "predictions.png")
+
+
+def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
+    """What to know about the numbers besides themselves."""
+    return {
+        "best_step": outcome.best_step,
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "seed": config.seed,
+        "model": config.model.name,
+        "roi": config.roi.kind,
+        "checkpoint": str(outcome.best_checkpoint),
+    }
+
+
+def draw_sheet(data: DetectionDataModule, detections: Detections, count: int, out: Path) -> None:
+    """Draw ``count`` validation images, evenly spread over the set, with their true and predicted boxes."""
+    dataset = data.val_dataset
+    chosen = np.linspace(0, len(data.val_image_ids) - 1, count).round().astype(int).tolist()
+    images, targets = zip(*(dataset[i] for i in chosen), strict=True)
+    predictions = [as_prediction(detections, dataset.image_ids[i], data.category_ids) for i in chosen]
+    draw_prediction_sheet(images, targets, predictions, data.class_names, out)
+
+
+def as_prediction(detections: Detections, image_id: int, category_ids: list[int]) -> dict[str, torch.Tensor]:
+    """The detections of one image as a model returns them: ``boxes`` xyxy [N, 4], ``labels`` [N], ``scores`` [N]."""
+    rows = detections.image_id == image_id
+    boxes = torch.from_numpy(detections.boxes_xywh[rows]).float()
+    return {
+        "boxes": torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
+        "labels": torch.from_numpy(np.searchsorted(category_ids, detections.category_id[rows]) + 1),
+        "scores": torch.from_numpy(detections.score[rows]).float(),
+    }

@@ -1,0 +1,289 @@
+"""A training run from its configuration to its folder of results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from detector import checkpoint
+from detector.config import Config
+from detector.data.datamodule import DetectionDataModule
+from detector.errors import ConfigError, TrainingError
+from detector.evaluation.coco import CocoResult
+from detector.evaluation.detections import Detections
+from detector.training import folder as run_folder
+from detector.training.callbacks import BEST, LAST, Checkpoints, CtrlC, Interruption, Monitor
+from detector.training.loggers import MetricsCsv
+from detector.training.module import DetectionModule
+from detector.training.progress import ProgressDisplay
+from detector.training.report import write_report
+
+# The processes that Lightning starts compose the configuration anew, `${now:...}` included: they take this instead.
+FOLDER_VARIABLE = "DETECTOR_RUN_DIR"
+
+
+@dataclass
+class TrainResult:
+    """What a run leaves behind. On processes other than 0, ``result`` is the same and nothing else is written."""
+
+    run_dir: Path
+    result: CocoResult  # evaluation of the best weights
+    best_step: int  # optimiser steps that they had seen
+    steps: int  # optimiser steps of the run
+    best_checkpoint: Path
+    last_checkpoint: Path
+    seconds: float  # wall-clock time of training with its evaluations, by this process
+
+
+def train(config: Config) -> TrainResult:
+    """Train as ``config`` says, evaluate the best weights, and write everything to ``config.run_dir``.
+
+    The folder holds ``config.yaml``, ``metrics.json``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/best.ckpt`` and
+    ``last.ckpt``, ``curves.png``, ``predictions.png`` and ``predictions.json``.
+
+    Raises:
+        DetectorError: the configuration, the data, the weights or the course of the training are at fault.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    accelerator = check_hardware(config)
+    config.run_dir = os.environ.get(FOLDER_VARIABLE, config.run_dir)
+    console = Console(quiet=rank_zero_only.rank != 0, soft_wrap=not Console().is_terminal)
+    with settings(config), explained(config):
+        data = DetectionDataModule(config.data, config.augment, config.seed)
+        data.prepare_data()
+        data.setup()
+        start = run_folder.find_start(config)
+        pl.seed_everything(config.seed, verbose=False)
+        # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
+        module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
+        if rank_zero_only.rank == 0:
+            run_folder.take(config, start)
+        folder = Path(config.run_dir).expanduser().absolute()
+        data.total_batches = config.trainer.max_steps * config.optim.accumulate
+        data.start_batch = start.step * config.optim.accumulate
+        data.eval_limit = config.trainer.limit_eval_images
+
+        monitor = Monitor(config.trainer.log_every)
+        checkpoints = Checkpoints(
+            folder / "checkpoints",
+            config.trainer.checkpoint_every,
+            config.trainer.eval_every,
+            config.trainer.early_stopping,
+        )
+        display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
+        callbacks = [monitor, *display, checkpoints, CtrlC(checkpoints, console.print)]
+        trainer = build_trainer(config, accelerator, folder, callbacks, build_loggers(config, folder, start.step))
+        announce(console, config, module, data, trainer, start)
+        begun = time.monotonic()
+        with environment(FOLDER_VARIABLE, str(folder)):
+            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        if checkpoints.evaluated_step != trainer.global_step:
+            # The run was resumed after its last step: only the evaluation is missing.
+            trainer.validate(module, datamodule=data, verbose=False)
+        result, detections = checkpoints.best_result, checkpoints.best_detections
+        if result is None:  # the best weights are those of an earlier process
+            module.load_state_dict(checkpoint.read(folder / "checkpoints" / BEST)["state_dict"])
+            evaluator = build_trainer(config, accelerator, folder, display, [])
+            evaluator.validate(module, datamodule=data, verbose=False)
+            result, detections = module.result, module.detections
+        assert result is not None
+        outcome = TrainResult(
+            folder,
+            result,
+            checkpoints.best_step,
+            trainer.global_step,
+            folder / "checkpoints" / BEST,
+            folder / "checkpoints" / LAST,
+            time.monotonic() - begun,
+        )
+        if trainer.is_global_zero:
+            assert detections is not None
+            write_report(config, outcome, detections, data)
+            finish(console, outcome)
+    return outcome
+
+
+def check_hardware(config: Config) -> str:
+    """``"gpu"`` or ``"cpu"``, whichever the configuration means on this machine.
+
+    Raises:
+        ConfigError: there are not as many GPUs, or the CPU cannot do what is asked for.
+    """
+    wanted, gpus = config.trainer, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = wanted.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "cpu"
+    if accelerator == "gpu" and not gpus:
+        raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here. Use trainer=cpu, or trainer=auto.")
+    if accelerator == "gpu" and wanted.devices > gpus:
+        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {gpus} GPU{'s'[: gpus > 1]}")
+    if accelerator == "cpu" and wanted.precision == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed: float16 needs a GPU. On the CPU use bf16-mixed, or 32.")
+    if accelerator == "cpu" and config.model.norm == "sync" and wanted.devices * wanted.num_nodes > 1:
+        raise ConfigError("model.norm=sync: PyTorch synchronises batch norm between GPUs only. Use batch, or group.")
+    return accelerator
+
+
+@contextmanager
+def settings(config: Config) -> Iterator[None]:
+    """PyTorch's process-wide settings as ``config.trainer`` wants them, and as they were afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    noisy = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    levels = [logger.level for logger in noisy]
+    try:
+        if config.trainer.threads:
+            torch.set_num_threads(config.trainer.threads)
+        # Filling every new tensor with NaN finds uses of uninitialised memory, and costs time in each step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+            warnings.filterwarnings("ignore", message=".*(isinstance\\(treespec|LeafSpec).*")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable that is set inside the block, for processes started there."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+@contextmanager
+def explained(config: Config) -> Iterator[None]:
+    """Errors of Lightning and PyTorch that a user can mend, in the words of our keys."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    advice = f"interrupted; to go on: run_dir={config.run_dir} resume=auto, beside the same other arguments"
+    try:
+        yield
+    except Interruption:
+        raise KeyboardInterrupt(advice) from None
+    except SystemExit:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt(advice) from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from None
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU is out of memory ({str(error).splitlines()[0]}). A smaller data.batch_size with a larger "
+            "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less."
+        ) from None
+
+
+def build_trainer(
+    config: Config, accelerator: str, folder: Path, callbacks: list[Any], loggers: list[Logger]
+) -> pl.Trainer:
+    """Lightning's Trainer; training counts optimiser steps, and its data is one epoch of all of them."""
+    wanted = config.trainer
+    every = wanted.eval_every or wanted.max_steps
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=wanted.devices,
+        num_nodes=wanted.num_nodes,
+        strategy=wanted.strategy,
+        precision=wanted.precision,  # type: ignore[arg-type]
+        max_steps=wanted.max_steps,
+        max_epochs=-1,
+        val_check_interval=every * config.optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        accumulate_grad_batches=config.optim.accumulate,
+        gradient_clip_val=config.optim.clip_norm or None,
+        # Warnings rather than errors for the few CUDA kernels that have no deterministic form.
+        deterministic="warn" if wanted.deterministic else False,
+        log_every_n_steps=wanted.log_every,
+        use_distributed_sampler=False,  # the data module shares out the images itself
+        default_root_dir=folder,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
+    """The loggers that are switched on, for a run that begins at ``step``.
+
+    Raises:
+        ConfigError: W&B is wanted and not installed.
+    """
+    loggers: list[Logger] = []
+    if rank_zero_only.rank == 0 and config.logger.csv:
+        loggers.append(MetricsCsv(folder / "metrics.csv", step))
+    if config.logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None))
+    if config.logger.wandb:
+        try:
+            import wandb  # noqa: F401
+        except ImportError:
+            raise ConfigError("logger.wandb=true: wandb is not installed: pip install 'multiscale-rcnn[wandb]'") from None
+        from pytorch_lightning.loggers import WandbLogger
+
+        loggers.append(WandbLogger(project=config.logger.wandb_project, name=folder.name, save_dir=folder))
+    return loggers
+
+
+def announce(
+    console: Console,
+    config: Config,
+    module: DetectionModule,
+    data: DetectionDataModule,
+    trainer: pl.Trainer,
+    start: run_folder.Start,
+) -> None:
+    """Print what is about to run."""
+    model, wanted = config.model, config.trainer
+    parameters = sum(p.numel() for p in module.parameters())
+    training = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    size = f"{parameters / 1e6:.1f} M parameters" + (f", {training / 1e6:.1f} M train" if training != parameters else "")
+    device = trainer.strategy.root_device
+    place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
+    batch = config.data.batch_size * trainer.world_size * config.optim.accumulate
+    layout = "channels_last" if model.channels_last else "contiguous"
+    say = lambda text: console.print(text, highlight=False)
+    say(data.summary())
+    say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}, {layout}")
+    say(f"on      {place}{several}, precision {wanted.precision}")
+    say(f"steps   {start.step} to {wanted.max_steps} of {batch} images, {config.optim.name}, lr {config.optim.lr:g}")
+    say(f"folder  {config.run_dir}")
+    if model.norm == "frozen" and model.weights == "none" and start.checkpoint is None:
+        say("note    frozen norm with random weights learns badly: use model.norm=batch, or give model.weights")
+
+
+def finish(console: Console, outcome: TrainResult) -> None:
+    """Print the numbers and where everything is."""
+    console.print(outcome.result)
+    console.print(
+        f"best weights after {outcome.best_step} of {outcome.steps} steps, {outcome.seconds:.0f} s\n"
+        f"results in {outcome.run_dir}",
+        highlight=False,
+    )
