@@ -205,9 +205,9 @@ def draw_prediction_sheet(images: Sequence[torch.Tensor], targets: Sequence[Mapp
     heights = [CELL * min(1.5, max(images[i].shape[-2] / images[i].shape[-1] for i in row)) for row in rows]
     kept = [above(prediction, score_thresh) for prediction in predictions]
     shown = Counter(label for boxes in kept for label in boxes["labels"].tolist())
-    handles = legend_handles(shown, class_names, score_thresh)
-    legend_columns = max(1, min(len(handles), int(columns * CELL / 1.55)))
-    legend_height = 0.18 * math.ceil(len(handles) / legend_columns) + 0.12
+    entries = legend_entries(shown, class_names, score_thresh)
+    legend_columns = max(1, min(len(entries), int(columns * CELL / 1.55)))
+    legend_height = 0.18 * math.ceil(len(entries) / legend_columns) + 0.12
 
     width = columns * CELL + (columns + 1) * GAP
     height = sum(heights) + len(rows) * (CAPTION + GAP) + legend_height
@@ -220,8 +220,13 @@ def draw_prediction_sheet(images: Sequence[torch.Tensor], targets: Sequence[Mapp
             axes = figure.add_axes((left / width, bottom / height, CELL / width, row_height / height))
             draw_image(axes, images[i], targets[i], kept[i], class_names)
         bottom -= GAP
-    figure.legend(handles=handles, loc="lower center", ncols=legend_columns, fontsize=8, frameon=False, labelcolor=INK,
-                  handlelength=1.6, columnspacing=1.4, borderaxespad=0.3)
+    handles, names = zip(*entries, strict=True)
+    legend = figure.legend(handles, [" "] * len(handles), loc="lower center", ncols=legend_columns, fontsize=8,
+                           frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.4, borderaxespad=0.3)
+    # Set afterwards: a legend leaves names out that begin with an underscore, and typesets dollar signs as formulas.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
     save(figure, out)
 
 
@@ -297,19 +302,19 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def legend_handles(shown: Counter[int], class_names: Sequence[str], score_thresh: float) -> list[Any]:
-    """The true box, the threshold, then the classes on the sheet by frequency."""
-    handles: list[Any] = [Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (3, 2)), label="true box")]
+def legend_entries(shown: Counter[int], class_names: Sequence[str], score_thresh: float) -> list[tuple[Line2D, str]]:
+    """Samples and texts: the true box, the threshold, then the classes on the sheet by frequency."""
+    nothing = Line2D([], [], linestyle="none")
+    entries = [(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (3, 2))), "true box")]
     if not shown:
-        handles.append(Line2D([], [], linestyle="none", label=f"no prediction has a score of {score_thresh:g} or more"))
-        return handles
-    handles.append(Line2D([], [], color="#a0a0a0", linewidth=3,
-                          label=f"predicted box, score ≥ {score_thresh:g}, colour by class:"))
+        return [*entries, (nothing, f"no prediction has a score of {score_thresh:g} or more")]
+    entries.append((Line2D([], [], color="#a0a0a0", linewidth=3),
+                    f"predicted box, score ≥ {score_thresh:g}, colour by class:"))
     for label, _ in shown.most_common(LEGEND_CLASSES):
-        handles.append(Line2D([], [], color=color_of(label - 1), linewidth=3, label=class_names[label - 1]))
+        entries.append((Line2D([], [], color=color_of(label - 1), linewidth=3), class_names[label - 1]))
     if len(shown) > LEGEND_CLASSES:
-        handles.append(Line2D([], [], linestyle="none", label=f"and {len(shown) - LEGEND_CLASSES} more classes"))
-    return handles
+        entries.append((nothing, f"and {len(shown) - LEGEND_CLASSES} more classes"))
+    return entries
 
 
 # --------------------------------------------------------------------------------------------- common

@@ -43,8 +43,8 @@ def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Se
                  workers: int = 0, sample: Collection[int] = (), progress_bar: bool = False) -> DetectorRun:
     """Detect the objects of all images of ``dataset``.
 
-    Runs on the device of ``module``, under the autocast that it was trained with, except that half precision is left to
-    GPUs. Images of one batch are padded to a common size, so the numbers may depend on ``batch_size`` in the last digits.
+    Runs on the device of ``module``, under the autocast that it was trained with, except that half precision is left
+    to GPUs. Images of one batch are padded to a common size, so the numbers depend a little on ``batch_size``.
 
     Args:
         module: in eval mode.
@@ -82,8 +82,9 @@ def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Se
 
 def progress(shown: bool) -> Progress:
     """A progress bar with images a second and time left, on standard error."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-                    TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), disable=not shown)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+               TimeRemainingColumn(), TextColumn("left"))
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -125,8 +126,8 @@ def match_categories(names: Sequence[str], ids: Sequence[int], data_names: Seque
     if own == other and len(own) == len(names) == len(data_names):
         id_of = dict(zip(data_names, data_ids, strict=True))
         matched = [id_of[name] for name in names]
-        return matched, ("The category ids of the data set are not those of the training data; classes are matched by "
-                         "name: " + ", ".join(f"{n} {a} -> {b}" for n, a, b in zip(names, ids, matched, strict=True)) + ".")
+        changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(names, ids, matched, strict=True))
+        return matched, f"Category ids are not those of the training data; classes are matched by name: {changes}."
     lines = [f"the classes of {detector} and of {data} are not the same:",
              f"  detector:    {listed(names, ids)}",
              f"  annotations: {listed(data_names, data_ids)}"]

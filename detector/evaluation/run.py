@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def evaluate_from_config(config: EvaluateConfig) -> tuple[CocoResult, Path]:
     """
     check_inputs(config)
     folder = output_folder(config)
+    check_overwrite(folder, inputs_of(config), config.overwrite)
     if config.checkpoint:
         return evaluate_checkpoint(config), folder
-    check_overwrite(folder, inputs_of(config), config.overwrite)
     return evaluate_files(config.annotations, config.predictions, folder), folder
 
 
@@ -62,14 +63,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> CocoResult:
     """Run the detector of a checkpoint and score what it finds.
 
     It runs over ``config.annotations`` and ``config.images``, or else over the validation set that the checkpoint was
-    trained with, all of it. Writes ``metrics.json``, ``predictions.json`` and ``predictions.png`` to
-    :func:`output_folder`.
+    trained with, all of it. ``metrics.json``, ``predictions.json`` and ``predictions.png`` in :func:`output_folder` are
+    written or replaced.
 
     Raises:
         DetectorError: the checkpoint or the data set is missing or damaged, or their classes differ.
     """
     folder = output_folder(config)
-    check_overwrite(folder, inputs_of(config), config.overwrite)
     module = checkpoints.load(config.checkpoint, choose_device(config.accelerator))
     if config.score_thresh >= 0:
         module.model.roi_heads.score_thresh = config.score_thresh
@@ -96,7 +96,8 @@ def evaluate_checkpoint(config: EvaluateConfig) -> CocoResult:
     if renumbered:
         result.notes.append(renumbered)
     result.save(folder / METRICS, {
-        "inputs": inputs_of(config), "date": now(), "data": {"annotations": resolved(annotations), "images": resolved(images)},
+        "inputs": inputs_of(config), "date": now(),
+        "data": {"annotations": resolved(annotations), "images": resolved(images)},
         "score_thresh": module.model.roi_heads.score_thresh, "batch_size": config.batch_size,
         "device": str(next(module.parameters()).device), "images_per_second": round(found.images_per_second, 2),
     })
@@ -118,34 +119,32 @@ def validation_files(data: DataConfig, checkpoint: str) -> tuple[Path, Path]:
     annotations, images = root / data.val_annotations, root / data.val_images
     for path in (annotations, images):
         if not path.exists():
-            raise DataError(f"{checkpoint} was trained with the validation set {annotations} and the images in {images}, but "
-                            f"there is no {path} (relative paths start at {Path.cwd()}); say where the data are with "
-                            "annotations=FILE.json images=FOLDER")
+            raise DataError(f"{checkpoint} was trained with the validation set {annotations} and the images in "
+                            f"{images}, but there is no {path} (relative paths start at {Path.cwd()}); say where the "
+                            "data are with annotations=FILE.json images=FOLDER")
     return annotations, images
 
 
 # --------------------------------------------------------------------------------- inputs and outputs
 def check_inputs(config: EvaluateConfig) -> None:
     """Raise :class:`ConfigError` unless ``config`` names one of the two things that can be evaluated."""
-    usage = ("give checkpoint=RUN/checkpoints/best.ckpt (with annotations=GT.json images=FOLDER for another data set than its "
-             "own), or annotations=GT.json predictions=DETECTIONS.json")
-    if config.checkpoint and config.predictions:
-        raise ConfigError(f"checkpoint and predictions are both given, and only one can be evaluated: {usage}")
-    if config.checkpoint and bool(config.annotations) != bool(config.images):
-        missing = "images" if config.annotations else "annotations"
-        raise ConfigError(f"{missing}: missing; a checkpoint is evaluated on another data set when annotations and images are "
-                          f"both given: {usage}")
-    if not config.checkpoint and not (config.annotations and config.predictions):
-        given = [f"{key}={getattr(config, key)}" for key in ("annotations", "predictions", "images") if getattr(config, key)]
-        raise ConfigError(f"nothing to evaluate{f' in {chr(32).join(given)} alone' if given else ''}: {usage}")
+    usage = ("give checkpoint=RUN/checkpoints/best.ckpt (and annotations=GT.json images=FOLDER for another data set "
+             "than its own), or annotations=GT.json predictions=DETECTIONS.json")
+    given = [key for key in ("checkpoint", "annotations", "predictions", "images") if getattr(config, key)]
+    if not given:
+        raise ConfigError(f"there is nothing to evaluate: {usage}")
+    if set(given) not in ({"checkpoint"}, {"checkpoint", "annotations", "images"}, {"annotations", "predictions"}):
+        raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
 
 
 def output_folder(config: EvaluateConfig) -> Path:
-    """``config.output_dir``, or else ``best-evaluation`` beside ``best.ckpt`` (``NAME-evaluation`` beside NAME.json)."""
+    """``config.output_dir``, or else ``NAME-evaluation`` beside the ``NAME.ckpt`` or ``NAME.json`` that is scored."""
     if config.output_dir:
         return Path(config.output_dir).expanduser()
     source = Path(config.checkpoint or config.predictions).expanduser()
-    return source.with_name(f"{source.stem}-evaluation")
+    if config.checkpoint and source.is_dir():  # a run's folder stands for its best checkpoint
+        source = source / "checkpoints" / "best.ckpt"
+    return source.parent / f"{source.stem}-evaluation"
 
 
 def inputs_of(config: EvaluateConfig) -> dict[str, str]:
@@ -155,14 +154,18 @@ def inputs_of(config: EvaluateConfig) -> dict[str, str]:
 
 
 def check_overwrite(folder: Path, inputs: Mapping[str, str], overwrite: bool) -> None:
-    """Raise :class:`ConfigError` if ``folder`` holds results of something else.
+    """Raise :class:`ConfigError` if ``folder`` cannot be written or holds results of something else.
 
     The same evaluation may be repeated in place; ``overwrite`` allows everything.
     """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
+                          "to; choose another output_dir=FOLDER")
     there = [name for name in (METRICS, PREDICTIONS, SHEET) if (folder / name).exists()]
     if there and not overwrite and recorded_inputs(folder / METRICS) != inputs:
-        raise ConfigError(f"{folder} holds {' and '.join(there)} of something else; choose another output_dir=FOLDER, or "
-                          "replace them with overwrite=true")
+        raise ConfigError(f"{folder} holds {' and '.join(there)} of something else; choose another output_dir=FOLDER, "
+                          "or replace them with overwrite=true")
 
 
 def recorded_inputs(metrics: Path) -> Any:

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+
+from detector.errors import DataError
+from detector.evaluation.coco import evaluate
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+
+FOUND = Detections([12, 5], [3, 7], [[10, 10, 40, 40], [0, 0, 100, 120]], [0.5, 0.5])
+
+
+def test_attributes(write_json, truth_content):
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert (truth.image_ids, truth.category_ids, truth.class_names) == ([5, 12], [3, 7], ["cat", "dog"])
+    assert truth.notes == []
+    assert [b["id"] for b in truth.boxes()] == [2, 1, 3]
+    assert [b["id"] for b in truth.boxes([12])] == [1, 3]
+
+
+def test_other_keys_are_not_kept(write_json, truth_content):
+    truth_content["annotations"][0]["segmentation"] = [[0, 0, 1, 1, 2, 0]]
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert set(truth.coco.anns[1]) == {"id", "image_id", "category_id", "bbox", "area", "iscrowd"}
+
+
+def test_missing_area_and_iscrowd_have_a_stated_treatment(write_json, truth_content):
+    complete = evaluate(write_json("complete.json", truth_content), FOUND)
+    for annotation in truth_content["annotations"][:2]:  # their area is width times height
+        del annotation["area"], annotation["iscrowd"]
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert truth.notes == ["Annotations without an area: 2; width times height of the box is used.",
+                           "Annotations without iscrowd: 2; they count as single objects."]
+    assert evaluate(truth, FOUND).metrics == complete.metrics
+    assert evaluate(truth, FOUND).notes[-2:] == truth.notes
+
+
+def test_area_decides_the_size_of_an_object(write_json, truth_content):
+    truth_content["annotations"][0]["area"] = 900  # of the mask; the box is 40 x 40
+    result = evaluate(write_json("gt.json", truth_content), FOUND)
+    assert result.metrics["APs"] == pytest.approx(1.0)
+    assert result.metrics["APm"] is None
+
+
+def test_what_pycocotools_ignores_is_said(write_json, truth_content):
+    stray = {"area": 1, "iscrowd": 0, "bbox": [0, 0, 1, 1]}
+    before = evaluate(write_json("before.json", truth_content), FOUND)
+    truth_content["annotations"] += [{"id": 8, "image_id": 77, "category_id": 3, **stray},
+                                     {"id": 9, "image_id": 5, "category_id": 77, **stray}]
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert truth.notes == ["Annotations of an image or a category that the file does not list: 2; not counted, as in "
+                           "pycocotools; ids 8, 9."]
+    assert evaluate(truth, FOUND).metrics == before.metrics
+
+
+@pytest.mark.parametrize("bbox", [[5, 5, 0, 10], [5, 5, 10, -1]])
+def test_boxes_without_area_count_as_missed(write_json, truth_content, bbox):
+    truth_content["annotations"][0]["bbox"] = bbox
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert truth.notes == ["Boxes without a positive width and height: 1; nothing can match them, they count as "
+                           "missed; annotation ids 1."]
+    found = Detections([12, 5], [3, 7], [[5, 5, 0, 10], [0, 0, 100, 120]], [0.5, 0.5])
+    cat, dog = evaluate(truth, found).per_class
+    assert (cat.AP, cat.boxes) == (0.0, 1)
+    assert pytest.approx(1.0) == dog.AP
+
+
+def test_annotation_id_0_is_pointed_out(write_json, truth_content):
+    truth_content["annotations"][0]["id"] = 0
+    result = evaluate(write_json("gt.json", truth_content), FOUND)
+    assert result.per_class[0].AP == 0.0  # pycocotools' answer for a perfect detection
+    assert any(note.startswith("An annotation has the id 0") for note in result.notes)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"bbox": None}, "annotation 1: bbox is null, not four finite numbers"),
+    ({"bbox": [0, 0, math.nan, 1]}, "annotation 1: bbox is [0, 0, NaN, 1], not four finite numbers"),
+    ({"bbox": [0, 0, 1]}, "annotation 1: bbox is [0, 0, 1], not four finite numbers"),
+    ({"image_id": "12"}, 'annotation 1: image_id is "12", not a whole number'),
+    ({"category_id": None}, "annotation 1: category_id is null, not a whole number"),
+    ({"id": "a"}, "entry 0 of 'annotations': id is \"a\", not a whole number"),
+    ({"iscrowd": "no"}, 'annotation 1: iscrowd is "no", not 0 or 1'),
+    ({"id": 2}, "annotation 2: the id is used by an earlier annotation too"),
+])
+def test_unreadable_annotations_are_listed_or_left_out(write_json, truth_content, change, message):
+    truth_content["annotations"][0].update(change)
+    path = write_json("gt.json", truth_content)
+    with pytest.raises(DataError) as caught:
+        GroundTruth(path)
+    lines = str(caught.value).splitlines()
+    assert lines[:2] == [f"{path}: 1 of 3 annotations cannot be evaluated", f"  {message}"]
+    assert lines[2].startswith("Correct or remove them")
+
+    truth = GroundTruth(path, drop_invalid=True)
+    assert truth.notes == [f"Annotations left out because they cannot be read: 1; {message}."]
+    assert len(truth.boxes()) == 2
+    assert evaluate(truth, Detections.empty()).boxes == 1
+
+
+@pytest.mark.parametrize("missing", ["id", "image_id", "category_id", "bbox"])
+def test_missing_keys(write_json, truth_content, missing):
+    del truth_content["annotations"][1][missing]
+    where = "entry 1 of 'annotations'" if missing == "id" else "annotation 2"
+    with pytest.raises(DataError, match=f"{where}: has no '{missing}'"):
+        GroundTruth(write_json("gt.json", truth_content))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ([], "COCO annotations are an object with 'images', 'annotations' and 'categories', found []; it looks like a "
+         "results file: are the two files swapped?"),
+    ("7", "COCO annotations are an object with 'images', 'annotations' and 'categories', found 7"),
+    ("", "the file is empty; COCO annotations expected"),
+    ("{", "not valid JSON, line 1, column 2"),
+    ({"images": [], "annotations": []}, "there is no 'categories', but COCO annotations need a list of categories"),
+    ({"images": {}, "annotations": [], "categories": []}, "'images' is {}, but COCO annotations need a list of images"),
+    ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []},
+     "entry 0 of 'images' has no whole number as 'id': {\"file_name\": \"a.jpg\"}"),
+    ({"images": [], "annotations": [], "categories": ["cat"]},
+     "entry 0 of 'categories' has no whole number as 'id': \"cat\""),
+])
+def test_files_of_another_kind(write_json, content, message):
+    path = write_json("gt.json", content)
+    with pytest.raises(DataError) as caught:
+        GroundTruth(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_category_without_a_name_is_called_by_its_id(write_json, truth_content):
+    del truth_content["categories"][0]["name"]
+    assert GroundTruth(write_json("gt.json", truth_content)).class_names == ["cat", "7"]

@@ -1,0 +1,288 @@
+import csv
+import math
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detector import plots
+from detector.errors import DataError
+from detector.plots import draw_prediction_sheet, plot_curves
+
+GREY = 128 / 255
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def rgb(color):
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+
+
+def near(image, color, tolerance=40):
+    """bool [H, W]: pixels that are nearly of this colour."""
+    return (np.abs(image - color) <= tolerance).all(axis=-1)
+
+
+def boxes(*rows):
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+
+
+def prediction(*rows):
+    """Rows of (box, label, score)."""
+    return {"boxes": boxes(*(r[0] for r in rows)), "labels": torch.tensor([r[1] for r in rows], dtype=torch.int64),
+            "scores": torch.tensor([r[2] for r in rows], dtype=torch.float32)}
+
+
+def cell_of_first_image(height, width):
+    """(left, top, pixels on the sheet per pixel of the image) of the first cell of a sheet."""
+    dpi = plots.DPI
+    return plots.GAP * dpi, plots.CAPTION * dpi, plots.CELL * dpi / width
+
+
+# ------------------------------------------------------------------------------------------ sheet
+@pytest.mark.parametrize("side", [32, 128, 640])
+def test_boxes_are_where_they_should_be(tmp_path, side):
+    """Both boxes of a grey image are found in the picture at the positions that follow from the layout."""
+    true = [0.1 * side, 0.1 * side, 0.4 * side, 0.5 * side]
+    found = [0.5 * side, 0.55 * side, 0.9 * side, 0.95 * side]
+    out = tmp_path / "sheet.png"
+    draw_prediction_sheet([torch.full((3, side, side), GREY)], [{"boxes": boxes(true)}], [prediction((found, 1, 0.9))],
+                          ["cat"], out)
+    picture = pixels(out)
+    left, top, scale = cell_of_first_image(side, side)
+    x = lambda value: round(left + value * scale)
+    y = lambda value: round(top + value * scale)
+
+    color = rgb(plots.color_of(0))
+    for edge in (found[0], found[2]):  # the left and right edge of the prediction, solid
+        strip = near(picture[y(found[1]) + 4 : y(found[3]) - 4, x(edge) - 1 : x(edge) + 2], color)
+        assert strip.any(axis=1).mean() > 0.95
+    for edge in (found[1], found[3]):
+        strip = near(picture[y(edge) - 1 : y(edge) + 2, x(found[0]) + 4 : x(found[2]) - 4], color)
+        assert strip.any(axis=0).mean() > 0.95
+    for edge in (true[0], true[2]):  # dashed: white and the grey of the image take turns
+        strip = picture[y(true[1]) + 4 : y(true[3]) - 4, x(edge) - 2 : x(edge) + 3]
+        white = near(strip, 255, 60).any(axis=1)
+        assert 0.3 < white.mean() < 0.7
+        assert np.count_nonzero(np.diff(white)) > 10
+    # The middle of the true box is untouched.
+    middle = picture[y(0.25 * side) : y(0.35 * side), x(0.2 * side) : x(0.3 * side)]
+    assert near(middle, 128, 2).all()
+
+
+def test_a_perfect_prediction_and_its_true_box_are_both_visible(tmp_path):
+    box = [20, 20, 100, 100]
+    out = tmp_path / "sheet.png"
+    draw_prediction_sheet([torch.full((3, 128, 128), GREY)], [{"boxes": boxes(box)}], [prediction((box, 1, 0.9))],
+                          ["cat"], out)
+    left, top, scale = cell_of_first_image(128, 128)
+    edge = round(left + 20 * scale)
+    strip = pixels(out)[round(top + 30 * scale) : round(top + 90 * scale), edge - 3 : edge + 4]
+    assert 0.3 < near(strip, 255, 60).any(axis=1).mean() < 0.7
+    assert near(strip, rgb(plots.color_of(0))).any(axis=1).mean() > 0.5
+
+
+def test_scores_below_the_threshold_are_not_drawn(tmp_path):
+    image, target = torch.full((3, 64, 64), GREY), {"boxes": boxes()}
+    found = prediction(([5, 5, 50, 50], 1, 0.4), ([10, 10, 60, 60], 2, 0.6))
+    out = tmp_path / "sheet.png"
+    draw_prediction_sheet([image], [target], [found], ["a", "b"], out, score_thresh=0.5)
+    picture = pixels(out)
+    assert not near(picture, rgb(plots.color_of(0)), 20).any()
+    assert near(picture, rgb(plots.color_of(1)), 20).any()
+    draw_prediction_sheet([image], [target], [found], ["a", "b"], out, score_thresh=0.3)
+    assert near(pixels(out), rgb(plots.color_of(0)), 20).any()
+
+
+def test_images_of_any_shape_and_type_and_a_short_last_row(tmp_path):
+    shapes = [(20, 30), (200, 50), (64, 64), (480, 640), (8, 300)]
+    images = [torch.rand(3, h, w) for h, w in shapes]
+    images[1] = images[1].half()
+    images[2] = torch.full((3, 64, 64), 2.0)  # out of range after augmentation: clamped
+    targets = [{"boxes": boxes([0, 0, w, h]), "image_id": torch.tensor(i)} for i, (h, w) in enumerate(shapes)]
+    found = [prediction(([-5, -5, w + 5, h + 5], 2, 0.99)) for h, w in shapes]
+    out = tmp_path / "sheet.png"
+    draw_prediction_sheet(images, targets, found, ["a", "b"], out, columns=2)
+    width = round((2 * plots.CELL + 3 * plots.GAP) * plots.DPI)
+    assert pixels(out).shape[1] == pytest.approx(width, abs=1)
+
+
+def test_labels_stay_inside_and_apart():
+    figure = plots.new_figure(4, 4)
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    found = prediction(*((([0, 0, 100, 100], 1, 0.9),) * 4), ([90, 95, 100, 100], 1, 0.8))
+    plots.draw_image(axes, torch.zeros(3, 100, 100), {"boxes": boxes()}, found, ["some class"])
+    renderer = figure.canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    extents = [text.get_window_extent(renderer) for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["some class 0.90"] * 4 + ["some class 0.80"]
+    for i, extent in enumerate(extents):
+        assert frame.x0 - 1 <= extent.x0
+        assert extent.x1 <= frame.x1 + 1
+        assert frame.y0 - 1 <= extent.y0
+        assert extent.y1 <= frame.y1 + 1
+        for other in extents[:i]:
+            shared = plots.overlap(extent.extents, other.extents)
+            assert shared == 0
+
+
+@pytest.mark.parametrize("name", ["$\\bad{ 5$", "_hidden"])
+def test_names_are_shown_as_they_are(tmp_path, monkeypatch, name):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes()}], [prediction(([1, 1, 9, 9], 1, 0.9))], [name],
+                          tmp_path / "sheet.png")
+    figures[0].canvas.draw()
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()][2] == name
+    assert figures[0].axes[0].texts[0].get_text() == f"{name} 0.90"
+
+
+def test_many_classes_are_named_by_frequency():
+    shown = plots.Counter({label: 100 - label for label in range(1, 31)})
+    names = [f"class {label}" for label in range(1, 31)]
+    labels = [label for _, label in plots.legend_entries(shown, names, 0.5)]
+    assert labels[:3] == ["true box", "predicted box, score ≥ 0.5, colour by class:", "class 1"]
+    assert labels[-2:] == ["class 24", "and 6 more classes"]
+    assert [label for _, label in plots.legend_entries(plots.Counter(), names, 0.5)] == [
+        "true box", "no prediction has a score of 0.5 or more"]
+
+
+def test_the_sheet_needs_matching_lists(tmp_path):
+    with pytest.raises(ValueError, match="at least one, got 0, 0 and 0"):
+        draw_prediction_sheet([], [], [], [], tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="got 1, 1 and 0"):
+        draw_prediction_sheet([torch.zeros(3, 8, 8)], [{"boxes": boxes()}], [], [], tmp_path / "sheet.png")
+
+
+def test_colours_differ_and_letters_can_be_read_on_them():
+    colors = [plots.color_of(i) for i in range(90)]
+    assert len(set(colors)) == 90
+    for color in colors:
+        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb(color) / 255]
+        luminance = float(np.dot([0.2126, 0.7152, 0.0722], channels))
+        text = 0.0 if plots.contrast(color) == "black" else 1.0
+        ratio = (max(luminance, text) + 0.05) / (min(luminance, text) + 0.05)
+        assert ratio >= 4.5  # WCAG 2, level AA
+
+
+# ----------------------------------------------------------------------------------------- curves
+LOGGED = ("train/loss", "train/loss_classifier", "train/loss_box_reg", "train/loss_objectness",
+          "train/loss_rpn_box_reg", "train/lr", "val/AP", "val/AP50", "val/AP75")
+
+
+def write_log(path, columns=LOGGED, steps=range(10, 510, 10)):
+    """A log like that of Lightning's CSVLogger: training and validation in rows of their own."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "step", *columns])
+        writer.writeheader()
+        for step in steps:
+            loss = 2 * math.exp(-step / 200)
+            writer.writerow({"epoch": 0, "step": step} | {c: loss for c in columns if "train" in c})
+            if step % 100 == 0:
+                writer.writerow({"epoch": 0, "step": step} | {c: 0.4 * step / 500 for c in columns if "val" in c})
+    return path
+
+
+def curves_of(path, draw):
+    axes = plots.new_figure(4, 4).add_subplot()
+    draw(axes, plots.read_curves(path))
+    return axes
+
+
+def test_curves_show_what_was_logged(tmp_path):
+    log = write_log(tmp_path / "metrics.csv")
+    plot_curves(log, tmp_path / "curves.png")
+    picture = pixels(tmp_path / "curves.png")
+    assert picture.shape[1] == round(12.6 * plots.DPI)
+    assert near(picture, rgb(plots.PALETTE[0]), 20).any()
+
+    axes = curves_of(log, plots.draw_losses)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "total", "box class", "box position", "objectness", "proposal position"]
+    raw = axes.lines[0]
+    assert raw.get_xdata().tolist() == list(range(10, 510, 10))
+    assert raw.get_ydata()[0] == pytest.approx(2 * math.exp(-0.05))
+    assert raw.get_alpha() < 0.5
+    assert axes.get_ylim()[0] == 0
+
+    axes = curves_of(log, plots.draw_scores)
+    assert axes.lines[0].get_xdata().tolist() == [100, 200, 300, 400, 500]
+    assert axes.get_legend().get_texts()[0].get_text() == "AP (best 0.400)"
+
+    axes = curves_of(log, plots.draw_rate)
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(2 * math.exp(-0.05))
+
+
+def test_the_learning_rate_is_scaled_in_its_title(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,lr-AdamW\n1,0.001\n2,0.0005\n")
+    axes = curves_of(path, plots.draw_rate)
+    assert axes.get_title(loc="left") == r"Learning rate  ($\times 10^{-3}$)"
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([1.0, 0.5])
+
+
+@pytest.mark.parametrize("text", [
+    "", "step\n", "step,train/loss\n", "step,train/loss\n10,nan\n", "step,train/loss,val/AP\n10,0.0,0.0\n",
+    "step,train/loss\n10,inf\n20,1.5\n", "epoch,train/loss\n0,1.0\n0,2.0\n", "step,train/loss\n10,1,2,3\n20,abc\n",
+])
+def test_logs_with_gaps_are_drawn(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert pixels(tmp_path / "curves.png").std() > 0
+
+
+def test_rows_without_a_finite_value_are_left_out(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,a,b\n20,1,\n10,2,nan\n30,inf,5\n")
+    curves = plots.read_curves(tmp_path / "metrics.csv")
+    assert {name: (x.tolist(), y.tolist()) for name, (x, y) in curves.items()} == {"a": ([10, 20], [2, 1]),
+                                                                                 "b": ([30], [5])}
+
+
+def test_a_missing_log_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"none\.csv: the logged metrics cannot be read: No such file"):
+        plot_curves(tmp_path / "none.csv", tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_smoothing_keeps_lines_and_levels():
+    line = np.arange(100) * 0.5 + 3
+    assert plots.smoothed(line) == pytest.approx(line)
+    noise = np.random.default_rng(0).normal(0, 1, 400)
+    assert plots.smoothed(noise)[20:-20].std() < 0.35
+    assert plots.smoothed(np.array([4.0])).tolist() == [4.0]
+
+
+# ----------------------------------------------------------------------------------------- common
+@pytest.mark.parametrize(("name", "start"), [("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("deep/a.png", b"\x89PNG")])
+def test_the_ending_chooses_the_format(tmp_path, name, start):
+    plot_curves(write_log(tmp_path / "metrics.csv"), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_an_interrupted_drawing_leaves_the_old_picture(tmp_path):
+    out = tmp_path / "sheet.notaformat"
+    out.write_text("old")
+    with pytest.raises(ValueError):
+        plot_curves(write_log(tmp_path / "metrics.csv"), out)
+    assert out.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "sheet.notaformat"]
+
+
+def test_global_matplotlib_state_is_left_alone(tmp_path):
+    before = dict(matplotlib.rcParams)
+    draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes([1, 1, 9, 9])}],
+                          [prediction(([1, 1, 9, 9], 1, 0.9))], ["a"], tmp_path / "sheet.png")
+    plot_curves(write_log(tmp_path / "metrics.csv"), tmp_path / "curves.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.slow
+def test_pyplot_is_not_imported():
+    code = "import sys, detector.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
