@@ -138,7 +138,8 @@ def load_json(file: Path, images: Path | None = None) -> dict[str, Any]:
     missing = [k for k in ("images", "annotations", "categories") if not isinstance(content, dict)
                or not isinstance(content.get(k), list)]
     if missing:
-        raise DataError(f"{file} is not a COCO annotation file: it has no list {' and no list '.join(map(repr, missing))}.")
+        lacking = " and ".join(f"no list {key!r}" for key in missing)
+        raise DataError(f"{file} is not a COCO annotation file: it has {lacking}.")
     for key in ("images", "categories"):
         if not content[key]:
             raise DataError(f"{file}: the list {key!r} is empty.")
@@ -152,11 +153,11 @@ def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _json_files_near(file: Path) -> str:
     """Where the user may have meant: the JSON files in the folder and one level below."""
-    folder = next((f for f in (file.parent, *file.parent.parents) if f.is_dir()), None)
-    found = sorted(f for pattern in ("*.json", "*/*.json") for f in folder.glob(pattern)) if folder else []
+    folder = file.parent
     hint = " Set data.root, data.train_annotations and data.val_annotations."
-    if not file.parent.is_dir():
-        return f" There is no folder {file.parent} either." + hint
+    if not folder.is_dir():
+        return f" There is no folder {folder} either." + hint
+    found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
     if not found:
         return hint
     listed = ", ".join(str(f.relative_to(folder)) for f in found[:5]) + (", ..." if len(found) > 5 else "")
@@ -220,29 +221,29 @@ def _read_rows(entries: list[Any], image_columns: tuple[np.ndarray, ...], names:
         entry = entry if isinstance(entry, dict) else {}
         ids = [_integer(entry.get(key)) for key in ("id", "image_id", "category_id")]
         number, image, category = ids
+        name = str(files[position_of[image]]) if image in position_of else ""
         box = entry.get("bbox")
         if number is None or image is None or category is None:
             lacking = [k for k, v in zip(("id", "image_id", "category_id"), ids, strict=True) if v is None]
-            problem = Problem("bad_annotation", f"annotations[{position}] has no integer {' and '.join(map(repr, lacking))}"
-                              f": {_cut(entry)}", "", image, number)
+            what = f"annotations[{position}] has no integer {' and '.join(map(repr, lacking))}: {_cut(entry)}"
+            problem = Problem("bad_annotation", what, name, image, number)
         elif image not in position_of:
-            problem = Problem("unknown_image", f"there is no image with the id {image}", "", image, number, box)
+            problem = Problem("unknown_image", f"there is no image with the id {image}", name, image, number, box)
         elif number in used:
-            problem = Problem("duplicate_id", "an annotation before it has the same id", str(files[position_of[image]]),
-                              image, number, box)
+            problem = Problem("duplicate_id", "an annotation before it has the same id", name, image, number, box)
         elif category not in names:
-            problem = Problem("unknown_category", f"there is no category with the id {category}",
-                              str(files[position_of[image]]), image, number, box)
+            what = f"there is no category with the id {category}"
+            problem = Problem("unknown_category", what, name, image, number, box)
         elif not (isinstance(box, list) and len(box) == 4
                   and all(type(v) in (int, float) and -LARGEST < v < LARGEST for v in box)):
-            problem = Problem("bad_box", "the box is not four finite numbers", str(files[position_of[image]]), image, number,
-                              "missing" if box is None else box)
+            given = "missing" if box is None else box
+            problem = Problem("bad_box", "the box is not four finite numbers", name, image, number, given)
         else:
             used.add(number)
             area = entry.get("area")
-            usable = type(area) in (int, float) and 0 <= area < LARGEST**2
-            values = (position, number, position_of[image], category, box, area if usable else box[2] * box[3],
-                      1 if entry.get("iscrowd") else 0)
+            if not (isinstance(area, int | float) and 0 <= area < LARGEST**2):
+                area = box[2] * box[3]
+            values = (position, number, position_of[image], category, box, area, 1 if entry.get("iscrowd") else 0)
             for column, value in zip(rows.values(), values, strict=True):
                 column.append(value)
             continue

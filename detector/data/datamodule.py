@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from detector.config import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
-from detector.data.loader import DetectionLoader
+from detector.data.loader import DetectionLoader, StepLoader
 from detector.data.problems import LISTED
 from detector.data.samplers import ShardSampler, StepBatchSampler
 from detector.data.shapes import ensure_shapes
@@ -26,7 +26,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     Attributes:
         total_batches: training batches of the whole run; None: the training loader never ends.
-        start_batch: training batch to start with, for a run that is resumed.
+        start_batch: training batch to start with; a Trainer that resumes puts the loader in its position by itself.
         eval_limit: evaluate on the first so many validation images only; 0: all.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
         val_dataset: the validation images, those without a box included.
@@ -87,7 +87,7 @@ class DetectionDataModule(pl.LightningDataModule):
         """Ids of the images that evaluation runs on, over all processes."""
         return self.val_dataset.image_ids[: self.eval_limit or None]
 
-    def train_dataloader(self) -> DetectionLoader:
+    def train_dataloader(self) -> StepLoader:
         """Training batches ``start_batch .. total_batches - 1`` of this process."""
         rank, world = self._place()
         sampler = StepBatchSampler(
@@ -95,7 +95,7 @@ class DetectionDataModule(pl.LightningDataModule):
             start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
         )
         dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
-        return DetectionLoader(dataset, batch_sampler=sampler, **self._loading())
+        return StepLoader(dataset, sampler, **self._loading())
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation images of this process, in the order of the file; each image goes to one process."""
@@ -138,7 +138,8 @@ def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
     lines += [f"  id {c}: {_named(of_train, c)} in train, {_named(of_val, c)} in val" for c in differing[:LISTED]]
     if len(differing) > LISTED:
         lines.append(f"  and {len(differing) - LISTED} more")
-    raise DataError("\n".join([*lines, "Give both files the same list of categories; a category may have no annotation."]))
+    lines.append("Give both files the same list of categories; a category may have no annotation.")
+    raise DataError("\n".join(lines))
 
 
 def _named(names: dict[int, str], category: int) -> str:
@@ -149,7 +150,7 @@ def _left_out(dataset: CocoDataset) -> str:
     """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.kind == "missing_file" for p in dropped)
-    parts = [(f"{images} images without a file", images), (f"{len(dropped) - images} annotations dropped", len(dropped) - images),
-             (f"{len(clipped)} boxes clipped", len(clipped))]
-    told = ", ".join(text for text, count in parts if count)
+    counts = (images, len(dropped) - images, len(clipped))
+    words = ("images without a file", "annotations dropped", "boxes clipped")
+    told = ", ".join(f"{count} {what}" for count, what in zip(counts, words, strict=True) if count)
     return f" ({told})" if told else ""

@@ -18,9 +18,9 @@ SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "") -> torch.Tensor:
     """The image as float32 [3, H, W], RGB in 0..1.
 
-    Boxes refer to the pixels as they are stored, so EXIF orientation is not applied; only if ``size`` has the stored
-    width and height exchanged and EXIF says that the picture lies on its side was the annotation made on the
-    turned picture, and it is turned here too. Alpha is ignored, 16-bit grey values are scaled by 1 / 65535, and of several
+    Boxes refer to the pixels as they are stored, so EXIF orientation is not applied. Only if ``size`` has the stored
+    width and height exchanged and EXIF says that the picture lies on its side was the annotation made on the turned
+    picture, and it is turned here too. Alpha is ignored, 16-bit grey values are scaled by 1 / 65535, and of several
     frames the first is read.
 
     Args:
@@ -34,18 +34,17 @@ def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks about odd metadata of a file that can be read
-            with Image.open(file) as image:
-                image.load()
-                if size is not None and (image.height, image.width) != size:
-                    image = _turned(image, size, file, said_by)
-                pixels = _to_rgb(image)
+            with Image.open(file) as stored:
+                stored.load()
+                fits = size is None or (stored.height, stored.width) == size
+                pixels = _to_rgb(stored if size is None or fits else _turned(stored, size, file, said_by))
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
         raise DataError(f"no image file {file}") from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
-        raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not an image; "
-                        "replace the file, or take its entry out of the annotation file.") from None
+        raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
+                        "an image; replace the file, or take its entry out of the annotation file.") from None
     planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     return planes.float().div_(255) if planes.dtype == torch.uint8 else planes
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import Target
+from detector.data.samplers import StepBatchSampler
 from detector.errors import DataError
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -53,3 +54,30 @@ class DetectionLoader(DataLoader[Any]):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+class StepLoader(DetectionLoader):
+    """Batches of a :class:`StepBatchSampler`, with the position in its stream as state.
+
+    Lightning keeps the state in its checkpoints and puts it back, so that a resumed run goes on with the next batch.
+    """
+
+    def __init__(self, dataset: Dataset[Any], sampler: StepBatchSampler, **arguments: Any) -> None:
+        super().__init__(dataset, batch_sampler=sampler, **arguments)
+        self.stream = sampler
+        self.next_step = sampler.start_step  # of the next batch to be handed out, whatever is in preparation
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.next_step = self.stream.start_step
+        for batch in super().__iter__():
+            self.next_step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The step whose batch comes next."""
+        return {"step": self.next_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration start where the state was taken."""
+        self.stream.set_position(state["step"])
+        self.next_step = state["step"]

@@ -25,12 +25,14 @@ def paint(rng: np.random.Generator, objects: list[Placed], size: int, difficulty
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def coverage(placed: Placed, size: int, samples: int = SAMPLES) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
+def coverage(
+    placed: Placed, size: int, samples: int = SAMPLES
+) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
     """Where an object is on an image of ``size`` pixels a side.
 
     Returns:
-        Rows and columns of its window; how much of each pixel there it covers, float64 [h, w] in 0..1; and the figure's own
-        coordinates u and v at the pixel centres, float64 [h, w].
+        Rows and columns of its window; how much of each pixel there it covers, float64 [h, w] in 0..1; and the figure's
+        own coordinates u and v at the pixel centres, float64 [h, w].
     """
     x1, y1, x2, y2 = placed.box
     left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
@@ -98,7 +100,7 @@ def _background(rng: np.random.Generator, size: int, difficulty: float) -> np.nd
 
 
 def _clouds(rng: np.random.Generator, size: int, finest: int = 16) -> np.ndarray:
-    """float64 [size, size] in 0..1: random grids of ever smaller cells (down to ``finest`` pixels), blown up and added."""
+    """float64 [size, size] in 0..1: random grids of ever smaller cells, down to ``finest`` pixels, added up."""
     total = np.zeros((size, size), dtype=np.float32)
     cell, weight = max(size / 2, finest), 1.0
     while cell >= finest:

@@ -91,12 +91,13 @@ def _count(annotations: int, images: int, noun: str = "annotation") -> str:
     if annotations:
         parts.append(f"{annotations} {noun if annotations == 1 else {'box': 'boxes'}.get(noun, noun + 's')}")
     if images:
-        parts.append(f"{images} image{'s' if images > 1 else ''} with all annotations on {'them' if images > 1 else 'it'}")
+        parts.append("1 image and its annotations" if images == 1 else f"{images} images and their annotations")
     return " and ".join(parts)
 
 
 def _short(box: Any) -> str:
-    if isinstance(box, list | tuple) and all(isinstance(v, int | float) for v in box):
-        return "[" + ", ".join(f"{v:.8g}" for v in box) + "]"
-    text = repr(box)
+    if isinstance(box, list | tuple):
+        text = "[" + ", ".join(f"{v:.8g}" if isinstance(v, float) else repr(v) for v in box) + "]"
+    else:
+        text = repr(box)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -17,9 +17,9 @@ Key = tuple[int, int]  # (pass over the data, index of the image)
 class StepBatchSampler(Sampler[list[Key]]):
     """Batches for the steps ``start_step .. total_steps - 1`` of an endless stream over the data.
 
-    The stream is one pass after another, each a new permutation in which every image occurs once. Batch n is a function of
-    (seed, n) only, so a run that is resumed at step n sees what an uninterrupted one would have seen, and training by
-    steps needs no epochs. Batches are always full: the one at the end of a pass is filled from the next pass, which
+    The stream is one pass after another, each a new permutation in which every image occurs once. Batch n is a function
+    of (seed, n) only, so a run that is resumed at step n sees what an uninterrupted one would have seen, and training
+    by steps needs no epochs. Batches are always full: the one at the end of a pass is filled from the next pass, which
     also serves data sets smaller than a batch.
 
     Within a pass, images are put into batches with images of like shape (see :data:`ASPECT_BORDERS`), as padding to a
@@ -53,8 +53,8 @@ class StepBatchSampler(Sampler[list[Key]]):
             raise ValueError("no images to draw batches from")
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not among {world} processes")
-        shape = np.asarray(sizes, dtype=np.float64)
-        self.groups = np.digitize(shape[:, 0] / shape[:, 1], ASPECT_BORDERS) if group else np.zeros(len(shape), dtype=int)
+        aspect = np.divide(*np.asarray(sizes, dtype=np.float64).T)
+        self.groups = np.digitize(aspect, ASPECT_BORDERS) if group else np.zeros(len(aspect), dtype=int)
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -89,7 +89,8 @@ class StepBatchSampler(Sampler[list[Key]]):
         order = np.random.default_rng([self.seed, round_]).permutation(count)
         head = min(-round_ * count % step_size, count)  # fills the last batch of the pass before
         rest = order[head:]
-        full, left = [], []
+        full: list[np.ndarray] = []
+        left: list[np.ndarray] = []
         for group in range(self.groups.max() + 1):
             members = np.flatnonzero(self.groups[rest] == group)
             whole = len(members) // step_size * step_size
@@ -115,7 +116,7 @@ class StepBatchSampler(Sampler[list[Key]]):
 
 
 class ShardSampler(Sampler[int]):
-    """The images of one process in evaluation: an unbroken part of ``range(length)``, every image in exactly one part."""
+    """The images of one process in evaluation: an unbroken part of ``range(length)``; each image is in one part."""
 
     def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
         self.part = range(length * rank // world, length * (rank + 1) // world)

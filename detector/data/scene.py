@@ -98,12 +98,17 @@ def _cross() -> np.ndarray:
     return np.concatenate([arm @ turn.T for turn in turns])
 
 
+def _in_ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    radius = np.hypot(u, v)
+    return (radius <= 1) & (radius >= RING_HOLE)
+
+
 OUTLINES = (
     Outline("circle", lambda u, v: u * u + v * v <= 1, math.pi, None),
     polygon("rectangle", np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])),
     polygon("triangle", _points(3, 1.0)),
     polygon("star", _points(10, 1.0, STAR_WAIST)),
-    Outline("ring", lambda u, v: (u * u + v * v <= 1) & (u * u + v * v >= RING_HOLE**2), math.pi * (1 - RING_HOLE**2), None),
+    Outline("ring", _in_ring, math.pi * (1 - RING_HOLE**2), None),
     polygon("cross", _cross()),
 )
 CLASS_NAMES = tuple(outline.name for outline in OUTLINES)
@@ -113,8 +118,8 @@ def draw_objects(rng: np.random.Generator, config: ShapesConfig) -> list[Placed]
     """Random objects for one image, from back to front, all of them wholly on the image.
 
     Large objects are behind small ones, the IoU of two boxes is at most ``config.max_overlap``, and at most
-    ``MAX_HIDDEN`` of a box is covered, so that every box can be told from what is seen. Where no place is found for an object
-    it is left out, so crowded images may hold fewer than were asked for; but one that is not empty holds at least one.
+    ``MAX_HIDDEN`` of a box is covered, so that every box can be told from what is seen. An object that finds no place
+    is left out: crowded images may hold fewer than were asked for, but one that is not empty holds at least one.
     """
     if rng.random() < config.empty_fraction:
         return []
@@ -140,7 +145,7 @@ def draw_objects(rng: np.random.Generator, config: ShapesConfig) -> list[Placed]
 
 
 def _draw_figure(rng: np.random.Generator, config: ShapesConfig) -> tuple[int, np.ndarray]:
-    """A random label and matrix; both sides of the box lie within ``min_object .. max_object``."""
+    """A random label and matrix; both sides of the box lie within ``min_object .. max_object``, if that is possible."""
     largest = min(config.max_object, config.image_size)
     label = int(rng.integers(1, len(OUTLINES), endpoint=True))
     angle, aspect = rng.uniform(0, 2 * math.pi), rng.uniform(*ASPECTS)

@@ -54,8 +54,8 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".drawing-", dir=root))
     except OSError as error:
-        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder that "
-                        "can be written.") from None
+        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
+                        "that can be written.") from None
     try:
         draw_data_set(draft, config)
         draft.chmod(0o777 & ~_umask())  # mkdtemp's folders are private

@@ -29,7 +29,7 @@ class Augment:
 
     Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them; returns the same,
     as new plain tensors. Boxes lie inside the new image; those that a crop cuts away are removed together with their
-    labels, ``area`` and ``iscrowd``; ``area`` is scaled as the box is. Random numbers come from PyTorch's CPU generator.
+    labels, ``area`` and ``iscrowd``; ``area`` is scaled as the box is. Random numbers are PyTorch's, of the CPU.
 
     Raises:
         ConfigError: ``scale_jitter`` is not a range.
@@ -43,11 +43,10 @@ class Augment:
         self.iou_crop = v2.RandomIoUCrop()
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        """The augmented image and target; the arguments are left alone."""
         config = self.config
-        picture = tv_tensors.Image(image)
-        size = (picture.shape[-2], picture.shape[-1])
-        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)  # type: ignore[call-arg]
-        target = dict(target)
+        picture, target = image, dict(target)
+        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=F.get_size(image))
         if _happens(config.photometric):
             picture = self.photometric(picture)
         low, high = config.scale_jitter
@@ -64,18 +63,18 @@ class Augment:
         if _happens(config.vertical_flip):
             picture, boxes = F.vertical_flip(picture), F.vertical_flip(boxes)
         target["boxes"] = boxes.as_subclass(Tensor)
-        return picture.as_subclass(Tensor).contiguous(), target
+        return picture.contiguous(), target
 
 
 def rescale(picture: Tensor, boxes: Tensor, target: Target, factor: float) -> tuple[Tensor, Tensor, Target]:
-    """Resize by about ``factor`` (to whole pixels), then crop or pad to the old size, each side by itself, at a random place.
+    """Resize by about ``factor`` (to whole pixels), then crop or pad to the old size at a random place.
 
     What is padded takes the image's mean colour. ``target`` loses the entries of boxes that are no longer visible.
     """
     height, width = picture.shape[-2:]
     new_height, new_width = max(1, round(height * factor)), max(1, round(width * factor))
     ratio = (new_height / height) * (new_width / width)
-    picture = F.resize(picture, [new_height, new_width], antialias=True)
+    picture = F.resize(picture, [new_height, new_width], antialias=True).clamp(0, 1)
     boxes = F.resize(boxes, [new_height, new_width])
     target = {**target, "area": target["area"] * ratio}
     top, left = _random_offset(new_height - height), _random_offset(new_width - width)

@@ -1,0 +1,65 @@
+"""The data and augment groups of the configuration: complete, commented, and what the schema says."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from detector.config import AugmentConfig, DataConfig, known_keys, parse
+from detector.data.datamodule import DetectionDataModule
+from detector.data.transforms import Augment
+from detector.errors import DataError
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+FILES = [*sorted((CONFIGS / "data").glob("*.yaml")), *sorted((CONFIGS / "augment").glob("*.yaml"))]
+
+
+def composed(group, name, *overrides):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose(f"{group}/{name}", [*overrides])[group]
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "schema"), [("data", "shapes", DataConfig), ("augment", "default", AugmentConfig)]
+)
+def test_default_choice_equals_the_schema(group, name, schema):
+    loaded = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))
+    assert loaded == OmegaConf.to_container(OmegaConf.structured(schema))
+
+
+@pytest.mark.parametrize("name", ["none", "default", "strong"])
+def test_augment_choices_are_valid_and_complete(name):
+    loaded = OmegaConf.load(CONFIGS / "augment" / f"{name}.yaml")
+    assert set(loaded) == set(known_keys(AugmentConfig))
+    Augment(parse(loaded, AugmentConfig))
+
+
+def test_none_turns_everything_off():
+    config = parse(OmegaConf.load(CONFIGS / "augment/none.yaml"), AugmentConfig)
+    assert (config.horizontal_flip, config.vertical_flip, config.iou_crop, config.photometric) == (0, 0, 0, 0)
+    assert config.scale_jitter == [1, 1]
+
+
+def test_coco_reads_the_common_layout_with_only_a_root():
+    data = parse(composed("data", "coco", "data.root=pets"), DataConfig)
+    assert data.name == "coco"
+    assert (data.root, data.train_annotations, data.val_annotations) == ("pets", "train.json", "val.json")
+    assert data.train_images == data.val_images == "images"
+    assert data.shapes == DataConfig().shapes
+
+
+def test_coco_without_a_root_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = DetectionDataModule(parse(composed("data", "coco"), DataConfig), AugmentConfig(), 0)
+    with pytest.raises(DataError, match=r"no annotation file train.json\. Set data.root"):
+        data.setup()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_every_key_has_a_comment(file):
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    keys = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    bare = [line for line in keys if "  # " not in line and line not in ("defaults:", "shapes:")]
+    assert bare == []

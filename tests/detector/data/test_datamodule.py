@@ -1,0 +1,315 @@
+"""The data module: loaders that are reproducible, and messages that survive loader processes."""
+
+import itertools
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from detector.config import AugmentConfig, DataConfig, ShapesConfig
+from detector.data.datamodule import DetectionDataModule
+from detector.errors import DataError
+
+SHAPES = ShapesConfig(train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
+STRONG = AugmentConfig(vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def shapes_module(root, workers=0, seed=0, **changes):
+    module = DetectionDataModule(
+        DataConfig(root=str(root), shapes=SHAPES, workers=workers, batch_size=4, eval_batch_size=2, **changes),
+        STRONG,
+        seed,
+    )
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def coco_module(root, **changes):
+    module = DetectionDataModule(
+        DataConfig(name="coco", root=str(root), batch_size=2, eval_batch_size=2, **{"workers": 0, **changes}),
+        AugmentConfig(),
+        0,
+    )
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def equal(a, b):
+    """Whether two batches are the same to the bit."""
+    return (
+        len(a[0]) == len(b[0])
+        and all(map(torch.equal, a[0], b[0]))
+        and all(
+            x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in zip(a[1], b[1], strict=True)
+        )
+    )
+
+
+def first_batches(module, count=6):
+    return list(itertools.islice(module.train_dataloader(), count))
+
+
+def test_batches_are_lists(drawn):
+    module = shapes_module(drawn)
+    images, targets = next(iter(module.train_dataloader()))
+    assert [type(x) for x in (images, targets)] == [list, list]
+    assert len(images) == len(targets) == 4
+    assert images[0].shape[0] == 3
+    assert targets[0]["boxes"].shape[1] == 4
+
+
+def test_same_batches_with_and_without_loader_processes(drawn):
+    """Bitwise, with every augmentation on, over a pass and a half."""
+    plain = first_batches(shapes_module(drawn, workers=0), 4)
+    for workers in (1, 2):
+        assert all(map(equal, plain, first_batches(shapes_module(drawn, workers=workers), 4)))
+
+
+def test_same_batches_whatever_was_drawn_before(drawn):
+    torch.manual_seed(1)
+    first = first_batches(shapes_module(drawn))
+    torch.manual_seed(2)
+    second = first_batches(shapes_module(drawn))
+    assert all(map(equal, first, second))
+    assert not any(map(equal, first, first_batches(shapes_module(drawn, seed=1))))
+
+
+def test_loading_leaves_the_random_state_of_training_alone(drawn):
+    module = shapes_module(drawn)
+    torch.manual_seed(1)
+    batches = iter(module.train_dataloader())
+    next(batches)
+    state = torch.get_rng_state()
+    next(batches)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_augmentation_does_not_depend_on_the_batch(drawn):
+    by_key = {}
+    for size in (2, 5):
+        module = shapes_module(drawn)
+        module.data.batch_size = size
+        keys = [key for step in range(10 // size) for key in module.train_dataloader().batch_sampler.batch(step)]
+        batches = first_batches(module, 10 // size)
+        for key, image in zip(keys, [image for images, _ in batches for image in images], strict=True):
+            by_key.setdefault(key, []).append(image)
+    assert len(by_key) == 10
+    assert all(torch.equal(*images) for images in by_key.values())
+
+
+def test_passes_augment_differently(drawn):
+    dataset = shapes_module(drawn).train_dataloader().dataset
+    assert not torch.equal(dataset[0, 3][0], dataset[1, 3][0])
+
+
+def test_start_batch_goes_on_where_a_run_stopped(drawn):
+    module = shapes_module(drawn)
+    module.total_batches = 6
+    whole = list(module.train_dataloader())
+    assert len(whole) == 6
+    module.start_batch = 4
+    rest = list(module.train_dataloader())
+    assert len(rest) == 2
+    assert all(map(equal, rest, whole[4:]))
+
+
+def test_validation_is_every_image_once_unchanged_and_in_order(drawn):
+    module = shapes_module(drawn)
+    batches = list(module.val_dataloader())
+    assert [len(images) for images, _ in batches] == [2, 2, 1]
+    seen = [(image, target) for images, targets in batches for image, target in zip(images, targets, strict=True)]
+    assert [int(target["image_id"]) for _, target in seen] == module.val_image_ids == [1, 2, 3, 4, 5]
+    assert all(torch.equal(image, module.val_dataset[i][0]) for i, (image, _) in enumerate(seen))
+
+
+def test_eval_limit(drawn):
+    module = shapes_module(drawn)
+    module.eval_limit = 3
+    assert module.val_image_ids == [1, 2, 3]
+    assert [int(t["image_id"]) for _, targets in module.val_dataloader() for t in targets] == [1, 2, 3]
+
+
+def test_processes_share_the_images(drawn):
+    def on(rank):
+        module = shapes_module(drawn)
+        module.total_batches = 5
+        module.trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        )
+        ids = [
+            [int(t["image_id"]) for _, targets in loader for t in targets]
+            for loader in (module.train_dataloader(), module.val_dataloader())
+        ]
+        return ids[0], ids[1]
+
+    (train_a, val_a), (train_b, val_b) = on(0), on(1)
+    assert val_a + val_b == [1, 2, 3, 4, 5]
+    assert len(train_a) == len(train_b) == 20
+    assert sorted(train_a + train_b) == sorted(list(range(1, 11)) * 4)  # 5 steps of 2 x 4 images: 4 passes over 10
+
+
+def test_setup_twice_reads_once(drawn):
+    module = shapes_module(drawn)
+    dataset = module.train_dataset
+    module.setup("validate")
+    assert module.train_dataset is dataset
+
+
+def test_summary_names_classes_counts_and_the_category_map(write_coco):
+    categories = [{"id": 9, "name": "zebra"}, {"id": 4, "name": "ant"}]
+    file, _ = write_coco(
+        [(1, 1, (0, 0, 5, 5), {"category_id": 9}), (2, 1, (0, 0, 5, 0), {"category_id": 4})], categories=categories
+    )
+    write_coco([(1, 2, (0, 0, 5, 5), {"category_id": 4})] * 1, categories=categories, name="val.json")
+    lines = coco_module(file.parent, on_invalid="drop").summary().splitlines()
+    assert lines[0] == f"train 2 images (1 without a box), 1 boxes, {file} (1 annotations dropped)"
+    assert lines[1].startswith("val   2 images (1 without a box), 1 boxes, ")
+    assert [line.split() for line in lines[3:]] == [["ant", "1", "4", "0", "1"], ["zebra", "2", "9", "1", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("val_categories", "words"),
+    [
+        ([{"id": 3, "name": "cat"}], "id 7: 'dog' in train, none in val"),
+        ([{"id": 3, "name": "cat"}, {"id": 7, "name": "fox"}], "id 7: 'dog' in train, 'fox' in val"),
+        (
+            [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 8, "name": "eel"}],
+            "id 8: none in train, 'eel' in val",
+        ),
+    ],
+)
+def test_categories_that_differ(write_coco, val_categories, words):
+    file, _ = write_coco([(1, 1, (0, 0, 5, 5))])
+    write_coco([(1, 1, (0, 0, 5, 5))], categories=val_categories, name="val.json")
+    with pytest.raises(DataError) as caught:
+        coco_module(file.parent)
+    assert words in str(caught.value)
+    assert "train.json and " in str(caught.value)
+    assert "cat" not in str(caught.value).splitlines()[1]  # what agrees is not listed
+
+
+def test_categories_in_another_order_are_the_same(write_coco):
+    file, _ = write_coco([(1, 1, (0, 0, 5, 5))])
+    write_coco([], categories=[{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}], name="val.json")
+    assert coco_module(file.parent).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "words"),
+    [
+        ([], {}, "train.json has no box to train on."),
+        ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, "has no box to train on."),
+        ([(1, 1, (0, 0, 0, 5))], {"on_invalid": "drop"}, r"has no box to train on \(1 annotations dropped\)."),
+        ([], {"keep_empty": False}, "has no box to train on."),
+    ],
+)
+def test_nothing_to_train_on(write_coco, rows, changes, words):
+    file, _ = write_coco(rows)
+    write_coco([(1, 1, (0, 0, 5, 5))], name="val.json")
+    with pytest.raises(DataError, match=words):
+        coco_module(file.parent, **changes)
+
+
+def test_nothing_to_evaluate_on(write_coco):
+    file, folder = write_coco([(1, 1, (0, 0, 5, 5))])
+    write_coco([], images={9: (10, 10)}, name="val.json")
+    (folder / "9.png").unlink()
+    with pytest.raises(DataError, match=r"val.json has no image to evaluate on \(1 images without a file\)"):
+        coco_module(file.parent, on_invalid="drop")
+
+
+def test_keep_empty_concerns_training_only(write_coco):
+    file, _ = write_coco([(1, 1, (0, 0, 5, 5))])
+    write_coco([(1, 1, (0, 0, 5, 5))], name="val.json")
+    module = coco_module(file.parent, keep_empty=False)
+    assert (len(module.train_dataset), len(module.val_dataset)) == (1, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_image_is_one_message_from_any_process(write_coco, workers):
+    file, folder = write_coco([(1, 1, (0, 0, 5, 5))])
+    shutil.copy(file, file.parent / "val.json")
+    module = coco_module(file.parent, workers=workers)
+    (folder / "1.png").write_bytes(b"broken")
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        with pytest.raises(DataError) as caught:
+            list(itertools.islice(loader, 4))
+        assert str(caught.value).startswith(f"cannot read the image {folder / '1.png'}")
+        assert "Traceback" not in str(caught.value)
+
+
+class Recorder(pl.LightningModule):
+    """Notes the images of every step; its checkpoint can be resumed."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+        self.validated = []
+
+    def training_step(self, batch, _):
+        self.seen.append([int(t["image_id"]) for t in batch[1]])
+        return self.weight * batch[0][0].mean()
+
+    def validation_step(self, batch, _):
+        self.validated += [int(t["image_id"]) for t in batch[1]]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_state_of_the_loader_counts_batches_handed_out_not_those_in_preparation(drawn):
+    module = shapes_module(drawn, workers=1)
+    module.total_batches = 6
+    loader = module.train_dataloader()
+    assert loader.state_dict() == {"step": 0}
+    batches = iter(loader)
+    seen = [next(batches) for _ in range(2)]
+    assert loader.state_dict() == {"step": 2}
+    other = module.train_dataloader()
+    other.load_state_dict(loader.state_dict())
+    assert other.state_dict() == {"step": 2}
+    assert all(map(equal, seen + list(other), module.train_dataloader()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_lightning_run_sees_what_an_uninterrupted_one_sees(drawn, tmp_path, workers, recwarn):
+    def run(stop, checkpoint=None):
+        module, data = Recorder(), shapes_module(drawn, workers=workers)
+        data.total_batches = 7
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_steps=stop,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            val_check_interval=3,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        return trainer, module, data
+
+    trainer, whole, data = run(7)
+    assert len(whole.seen) == 7
+    assert whole.validated == [1, 2, 3, 4, 5] * 2  # after steps 3 and 6
+    sampler = data.train_dataloader().batch_sampler
+    assert whole.seen == [[data.train_dataset.image_ids[i] for _, i in sampler.batch(n)] for n in range(7)]
+
+    trainer, first, _ = run(4)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer, second, _ = run(7, checkpoint=tmp_path / "last.ckpt")
+    assert first.seen + second.seen == whole.seen
+    assert trainer.global_step == 7
+    assert torch.equal(second.weight, whole.weight)
+    assert not [w for w in recwarn if "not resumable" in str(w.message)]

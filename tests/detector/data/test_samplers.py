@@ -1,0 +1,114 @@
+"""The stream of training batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.data.samplers import ShardSampler, StepBatchSampler
+
+SIZES = [(480, 640)] * 13 + [(640, 480)] * 7 + [(500, 500)] * 3
+
+
+def stream(sampler):
+    return [key for batch in sampler for key in batch]
+
+
+@given(
+    st.lists(st.sampled_from([(3, 4), (4, 3), (1, 1), (9, 16)]), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(0, 2**40),
+    st.booleans(),
+)
+def test_every_image_once_a_pass_and_batches_full(sizes, batch_size, world, seed, group):
+    passes = 3
+    steps = -(-passes * len(sizes) // (batch_size * world))
+    ranks = [
+        list(StepBatchSampler(sizes, batch_size, seed, r, world, total_steps=steps, group=group)) for r in range(world)
+    ]
+    assert all(len(batches) == steps for batches in ranks)
+    assert all(len(batch) == batch_size for batches in ranks for batch in batches)
+    keys = [key for step in zip(*ranks, strict=True) for batch in step for key in batch]
+    for number in range(passes):
+        assert sorted(i for p, i in keys if p == number) == list(range(len(sizes)))
+
+
+@given(st.integers(0, 60), st.integers(1, 7), st.booleans())
+def test_batch_depends_on_seed_and_step_only(step, batch_size, group):
+    whole = list(itertools.islice(StepBatchSampler(SIZES, batch_size, 5, group=group), 64))
+    alone = StepBatchSampler(SIZES, batch_size, 5, group=group, start_step=step, total_steps=64)
+    assert list(alone) == whole[step:]
+    assert alone.batch(step // 2) == whole[step // 2]  # and backwards
+
+
+def test_position_can_be_set():
+    sampler = StepBatchSampler(SIZES, 4, 0, total_steps=10)
+    whole = list(sampler)
+    sampler.set_position(7)
+    assert list(sampler) == whole[7:]
+    assert len(sampler) == 10  # Lightning counts from the start of the run
+
+
+def test_passes_and_seeds_differ():
+    def order(seed, number):
+        return [i for p, i in stream(StepBatchSampler(SIZES, 1, seed, total_steps=2 * len(SIZES))) if p == number]
+
+    assert len({tuple(order(s, p)) for s in (0, 1, 2) for p in (0, 1)}) == 6
+
+
+def test_like_shapes_share_batches():
+    sizes = [(480, 640)] * 100 + [(640, 480)] * 60 + [(500, 500)] * 40
+    shape = np.array([h / w for h, w in sizes])
+    steps = 10 * len(sizes) // 8
+
+    def mixed(group):
+        batches = StepBatchSampler(sizes, 8, 0, total_steps=steps, group=group)
+        return sum(len({shape[i] for _, i in batch}) > 1 for batch in batches) / steps
+
+    assert mixed(False) > 0.9
+    # The leftovers of three groups (under 3 * 8 images, so 3 batches) and the seam between passes: 4 of 25 batches.
+    assert mixed(True) <= 4 / 25
+
+
+def test_shapes_take_turns_within_a_pass():
+    """Training must not see all upright images first."""
+    sizes = [(480, 640)] * 400 + [(640, 480)] * 400
+    upright = [sum(i >= 400 for _, i in batch) for batch in StepBatchSampler(sizes, 8, 0, total_steps=100)]
+    assert 15 < sum(n > 4 for n in upright[:50]) < 35
+
+
+def test_processes_of_a_step_see_like_shapes():
+    sizes = [(480, 640)] * 80 + [(640, 480)] * 80
+    ranks = [StepBatchSampler(sizes, 4, 0, r, 2, total_steps=20) for r in range(2)]
+    same = [len({i >= 80 for batch in step for _, i in batch}) == 1 for step in zip(*ranks, strict=True)]
+    assert sum(same) >= 18
+
+
+def test_stream_without_end():
+    sampler = StepBatchSampler([(1, 1)] * 3, 2, 0)
+    assert len(list(itertools.islice(sampler, 1000))) == 1000
+    with pytest.raises(TypeError, match="no end"):
+        len(sampler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sizes": [], "batch_size": 2, "seed": 0}, "no images"),
+        ({"sizes": [(1, 1)], "batch_size": 2, "seed": 0, "rank": 2, "world": 2}, "rank 2 is not among 2 processes"),
+    ],
+)
+def test_mistakes_of_the_caller(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        StepBatchSampler(**arguments)
+
+
+@given(st.integers(0, 50), st.integers(1, 6))
+def test_evaluation_parts_cover_every_image_once(length, world):
+    parts = [ShardSampler(length, rank, world) for rank in range(world)]
+    assert [i for part in parts for i in part] == list(range(length))
+    assert sum(len(part) for part in parts) == length
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
