@@ -1,11 +1,179 @@
-"""C++ kernels for processors."""
+"""The CPU backend: C++ kernels without PyTorch, called on the addresses and strides of tensors.
 
+The seven functions are those of :mod:`roi_ops.reference`, with the same arguments, results and errors. Results are
+bitwise the same from run to run and for any number of threads. Threads follow ``torch.get_num_threads()``.
+"""
 
-def why_not() -> str | None:
-    """Why the kernels cannot be used here, or None if they can."""
-    return "not built"
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from roi_ops.cpu import _kernels
+except ImportError as error:
+    _missing: str | None = str(error)
+else:
+    _missing = None
+
+__all__ = [
+    "available",
+    "instruction_set",
+    "linear_backward_boxes",
+    "linear_backward_features",
+    "linear_forward",
+    "max_backward_boxes",
+    "max_backward_features",
+    "max_forward",
+    "max_gather",
+    "use_instruction_set",
+    "why_not",
+]
+
+_KINDS = {"align": 0, "align_aligned": 1, "prroi": 2, "pool": 3, "align_max": 4, "align_aligned_max": 5}
+_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+# Numbers of the operators in module.cpp.
+_LINEAR_FORWARD, _LINEAR_FEATURES, _LINEAR_BOXES, _MAX_FORWARD, _MAX_GATHER, _MAX_FEATURES, _MAX_BOXES = range(7)
+# glibc gives blocks from this size on fresh pages each time: worth asking for large ones.
+_FRESH_BYTES = 32 << 20
 
 
 def available() -> bool:
-    """Whether the kernels can be used here."""
-    return why_not() is None
+    """Whether the kernels were built for this Python."""
+    return _missing is None
+
+
+def why_not() -> str | None:
+    """Why the kernels are not there, in words; None if they are."""
+    if _missing is None:
+        return None
+    return f"the C++ kernels were not built (no C++ compiler during the installation?): {_missing}"
+
+
+def instruction_set() -> str:
+    """Name of the instruction set in use: "avx512", "avx2" or "baseline"."""
+    return _kernels.use("") if _missing is None else "none"
+
+
+def use_instruction_set(name: str = "") -> str:
+    """Use the kernels of another instruction set, e.g. to compare them; "" for the best this processor has.
+
+    Raises:
+        ValueError: this processor or build has no such kernels.
+    """
+    return _kernels.use(name)
+
+
+def linear_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> Tensor:
+    """Pooled features, Tensor[K, C, pooled_h, pooled_w] in the features' dtype."""
+    first = features[0]
+    out = _empty((boxes.shape[0], first.shape[1], geom[2], geom[3]), first.dtype, channels_last)
+    _run(_LINEAR_FORWARD, features, boxes, geom, [channels_last, out.data_ptr()])
+    return out
+
+
+def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
+    """Gradient of :func:`linear_forward` with respect to each feature map, given that of its result."""
+    gradients, numbers = _gradients(features)
+    _run(_LINEAR_FEATURES, features, boxes, geom, [*_strided(grad), *numbers])
+    return gradients
+
+
+def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
+    """Gradient of :func:`linear_forward` with respect to ``boxes``, Tensor[K, 5]; column 0 is zero."""
+    out = torch.empty_like(boxes)
+    _run(_LINEAR_BOXES, features, boxes, geom, [*_strided(grad), False, out.data_ptr()])
+    return out
+
+
+def max_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> tuple[Tensor, Tensor]:
+    """Largest value of each bin and its position, int32; see :func:`roi_ops.reference.max_forward`."""
+    first = features[0]
+    shape = (boxes.shape[0], first.shape[1], geom[2], geom[3])
+    out, argmax = _empty(shape, first.dtype, channels_last), _empty(shape, torch.int32, channels_last)
+    _run(_MAX_FORWARD, features, boxes, geom, [channels_last, out.data_ptr(), argmax.data_ptr()])
+    return out, argmax
+
+
+def max_gather(features: list[Tensor], argmax: Tensor, boxes: Tensor, *geom: Any) -> Tensor:
+    """Values of ``features`` where ``argmax`` of :func:`max_forward` points, Tensor[K, C, pooled_h, pooled_w]."""
+    out = _empty(tuple(argmax.shape), features[0].dtype, False)
+    _run(_MAX_GATHER, features, boxes, geom, [*_strided(argmax), False, out.data_ptr()])
+    return out
+
+
+def max_backward_features(
+    grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
+) -> list[Tensor]:
+    """Gradient of :func:`max_forward` with respect to each feature map, given that of its values."""
+    gradients, numbers = _gradients(features)
+    _run(_MAX_FEATURES, features, boxes, geom, [*_strided(grad), *_strided(argmax), *numbers])
+    return gradients
+
+
+def max_backward_boxes(grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
+    """Gradient of :func:`max_forward` (align kinds) with respect to ``boxes``, Tensor[K, 5]."""
+    out = torch.empty_like(boxes)
+    _run(_MAX_BOXES, features, boxes, geom, [*_strided(grad), *_strided(argmax), False, out.data_ptr()])
+    return out
+
+
+def _run(operator: int, features: list[Tensor], boxes: Tensor, geom: Sequence[Any], rest: list[Any]) -> None:
+    scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max, canonical_scale, canonical_level = geom
+    images, channels = features[0].shape[:2]
+    numbers = [
+        _KINDS[kind],
+        _TYPES[features[0].dtype],
+        torch.get_num_threads(),
+        images,
+        channels,
+        boxes.shape[0],
+        boxes.data_ptr(),
+        pooled_h,
+        pooled_w,
+        sampling_ratio,
+        k_min,
+        k_max,
+        canonical_scale,
+        canonical_level,
+        len(features),
+    ]
+    for scale, feature in zip(scales, features, strict=True):
+        numbers.append(scale)
+        numbers += feature.shape[2:]
+        numbers.append(feature.data_ptr())
+        numbers += feature.stride()
+    numbers += rest
+    bad = _kernels.run(operator, numbers)
+    if bad >= 0:
+        there = f"outside 0..{images - 1}" if images else "of a batch without images"
+        raise ValueError(f"image index {boxes[bad, 0].item():g} of box {bad} is {there}")
+
+
+def _strided(tensor: Tensor) -> list[int]:
+    return [tensor.data_ptr(), *tensor.stride()]
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    tensor = torch.empty(shape, dtype=dtype, memory_format=memory_format)
+    if tensor.nbytes >= _FRESH_BYTES:
+        _kernels.expect_filling(tensor.data_ptr(), tensor.nbytes)
+    return tensor
+
+
+def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """Memory for the gradient of each map, in its memory format, and the numbers that describe it."""
+    gradients, numbers = [], [0]
+    for feature in features:
+        channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
+        gradient = _empty(tuple(feature.shape), feature.dtype, channels_last)
+        _, c, h, w = gradient.shape
+        strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+        gradients.append(gradient)
+        numbers.append(gradient.data_ptr())
+        numbers += strides
+    return gradients, numbers

@@ -1,0 +1,84 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <new>
+
+namespace roi {
+namespace {
+
+constexpr uint64_t UNUSABLE = ~uint64_t(0);
+
+// Rows and columns of the map that share a place in the order: small enough that the pixels of neighbours are
+// still in the cache, large enough that neighbours overlap.
+constexpr int CELL = 16;
+
+template <class A>
+uint64_t cell(A coordinate, int length) {
+  const A inside = smaller(larger(coordinate, A(0)), A(length));
+  return uint64_t(inside) / CELL;
+}
+
+}  // namespace
+
+Plan::Plan(const Call& call) {
+  const size_t rois = size_t(call.rois);
+  order = new PlannedRoi[rois + 1];
+  try {
+    if (call.type == FLOAT64) {
+      rank<double>(call);
+    } else {
+      rank<float>(call);
+    }
+    std::sort(order, order + rois, [](const PlannedRoi& a, const PlannedRoi& b) {
+      return a.key != b.key ? a.key < b.key : a.roi < b.roi;
+    });
+    groups = new Group[size_t(std::min<int64_t>(call.rois, int64_t(call.levels) * call.images)) + 1];
+  } catch (...) {
+    delete[] order;
+    throw;
+  }
+  while (usable < call.rois && order[usable].key != UNUSABLE) {
+    const uint64_t map = order[usable].key >> 32;
+    Group group{int(map >> 24), int(map & 0xffffff), usable, usable};
+    while (group.end < call.rois && order[group.end].key >> 32 == map) ++group.end;
+    usable = group.end;
+    groups[group_count++] = group;
+  }
+}
+
+Plan::~Plan() {
+  delete[] order;
+  delete[] groups;
+}
+
+template <class A>
+void Plan::rank(const Call& call) {
+  for (int64_t i = 0; i < call.rois; ++i) {
+    const A* box = static_cast<const A*>(call.boxes) + 5 * i;
+    order[i] = {UNUSABLE, i};
+    bool finite = call.channels > 0;
+    for (int side = 1; side < 5; ++side) finite = finite && is_finite(box[side]);
+    if (!finite) continue;
+    const int level = call.levels > 1 ? level_of(box + 1, call.k_min, call.k_max, A(call.canonical_scale),
+                                                 A(call.canonical_level))
+                                      : 0;
+    if (level < 0) continue;
+    const Map& map = call.features[level];
+    if (map.height <= 0 || map.width <= 0) continue;
+    const uint64_t image = uint64_t(box[0]);
+    const A scale = A(call.scales[level]);
+    order[i].key = uint64_t(level) << 56 | image << 32 | (cell(box[2] * scale, map.height) & 0xffff) << 16 |
+                   (cell(box[1] * scale, map.width) & 0xffff);
+  }
+}
+
+int64_t first_bad_image(const void* boxes, int64_t rois, bool is_double, int images) {
+  for (int64_t i = 0; i < rois; ++i) {
+    const double image = is_double ? static_cast<const double*>(boxes)[5 * i]
+                                   : double(static_cast<const float*>(boxes)[5 * i]);
+    if (!(image > -1.0 && image < double(images))) return i;
+  }
+  return -1;
+}
+
+}  // namespace roi
