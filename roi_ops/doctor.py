@@ -73,7 +73,7 @@ def examine(seconds: float = 1.0) -> dict[str, Any]:
             entry["self_test"] = self_test(name, "cuda" if name == "cuda" else "cpu", seconds)
             entry["works"] = entry["self_test"]["passed"]
         if reason is None and name == "cpu":
-            entry["simd"] = cpu.simd()
+            entry["instruction_set"] = cpu.instruction_set()
         report["backends"][name] = entry
     report["serving"] = {
         "cpu": backends.select("cpu").__name__,
@@ -99,7 +99,7 @@ def describe(report: dict[str, Any]) -> str:
         elif "self_test" in entry:
             test = entry["self_test"]
             verdict = "works" if test["passed"] else "WRONG RESULTS"
-            simd = f", {entry['simd']}" if "simd" in entry else ""
+            simd = f" ({entry['instruction_set']})" if "instruction_set" in entry else ""
             lines.append(
                 f"  {name:<10} {verdict}{simd}: {test['cases']} cases against the reference, "
                 f"largest relative error {test['largest_error']:.1e}"
