@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
         axes.plot(steps, average, color=color, linewidth=width, label=LOSSES.get(name, name), zorder=3,
                   marker="o" if len(values) == 1 else None, markersize=4)
         top = max(top, 1.08 * average.max())
-    finish(axes, top, "upper right")
+    finish(axes, top)
 
 
 def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -126,7 +126,7 @@ def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
         axes.plot(steps[best], values[best], color=color, marker="o", markersize=7, markerfacecolor="none",
                   clip_on=False)
         top = max(top, 1.12 * values.max())
-    finish(axes, min(max(top, 0.05), 1.02) if top else 0.0, "lower right")
+    finish(axes, min(max(top, 0.05), 1.02) if top else 0.0)
 
 
 def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -139,7 +139,7 @@ def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     if column:
         axes.plot(steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5,
                   marker="o" if len(values) == 1 else None)
-    finish(axes, 1.08 * peak / 10.0**exponent, None)
+    finish(axes, 1.08 * peak / 10.0**exponent, legend=False)
 
 
 def style(axes: Axes, title: str) -> None:
@@ -153,7 +153,7 @@ def style(axes: Axes, title: str) -> None:
         spine.set(visible=side == "bottom", color="#bbbbbb")
 
 
-def finish(axes: Axes, top: float, legend: Literal["upper right", "lower right"] | None) -> None:
+def finish(axes: Axes, top: float, legend: bool = True) -> None:
     """Legend and y limits; a sentence instead of a curve where nothing was logged."""
     if not axes.lines:
         axes.set(xticks=[], yticks=[], xlabel="")
@@ -164,7 +164,7 @@ def finish(axes: Axes, top: float, legend: Literal["upper right", "lower right"]
     axes.set_xlim(0, 1.02 * last if last > 0 else 1)
     axes.set_ylim(0, top if top > 0 else 1)
     if legend:
-        axes.legend(loc=legend, fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=INK)
+        axes.legend(loc="best", fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=INK)
 
 
 # ----------------------------------------------------------------------------------- prediction sheet

@@ -141,15 +141,21 @@ def output_folder(config: EvaluateConfig) -> Path:
     """``config.output_dir``, or else ``NAME-evaluation`` beside the ``NAME.ckpt`` or ``NAME.json`` that is scored."""
     if config.output_dir:
         return Path(config.output_dir).expanduser()
-    source = Path(config.checkpoint or config.predictions).expanduser()
-    if config.checkpoint and source.is_dir():  # a run's folder stands for its best checkpoint
-        source = source / "checkpoints" / "best.ckpt"
+    source = checkpoint_file(config.checkpoint) if config.checkpoint else Path(config.predictions).expanduser()
     return source.parent / f"{source.stem}-evaluation"
+
+
+def checkpoint_file(checkpoint: str) -> Path:
+    """The file that ``checkpoint`` names: itself, or the best checkpoint of a run's folder."""
+    path = Path(checkpoint).expanduser()
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
 def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     """The files that ``config`` names, as absolute paths."""
     given = {key: getattr(config, key) for key in ("checkpoint", "annotations", "predictions", "images")}
+    if config.checkpoint:
+        given["checkpoint"] = checkpoint_file(config.checkpoint)
     return {key: resolved(value) for key, value in given.items() if value}
 
 

@@ -176,6 +176,7 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
     _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
     assert folder == checkpoint.parent / "best-evaluation"
+    evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0))  # the same again, not another one
 
 
 def test_a_data_set_that_is_gone(checkpoint, data_set):
