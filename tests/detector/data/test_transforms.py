@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from detector.config import AugmentConfig
+from detector.data import transforms
 from detector.data.transforms import MIN_CROP, MIN_VISIBLE, Augment, item_rng, rescale, turn_hue
 from detector.errors import ConfigError
 
@@ -192,18 +193,22 @@ def test_shrinking_pads_with_the_mean_colour_and_moves_the_box_along():
     assert len(places) > 15
 
 
-@given(st.integers(0, 2**32), st.floats(1.2, 3))
-def test_boxes_of_which_a_crop_leaves_too_little_are_dropped(seed, factor):
+@given(st.integers(0, 60), st.floats(1.05, 3))
+def test_boxes_of_which_a_crop_leaves_too_little_are_dropped(offset, factor):
     cells = [[x, y, x + 16, y + 16] for x in range(0, 128, 16) for y in range(0, 96, 16)]
     image, target = picture_of(cells)
-    with item_rng(seed):
+    scale = torch.tensor([round(128 * factor) / 128, round(96 * factor) / 96] * 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transforms, "_random_offset", lambda room: max(0, min(room, offset)))
         _, boxes, new = rescale(image, wrapped(target["boxes"], image), target, factor)
-    full = (round(96 * factor) / 96 * 16) * (round(128 * factor) / 128 * 16)
-    share = (boxes[:, 2:] - boxes[:, :2]).as_subclass(torch.Tensor).prod(dim=1) / full
-    assert share.min() >= MIN_VISIBLE - 1e-4
-    # What is dropped covers little: each of the at most 2 * (8 + 6) cells on the border lost less than a tenth.
-    assert share.sum() * full >= 96 * 128 - 28 * MIN_VISIBLE * full - 1
-    assert len(new["labels"]) == len(boxes)
+    left, top = min(offset, round(128 * factor) - 128), min(offset, round(96 * factor) - 96)
+    moved = target["boxes"] * scale - torch.tensor([left, top, left, top])
+    cut = torch.stack([moved[:, 0::2].clamp(0, 128), moved[:, 1::2].clamp(0, 96)], dim=2).flatten(1)
+    share = ((cut[:, 2:] - cut[:, :2]) / (moved[:, 2:] - moved[:, :2])).prod(dim=1)
+    assume(((share - MIN_VISIBLE).abs() > 1e-4).all())
+    kept = share > MIN_VISIBLE
+    assert new["labels"].tolist() == (1 + torch.nonzero(kept).flatten()).tolist()
+    torch.testing.assert_close(boxes.as_subclass(torch.Tensor), cut[kept], atol=1e-4, rtol=1e-5)
 
 
 def test_iou_crop_cuts_and_keeps_objects_whose_centre_it_holds():
@@ -278,6 +283,16 @@ def test_probabilities(probability):
     with item_rng(7):
         flipped = sum(float(flip(image, target)[1]["boxes"][0, 0]) != 10 for _ in range(300))
     assert abs(flipped / 300 - probability) < 4.5 * math.sqrt(probability * (1 - probability) / 300)
+
+
+def test_transforms_happen_independently_of_each_other():
+    image, target = picture_of([[10, 20, 30, 50]])
+    both = Augment(config(horizontal_flip=0.5, vertical_flip=0.5))
+    with item_rng(3):
+        corners = [tuple(both(image, target)[1]["boxes"][0, :2].tolist()) for _ in range(200)]
+    counts = {corner: corners.count(corner) for corner in set(corners)}
+    assert set(counts) == {(10, 20), (98, 20), (10, 46), (98, 46)}
+    assert min(counts.values()) > 30  # of 50 expected; 3.3 standard deviations
 
 
 def test_switching_one_transform_on_leaves_the_draws_of_the_others():

@@ -133,6 +133,16 @@ def test_missing_image_files(write_coco):
     assert [(p.kind, p.action, p.file) for p in dataset.problems] == [("missing_file", "dropped", "1.png")]
 
 
+def test_missing_image_files_leave_the_others_annotations_alone(write_coco):
+    rows = [(10 * image + k, image, (image, k, 5, 5)) for k in range(3) for image in (1, 2, 3, 4)]
+    file, folder = write_coco(rows, images=dict.fromkeys((1, 2, 3, 4), (40, 40)))
+    (folder / "2.png").unlink()
+    dataset = CocoDataset(file, folder, on_invalid="drop")
+    assert dataset.image_ids == [1, 3, 4]
+    for index, image in enumerate(dataset.image_ids):
+        assert dataset[index][1]["boxes"][:, :2].tolist() == [[image, 0], [image, 1], [image, 2]]
+
+
 def test_missing_annotation_file_lists_the_ones_there_are(write_coco):
     file, folder = write_coco()
     with pytest.raises(DataError) as caught:
