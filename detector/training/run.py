@@ -195,6 +195,13 @@ def explained(config: Config) -> Iterator[None]:
             f"the GPU is out of memory ({str(error).splitlines()[0]}). A smaller data.batch_size with a larger "
             "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less."
         ) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a loader process ended: {str(error).splitlines()[0]} If the machine ran out of memory, use fewer "
+            f"data.workers. To go on: run_dir={config.run_dir} resume=auto"
+        ) from None
 
 
 def build_trainer(

@@ -1,0 +1,313 @@
+"""The command line of the scripts: Hydra composes, the schema checks, and a user's mistake is one message.
+
+A script says ``run(Config, "train")(main)``. Hydra's own answers to mistakes are a traceback or name none of the choices;
+here the arguments are checked first, against the groups in ``configs/`` and the keys of the schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from detector.config import known_keys, parse, unknown_key
+from detector.errors import ConfigError, DetectorError
+
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+# Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
+QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
+SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
+SWEEP = (*QUIET, "hydra.sweep.dir='runs/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+
+Function = Callable[[Any], Any]
+
+
+def run(schema: type, config_name: str) -> Callable[[Function], None]:
+    """A launcher: ``run(Config, "train")(main)`` composes ``configs/train.yaml`` with the arguments of the command
+    line and calls ``main(config)``, once for each job of a ``--multirun``.
+
+    ``configs/`` is looked for beside the folder of the file that defines ``main``. Errors that a user can mend end
+    the program with their message and exit code 2, Ctrl-C with 130.
+
+    Args:
+        schema: the configuration dataclass that ``main`` takes.
+        config_name: the primary config, without ``.yaml``.
+    """
+
+    def launch(function: Function) -> None:
+        configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
+        show_messages()
+        try:
+            command = CommandLine(configs, config_name, schema)
+            if command.flags.help:
+                print(command.help(function))
+                return
+            command.check()
+            sys.argv[1:] = [*sys.argv[1:], *command.extra()]
+            hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(
+                lambda cfg: call(function, cfg, schema)
+            )()
+        except DetectorError as error:
+            fail(f"error: {error}", USER_ERROR)
+        except KeyboardInterrupt as error:
+            fail(f"\n{error or 'interrupted'}", INTERRUPTED)
+
+    return launch
+
+
+def call(function: Function, cfg: DictConfig, schema: type) -> None:
+    """One job: check its configuration and run it."""
+    try:
+        hydra_config = HydraConfig.get()
+        sweep = hydra_config.mode == RunMode.MULTIRUN
+        # The time in the name of the default folder is the same for all jobs of a sweep.
+        if sweep and "run_dir" in cfg and not any("run_dir=" in o for o in hydra_config.overrides.task):
+            cfg.run_dir = os.path.relpath(hydra_config.runtime.output_dir)
+        function(checked(cfg, schema, sweep))
+    except DetectorError as error:
+        # Not re-raised: Hydra would print a traceback.
+        fail(f"error: {error}", USER_ERROR)
+
+
+def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
+    """``cfg`` as an instance of ``schema``.
+
+    Raises:
+        ConfigError: a key or value is wrong, or cannot be used in a sweep.
+    """
+    for key in sorted(missing_keys(cfg)):
+        raise ConfigError(f"{key}: has to be given, as {key}=VALUE")
+    raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
+    if cfg.get("resume") == "auto" and "${now" in raw_folder:
+        raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
+    config = parse(cfg, schema)
+    trainer = getattr(config, "trainer", None)
+    if sweep and trainer is not None and trainer.devices * trainer.num_nodes > 1:
+        raise ConfigError(
+            "--multirun with several devices for each run: Lightning starts the processes of a run by starting this "
+            "command again, which would start the whole sweep again. Start the runs one after the other from the "
+            "shell (for seed in 0 1 2; do python scripts/train.py trainer=ddp seed=$seed; done), or give each run "
+            "one device."
+        )
+    return config
+
+
+def missing_keys(cfg: DictConfig) -> set[str]:
+    """Keys whose value is ``???``."""
+    return OmegaConf.missing_keys(cfg)
+
+
+class CommandLine:
+    """The arguments of this process, and the configs that they choose from.
+
+    Args:
+        configs: the folder with the primary config and the groups.
+        config_name: the primary config.
+        schema: the configuration dataclass.
+
+    Raises:
+        ConfigError: the configs are missing, or an argument cannot be read.
+    """
+
+    def __init__(self, configs: Path, config_name: str, schema: type):
+        self.flags = get_args_parser().parse_args()
+        self.config_name = config_name
+        self.schema = schema
+        extra = [Path(self.flags.config_dir).absolute()] if self.flags.config_dir else []
+        self.folders = [*extra, configs]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: there is no such folder of configs")
+        if not (configs / f"{config_name}.yaml").is_file():
+            raise ConfigError(f"{configs / config_name}.yaml: the primary config is missing")
+        self.overrides = self.parse(self.flags.overrides)
+
+    @staticmethod
+    def parse(arguments: Sequence[str]) -> list[Override]:
+        """``key=value`` arguments in Hydra's grammar."""
+        parser = OverridesParser.create()
+        overrides = []
+        for argument in arguments:
+            try:
+                overrides += parser.parse_overrides([argument])
+            except HydraException as error:
+                reason = str(error).splitlines()[0]
+                hint = f"; did you mean {argument}=VALUE?" if "=" not in argument else ""
+                raise ConfigError(f"cannot read the argument '{argument}': {reason}{hint}") from None
+        return overrides
+
+    def extra(self) -> tuple[str, ...]:
+        """Settings of Hydra's that come on top of what the user gave."""
+        given = {o.key_or_group for o in self.overrides}
+        settings = SWEEP if self.sweeps() else SINGLE
+        return tuple(s for s in settings if s.split("=")[0] not in given)
+
+    def sweeps(self) -> bool:
+        """Whether Hydra will run several jobs."""
+        return self.flags.multirun or any(
+            o.key_or_group == "hydra.mode" and o.value() == "MULTIRUN" for o in self.overrides
+        )
+
+    # -------------------------------------------------------------------------------------------- checks
+    def check(self) -> None:
+        """Raise :class:`ConfigError` for a wrong group, choice, key or value, of any job of a sweep."""
+        for override in self.overrides:
+            if not override.key_or_group.startswith("hydra"):
+                self.check_override(override)
+        for arguments in self.jobs():
+            cfg = self.compose(arguments)
+            try:
+                checked(cfg, self.schema, self.sweeps())
+            except InterpolationResolutionError:
+                pass  # refers to Hydra's state of a running job; checked again there
+
+    def check_override(self, override: Override) -> None:
+        """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
+        key = override.key_or_group
+        choices = self.choices(key)
+        if not choices:
+            if key not in known_keys(self.schema):
+                raise ConfigError(self.unknown(key))
+            if override.is_add() and not override.is_force_add():
+                raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
+            return
+        if override.is_delete():
+            return
+        for value in self.values(override):
+            if value is None:
+                raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")
+            for name in value if isinstance(value, list) else [value]:
+                if not isinstance(name, dict) and str(name) not in choices:
+                    nearest = difflib.get_close_matches(str(name), choices, n=1)
+                    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+                    raise ConfigError(f"{key}={name}: there is no such choice{hint}; {key} is one of {', '.join(choices)}")
+
+    def unknown(self, key: str) -> str:
+        """The message for a key that is neither in the schema nor a group."""
+        nearest = difflib.get_close_matches(key, self.groups(), n=1, cutoff=0.7)
+        if nearest and "." not in key:
+            return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
+        return unknown_key(key, self.schema)
+
+    @staticmethod
+    def values(override: Override) -> list[Any]:
+        """The values that an override takes in turn: one, or those of a sweep."""
+        if override.is_choice_sweep():
+            return [v if not hasattr(v, "text") else v.text for v in override.sweep_iterator()]
+        return [] if override.is_sweep_override() else [override.value()]
+
+    def jobs(self) -> Iterator[list[str]]:
+        """Arguments of single jobs in which every value of a sweep occurs at least once."""
+        options: list[list[str]] = []
+        for override in self.overrides:
+            if override.is_sweep_override():
+                try:
+                    options.append([f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()])
+                    continue
+                except HydraException as error:
+                    raise ConfigError(f"'{override.input_line}': {error}") from None
+            options.append([override.input_line or ""])
+        if not self.sweeps():  # Hydra says what is wrong with a sweep outside --multirun
+            yield list(self.flags.overrides)
+            return
+        first = [values[0] for values in options]
+        yield first
+        for place, values in enumerate(options):
+            yield from ([*first[:place], value, *first[place + 1 :]] for value in values[1:])
+
+    def compose(self, arguments: Sequence[str]) -> DictConfig:
+        """The configuration of one job."""
+        searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in self.folders[:-1]]
+        try:
+            with hydra.initialize_config_dir(str(self.folders[-1]), version_base="1.3"):
+                return hydra.compose(self.config_name, overrides=[*arguments, *searchpath])
+        except (HydraException, OmegaConfBaseException) as error:
+            lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+            raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+
+    # ---------------------------------------------------------------------------------------------- help
+    def groups(self) -> list[str]:
+        """Names of the groups, sorted."""
+        found = {p.name for folder in self.folders for p in folder.iterdir() if p.is_dir() and any(p.glob("*.yaml"))}
+        return sorted(found)
+
+    def choices(self, group: str) -> list[str]:
+        """Names of the choices of a group, sorted; none if there is no such group."""
+        return sorted({p.stem for folder in self.folders for p in (folder / group).glob("*.yaml") if group})
+
+    def help(self, function: Function) -> str:
+        """What ``--help`` prints: the groups with their choices, as their files begin."""
+        script = Path(inspect.getfile(function))
+        module = sys.modules.get(function.__module__)
+        lines = [inspect.cleandoc(module.__doc__ or "") if module else "", ""]
+        chosen = self.chosen()
+        for group in [g for g in chosen if self.choices(g)]:
+            lines.append(f"{group}:")
+            for choice in self.choices(group):
+                mark = " (default)" if choice == chosen[group] else ""
+                lines.append(f"  {group + '=' + choice + mark:<34} {self.about(group, choice)}".rstrip())
+        if len(lines) > 2:
+            lines.append("")
+        lines += [
+            f"Any key can be set: python {script.parent.name}/{script.name} KEY=VALUE ... ({self.example_keys()})",
+            "--cfg job prints all keys and their values; the files in configs/ explain each of them",
+            "--multirun KEY=A,B runs once for each value",
+        ]
+        return "\n".join(lines)
+
+    def chosen(self) -> dict[str, str | None]:
+        """The defaults list of the primary config: group -> choice; groups that depend on others left out."""
+        content = yaml.safe_load((self.folders[-1] / f"{self.config_name}.yaml").read_text(encoding="utf-8")) or {}
+        entries = (entry for entry in content.get("defaults", []) if isinstance(entry, dict))
+        pairs = itertools.chain.from_iterable(entry.items() for entry in entries)
+        return {g.split()[-1]: c for g, c in pairs if "${" not in str(c) and not g.startswith("override")}
+
+    def example_keys(self) -> str:
+        """A few keys of the schema."""
+        keys = [k for k in known_keys(self.schema) if "." in k] or known_keys(self.schema)
+        return ", ".join([*keys[:2], "..."])
+
+    def about(self, group: str, choice: str) -> str:
+        """The comment in the first line of the choice's file."""
+        for folder in self.folders:
+            path = folder / group / f"{choice}.yaml"
+            if path.is_file():
+                lines = (line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line)
+                first = next(lines, "")
+                return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""
+        return ""
+
+
+def fail(message: str, code: int) -> None:
+    """End the program with a message on standard error."""
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def show_messages() -> None:
+    """Print what the package logs, from level INFO on, to standard error."""
+    logger = logging.getLogger("detector")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
