@@ -79,6 +79,7 @@ class ModelConfig:
     # MobileNetV2 stages that train, counted from the last: 0 freezes all, 5 trains everything.
     trainable_stages: int = number(5, 0, 5)
     fpn_channels: int = number(256, 1)  # only used by model=fpn
+    fpn_norm: bool = False  # normalise the maps of the pyramid too, by the same kind of norm; only used by model=fpn
     channels_last: bool = True  # memory format of the network and its activations
     # Short side of the resized image in pixels; several values: one is drawn a batch of training, the
     # last is used in evaluation.

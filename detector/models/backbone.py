@@ -66,7 +66,12 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if config.name == "fpn":
         taps = {str(block): str(i) for i, block in enumerate(TAPS)}
         pyramid = BackboneWithFPN(
-            features, taps, list(TAPS.values()), config.fpn_channels, extra_blocks=Subsample()
+            features,
+            taps,
+            list(TAPS.values()),
+            config.fpn_channels,
+            extra_blocks=Subsample(),
+            norm_layer=norm_layer(config.norm) if config.fpn_norm else None,
         )
         names = list(taps.values())
         return Backbone(pyramid, config.fpn_channels, [*names, "pool"], names, list(STRIDES[1:]))

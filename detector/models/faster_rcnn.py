@@ -31,6 +31,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
         ConfigError: keys that do not go together.
         WeightsError: the initial weights cannot be read or do not fit.
     """
+    check_model(config)
     backbone = build_backbone(config)
     anchors = build_anchors(config.anchors, backbone, config.name)
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
@@ -61,7 +62,6 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
         box_batch_size_per_image=head.batch_size_per_image,
         box_positive_fraction=head.positive_fraction,
     )
-    check_model(config)
     model.transform = DetectionTransform(
         config.min_size,
         config.max_size,

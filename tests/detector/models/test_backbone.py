@@ -1,0 +1,96 @@
+"""Maps, strides, norms, frozen stages and initial weights of the backbones."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from detector.config import ModelConfig
+from detector.models.backbone import Subsample, build_backbone, group_norm
+
+NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": nn.GroupNorm}
+
+
+def maps_of(backbone, size=(64, 96)):
+    """Output maps by name for one random image."""
+    with torch.no_grad():
+        out = backbone.module.eval()(torch.rand(1, 3, *size))
+    return {"0": out} if isinstance(out, torch.Tensor) else dict(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "strides", "pooled"),
+    [("fpn", 24, [4, 8, 16, 32, 64], [4, 8, 16, 32]), ("c4", 96, [16], [16]), ("c5", 1280, [32], [32])],
+)
+def test_maps_and_strides(name, channels, strides, pooled):
+    backbone = build_backbone(ModelConfig(name=name, fpn_channels=24))
+    maps = maps_of(backbone, (128, 192))
+    assert list(maps) == backbone.map_names
+    assert [tuple(m.shape) for m in maps.values()] == [(1, channels, 128 // s, 192 // s) for s in strides]
+    assert backbone.out_channels == channels
+    assert backbone.pooled_strides == pooled
+    assert backbone.pooled_names == backbone.map_names[: len(pooled)]
+
+
+def test_c5_is_the_features_of_the_tutorial():
+    torch.manual_seed(3)
+    reference = mobilenet_v2().features
+    torch.manual_seed(3)
+    features = build_backbone(ModelConfig(name="c5")).module
+    assert features.state_dict().keys() == reference.state_dict().keys()
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(features.train()(image), reference.train()(image))
+
+
+def test_all_models_start_from_the_same_features():
+    states = []
+    for name in ("c4", "c5", "fpn"):
+        torch.manual_seed(5)
+        module = build_backbone(ModelConfig(name=name)).module
+        states.append((module.body if name == "fpn" else module).state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(state[key], value) for key, value in states[0].items())
+
+
+def test_subsample_is_torchvisions_max_pool():
+    maps = [torch.rand(1, 2, 9, 12), torch.rand(1, 2, 5, 6)]
+    theirs, names = LastLevelMaxPool()(list(maps), [], ["0", "1"])
+    ours, our_names = Subsample()(maps, [], ["0", "1"])
+    assert our_names == names
+    assert torch.equal(ours[-1], theirs[-1])
+    assert len(maps) == 2  # the argument is left alone
+
+
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
+def test_norm_kinds(name, kind):
+    backbone = build_backbone(ModelConfig(name=name, norm=kind, fpn_channels=16))
+    present = {type(m) for m in backbone.module.modules() if isinstance(m, tuple(NORMS.values()))}
+    assert present == {NORMS[kind]}
+    assert all(torch.isfinite(m).all() for m in maps_of(backbone).values())
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 2), (24, 3), (32, 4), (96, 12), (320, 32), (1280, 32), (7, 1), (144, 18)])
+def test_group_norm_has_groups_of_eight_channels_or_more(channels, groups):
+    assert group_norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("trainable", range(6))
+def test_frozen_stages(trainable):
+    """Stages end at blocks 1, 3, 6, 13 and 18; the last `trainable` of them train."""
+    features = build_backbone(ModelConfig(name="c5", trainable_stages=trainable)).module
+    first = {0: 19, 1: 14, 2: 7, 3: 4, 4: 2, 5: 0}[trainable]
+    for block, module in enumerate(features):
+        assert all(p.requires_grad == (block >= first) for p in module.parameters()), block
+    before = {k: v.clone() for k, v in features.state_dict().items()}
+    features.train()(torch.rand(2, 3, 64, 64))
+    changed = {int(k.split(".")[0]) for k, v in features.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == set(range(first, 19))  # running statistics of frozen stages stay as they are
+
+
+@pytest.mark.parametrize(("trainable", "first"), [(0, 14), (1, 7), (4, 0), (5, 0)])
+def test_stages_of_c4_count_from_its_own_last(trainable, first):
+    features = build_backbone(ModelConfig(name="c4", trainable_stages=trainable)).module
+    assert [all(p.requires_grad for p in m.parameters()) for m in features] == [b >= first for b in range(14)]
