@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detector.data.scene import Placed
+from detector.data.scene import OUTLINES, Placed
 
 # Samples a pixel and axis. An edge is in the image where it is in the annotation to 1 / (2 * SAMPLES) pixel.
 SAMPLES = 4
@@ -52,7 +52,8 @@ def _paint_object(rng: np.random.Generator, image: np.ndarray, placed: Placed, d
     rows, columns, alpha, u, v = coverage(placed, image.shape[0])
     window = image[rows, columns]
     behind = (window * alpha[..., None]).sum(axis=(0, 1)) / alpha.sum()
-    colour = _contrasting(rng, behind, CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * difficulty)
+    least = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * difficulty
+    colour = _colour(rng, (placed.label - 1) / len(OUTLINES), difficulty, behind, least)
     # The second colour of the texture is a shade of the first, on the side away from the background.
     strength = rng.uniform(0.1, 0.3)
     shade = np.clip(colour + strength * np.sign(colour.mean() - behind.mean()) * rng.uniform(0.3, 1, 3), 0, 1)
@@ -62,12 +63,23 @@ def _paint_object(rng: np.random.Generator, image: np.ndarray, placed: Placed, d
     window += (surface - window) * alpha[..., None]
 
 
-def _contrasting(rng: np.random.Generator, behind: np.ndarray, least: float) -> np.ndarray:
-    """A random colour (float64 [3]) at least ``least`` away from ``behind``; the farthest of 50 if none is."""
-    colours = rng.uniform(0.03, 0.97, (50, 3))
+def _colour(rng: np.random.Generator, hue: float, difficulty: float, behind: np.ndarray, least: float) -> np.ndarray:
+    """A random colour (float64 [3]) at least ``least`` away from ``behind``; the farthest of 50 if none is.
+
+    Its hue (0..1) is ``hue`` at difficulty 0, within an eighth of the circle at 0.5, and any at 1: each class has its
+    typical colour, and the harder the data, the less it tells.
+    """
+    hues = hue + 0.5 * difficulty**2 * rng.uniform(-1, 1, 50)
+    colours = hsv_to_rgb(hues, rng.uniform(0.4, 1, 50), rng.uniform(0.3, 1, 50))
     distance = np.linalg.norm(colours - behind, axis=1)
     good = np.flatnonzero(distance >= least)
     return colours[good[0] if len(good) else distance.argmax()]
+
+
+def hsv_to_rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """float64 [N, 3] in 0..1 for three arrays [N]; a full circle of hues is 1, and hues wrap around."""
+    sector = (np.array([5, 3, 1]) + 6 * hue[:, None]) % 6
+    return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(sector, 4 - sector), 0, 1))
 
 
 def _texture(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:

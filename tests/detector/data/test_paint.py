@@ -1,10 +1,12 @@
 """What is painted is what is annotated."""
 
+import colorsys
+
 import numpy as np
 import pytest
 
 from detector.config import ShapesConfig
-from detector.data.paint import coverage, paint
+from detector.data.paint import coverage, hsv_to_rgb, paint
 from detector.data.scene import CLASS_NAMES, OUTLINES, Placed, draw_objects
 
 
@@ -76,6 +78,27 @@ def test_objects_stand_out_from_their_background(difficulty):
         inside = alpha == 1
         difference = image[rows, columns][inside].mean(axis=0) - behind[rows, columns][inside].mean(axis=0)
         assert np.linalg.norm(difference) > 0.25
+
+
+def test_colours_are_those_of_the_standard_library():
+    values = np.random.default_rng(0).uniform(-1, 2, (50, 3))
+    values[:, 1:] = values[:, 1:].clip(0, 1)
+    expected = [colorsys.hsv_to_rgb(h % 1, s, v) for h, s, v in values]
+    np.testing.assert_allclose(hsv_to_rgb(*values.T), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("difficulty", "spread"), [(0.0, 0.01), (0.5, 0.16)])
+def test_a_class_has_its_colour_unless_the_data_are_hard(difficulty, spread):
+    """Hue of the middle of crosses, whose class is the last of six: around 5/6."""
+    outline = OUTLINES[-1]
+    placed = Placed(6, outline, np.diag([20.0, 20.0]), np.array([32.0, 32.0]))
+    hues = []
+    for seed in range(20):
+        pixel = paint(np.random.default_rng(seed), [placed], 64, difficulty)[32, 32] / 255
+        hues.append(colorsys.rgb_to_hsv(*pixel)[0])
+    away = np.abs((np.array(hues) - 5 / 6 + 0.5) % 1 - 0.5)
+    assert np.median(away) < spread
+    assert difficulty == 0 or away.max() > 0.05
 
 
 def test_difficulty_adds_clutter():
