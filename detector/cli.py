@@ -1,7 +1,7 @@
 """The command line of the scripts: Hydra composes, the schema checks, and a user's mistake is one message.
 
-A script says ``run(Config, "train")(main)``. Hydra's own answers to mistakes are a traceback or name none of the choices;
-here the arguments are checked first, against the groups in ``configs/`` and the keys of the schema.
+A script says ``run(Config, "train")(main)``. Hydra's own answers to mistakes are a traceback, or name none of the
+choices; here the arguments are checked first, against the groups in ``configs/`` and the keys of the schema.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from detector.config import known_keys, parse, unknown_key
 from detector.errors import ConfigError, DetectorError
@@ -112,7 +112,10 @@ def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
 
 def missing_keys(cfg: DictConfig) -> set[str]:
     """Keys whose value is ``???``."""
-    return OmegaConf.missing_keys(cfg)
+    try:
+        return OmegaConf.missing_keys(cfg)
+    except OmegaConfBaseException:  # an interpolation that cannot be resolved: parsing tells which
+        return set()
 
 
 class CommandLine:
@@ -174,10 +177,9 @@ class CommandLine:
                 self.check_override(override)
         for arguments in self.jobs():
             cfg = self.compose(arguments)
-            try:
+            # What refers to the state of a running job is checked in the job.
+            if "${hydra:" not in OmegaConf.to_yaml(cfg):
                 checked(cfg, self.schema, self.sweeps())
-            except InterpolationResolutionError:
-                pass  # refers to Hydra's state of a running job; checked again there
 
     def check_override(self, override: Override) -> None:
         """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
@@ -198,7 +200,9 @@ class CommandLine:
                 if not isinstance(name, dict) and str(name) not in choices:
                     nearest = difflib.get_close_matches(str(name), choices, n=1)
                     hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-                    raise ConfigError(f"{key}={name}: there is no such choice{hint}; {key} is one of {', '.join(choices)}")
+                    raise ConfigError(
+                        f"{key}={name}: there is no such choice{hint}; {key} is one of {', '.join(choices)}"
+                    )
 
     def unknown(self, key: str) -> str:
         """The message for a key that is neither in the schema nor a group."""

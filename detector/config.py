@@ -245,9 +245,9 @@ def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
         ConfigError: an unknown key (with the nearest known one), a value of the wrong type, outside its
             range or not among its choices.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
-    check_keys(plain, schema)
     try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+        check_keys(plain, schema)
         parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _with_floats(plain, schema)))
     except OmegaConfBaseException as error:
         key = error.full_key or ""
@@ -323,7 +323,7 @@ def _with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
     hints, result = get_type_hints(schema), dict(plain)
     for key, value in plain.items():
         if is_dataclass(hints[key]):
-            result[key] = _with_floats(value, hints[key])  # type: ignore[arg-type]
+            result[key] = _with_floats(value, hints[key])
         elif hints[key] == list[list[float]] and isinstance(value, list):
             result[key] = [[float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value]
     return result

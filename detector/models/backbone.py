@@ -40,9 +40,7 @@ class Subsample(ExtraFPNBlock):
     The values of torchvision's ``LastLevelMaxPool``, whose backward is not deterministic on CUDA.
     """
 
-    def forward(
-        self, results: list[Tensor], x: list[Tensor], names: list[str]
-    ) -> tuple[list[Tensor], list[str]]:
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Append the map to ``results`` and its name to ``names``."""
         return [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
 
@@ -76,7 +74,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
         names = list(taps.values())
         return Backbone(pyramid, config.fpn_channels, [*names, "pool"], names, list(STRIDES[1:]))
     block = len(features) - 1
-    features.out_channels = TAPS[block]
+    setattr(features, "out_channels", TAPS[block])  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
     stride = next(s for s, (_, last) in zip(STRIDES, STAGES, strict=True) if last == block)
     return Backbone(features, TAPS[block], ["0"], ["0"], [stride])
 
@@ -120,5 +118,3 @@ def _freeze_batch_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, _freeze_batch_norm(child))
     return module
-
-

@@ -38,9 +38,7 @@ class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
         finest, coarsest = (int(-math.log2(scale)) for scale in (spatial_scales[0], spatial_scales[-1]))
         self.levels = LevelMapper(finest, coarsest, canonical_scale, canonical_level)
 
-    def forward(
-        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool ``boxes`` (list of [N, 4] xyxy, pixels of the image) from ``x``: [sum N, C, *output_size]."""
         features = [x[name] for name in self.featmap_names]
         index = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
@@ -55,9 +53,7 @@ class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
         return pooled
 
 
-def build_pooler(
-    config: RoiConfig, featmap_names: list[str], strides: Sequence[int]
-) -> TorchvisionMultiScaleRoIAlign:
+def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[int]) -> TorchvisionMultiScaleRoIAlign:
     """The pooler that ``config`` describes. No operator has weights or draws random numbers.
 
     Args:

@@ -38,9 +38,7 @@ class DetectionTransform(GeneralizedRCNNTransform):
             self._drawn = drawn
         return self._drawn
 
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Resize ``image`` and the boxes of its target; drop the boxes that lost their width or height."""
         image, target = super().resize(image, target)
         if target is not None:

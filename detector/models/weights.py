@@ -32,7 +32,9 @@ def load_backbone_weights(features: nn.Sequential, weights: str) -> None:
     if weights == "none":
         return
     if not weights:
-        raise WeightsError(f"model.weights: has to be given: a state-dict file, one of {', '.join(enum_names())}, or none")
+        raise WeightsError(
+            f"model.weights: has to be given: a state-dict file, one of {', '.join(enum_names())}, or none"
+        )
     name = weights.removeprefix(f"{ENUM}.")
     if name in MobileNet_V2_Weights.__members__:
         state = _download(name)

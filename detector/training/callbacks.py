@@ -47,7 +47,9 @@ class Monitor(pl.Callback):
         """Take up the count of a resumed run."""
         self.step = trainer.global_step
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         """Note the learning rate of the step to come, and the time waited for its data."""
         now = time.perf_counter()
         if self._mark is not None:
@@ -206,11 +208,13 @@ class CtrlC(pl.Callback):
 
     Args:
         checkpoints: writes the checkpoint.
+        every: with several processes, optimiser steps after which they agree on whether to stop.
         say: prints a line.
     """
 
-    def __init__(self, checkpoints: Checkpoints, say: Any = print):
+    def __init__(self, checkpoints: Checkpoints, every: int = 1, say: Any = print):
         self.checkpoints = checkpoints
+        self.every = every
         self.say = say
         self.requested = False
         self._process = os.getpid()
@@ -248,7 +252,7 @@ class CtrlC(pl.Callback):
         if trainer.world_size == 1:
             return self.requested
         # Processes get the signal at different steps, but have to stop after the same one.
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % self.every:
             return False
         return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
 

@@ -58,7 +58,9 @@ def find_start(config: Config) -> Start:
     differing = differences(to_dict(checkpoint.stored_config(path, content)), to_dict(config))
     if differing:
         listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
-        raise ConfigError(f"{path} cannot be continued with this configuration:\n{listed}\nGive these keys as they were.")
+        raise ConfigError(
+            f"{path} cannot be continued with this configuration:\n{listed}\nGive these keys as they were."
+        )
     return Start(path, int(content["global_step"]))
 
 

@@ -34,7 +34,9 @@ def check_finite(
     path = Path(trainer.default_root_dir) / BATCH_FILE
     with replacing(path) as temporary:
         torch.save({"images": images, "targets": targets, "losses": losses}, temporary)
-    wrong = ", ".join(f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good)
+    wrong = ", ".join(
+        f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good
+    )
     files = "\n".join(f"  {name}" for name in image_names(targets, trainer))
     raise TrainingError(
         f"step {trainer.global_step + 1}: not finite: {wrong}. Images of this batch:\n{files}\n"

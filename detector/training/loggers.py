@@ -29,7 +29,11 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = path
         self.columns: list[str] = []
-        if path.is_file():
+        self._open(resume_step)
+
+    @rank_zero_only
+    def _open(self, resume_step: int) -> None:
+        if self.path.is_file():
             rows = [row for row in self._rows() if not self._repeats(row, resume_step)]
             self._rewrite(rows, list(rows[0]) if rows else [])
 

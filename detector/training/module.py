@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from detector.config import Config, to_dict
@@ -73,7 +74,7 @@ class DetectionModule(pl.LightningModule):
         check_finite(losses, batch, self.trainer)
         return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
         scaled = self.config.trainer.precision == "16-mixed"
         optimizer = build_optimizer(self.model, self.config.optim, fused=not scaled)

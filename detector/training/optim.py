@@ -32,7 +32,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Two groups: weights, and normalisation parameters and biases with a weight decay of their own."""
-    weights, others = [], []
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:

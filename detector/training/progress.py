@@ -12,7 +12,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from detector.training.callbacks import Monitor
 from detector.training.module import DetectionModule
 
-SHORT = {"loss": "loss", "loss_classifier": "cls", "loss_box_reg": "box", "loss_objectness": "obj", "loss_rpn_box_reg": "rpn"}
+SHORT = {
+    "loss": "loss",
+    "loss_classifier": "cls",
+    "loss_box_reg": "box",
+    "loss_objectness": "obj",
+    "loss_rpn_box_reg": "rpn",
+}
 LINES = 20  # lines that a whole training prints where there is no terminal, at most about this many
 SECONDS = 30.0  # and not less often than this
 
@@ -54,9 +60,7 @@ class ProgressDisplay(pl.Callback):
         if not trainer.is_global_zero:
             return
         if self._bar is not None and self._training is not None:
-            self._bar.update(
-                self._training, completed=trainer.global_step, what=self._losses(), speed=self._speed()
-            )
+            self._bar.update(self._training, completed=trainer.global_step, what=self._losses(), speed=self._speed())
             return
         step, now = trainer.global_step, time.monotonic()
         if step != self.monitor.row or step == self._line:
@@ -91,7 +95,7 @@ class ProgressDisplay(pl.Callback):
             return
         self._paused = time.monotonic()
         if self.console.is_terminal:
-            total = int(sum(trainer.num_val_batches))  # type: ignore[arg-type]
+            total = int(sum(trainer.num_val_batches))
             self._evaluation = self._open().add_task("evaluate", total=total, what="", speed="")
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:

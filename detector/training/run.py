@@ -25,7 +25,6 @@ from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.errors import ConfigError, TrainingError
 from detector.evaluation.coco import CocoResult
-from detector.evaluation.detections import Detections
 from detector.training import folder as run_folder
 from detector.training.callbacks import BEST, LAST, Checkpoints, CtrlC, Interruption, Monitor
 from detector.training.loggers import MetricsCsv
@@ -62,7 +61,8 @@ def train(config: Config) -> TrainResult:
     """
     accelerator = check_hardware(config)
     config.run_dir = os.environ.get(FOLDER_VARIABLE, config.run_dir)
-    console = Console(quiet=rank_zero_only.rank != 0, soft_wrap=not Console().is_terminal)
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    console = Console(quiet=not first, soft_wrap=not Console().is_terminal)
     with settings(config), explained(config):
         data = DetectionDataModule(config.data, config.augment, config.seed)
         data.prepare_data()
@@ -71,7 +71,7 @@ def train(config: Config) -> TrainResult:
         pl.seed_everything(config.seed, verbose=False)
         # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
         module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
-        if rank_zero_only.rank == 0:
+        if first:
             run_folder.take(config, start)
         folder = Path(config.run_dir).expanduser().absolute()
         data.total_batches = config.trainer.max_steps * config.optim.accumulate
@@ -86,7 +86,7 @@ def train(config: Config) -> TrainResult:
             config.trainer.early_stopping,
         )
         display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
-        callbacks = [monitor, *display, checkpoints, CtrlC(checkpoints, console.print)]
+        callbacks = [monitor, *display, checkpoints, CtrlC(checkpoints, config.trainer.log_every, console.print)]
         trainer = build_trainer(config, accelerator, folder, callbacks, build_loggers(config, folder, start.step))
         announce(console, config, module, data, trainer, start)
         begun = time.monotonic()
@@ -144,14 +144,15 @@ def settings(config: Config) -> Iterator[None]:
     """PyTorch's process-wide settings as ``config.trainer`` wants them, and as they were afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     noisy = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
     levels = [logger.level for logger in noisy]
     try:
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
         # Filling every new tensor with NaN finds uses of uninitialised memory, and costs time in each step.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        memory.fill_uninitialized_memory = False
         for logger in noisy:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -163,7 +164,7 @@ def settings(config: Config) -> Iterator[None]:
             logger.setLevel(level)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        memory.fill_uninitialized_memory = fill
 
 
 @contextmanager
@@ -243,7 +244,7 @@ def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
         ConfigError: W&B is wanted and not installed.
     """
     loggers: list[Logger] = []
-    if rank_zero_only.rank == 0 and config.logger.csv:
+    if config.logger.csv:
         loggers.append(MetricsCsv(folder / "metrics.csv", step))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None))
@@ -251,7 +252,9 @@ def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
         try:
             import wandb  # noqa: F401
         except ImportError:
-            raise ConfigError("logger.wandb=true: wandb is not installed: pip install 'multiscale-rcnn[wandb]'") from None
+            raise ConfigError(
+                "logger.wandb=true: wandb is not installed: pip install 'multiscale-rcnn[wandb]'"
+            ) from None
         from pytorch_lightning.loggers import WandbLogger
 
         loggers.append(WandbLogger(project=config.logger.wandb_project, name=folder.name, save_dir=folder))
@@ -270,7 +273,9 @@ def announce(
     model, wanted = config.model, config.trainer
     parameters = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    size = f"{parameters / 1e6:.1f} M parameters" + (f", {training / 1e6:.1f} M train" if training != parameters else "")
+    size = f"{parameters / 1e6:.1f} M parameters" + (
+        f", {training / 1e6:.1f} M train" if training != parameters else ""
+    )
     device = trainer.strategy.root_device
     place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""

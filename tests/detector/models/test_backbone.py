@@ -72,7 +72,9 @@ def test_norm_kinds(name, kind):
     assert all(torch.isfinite(m).all() for m in maps_of(backbone).values())
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(16, 2), (24, 3), (32, 4), (96, 12), (320, 32), (1280, 32), (7, 1), (144, 18)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(16, 2), (24, 3), (32, 4), (96, 12), (320, 32), (1280, 32), (7, 1), (144, 18)]
+)
 def test_group_norm_has_groups_of_eight_channels_or_more(channels, groups):
     assert group_norm(channels).num_groups == groups
 

@@ -84,7 +84,9 @@ def test_initial_weights_do_not_depend_on_the_operator():
         assert all(torch.equal(state[key], value) for key, value in states[0].items())
 
 
-@pytest.mark.parametrize(("roi", "width"), [("align", 32), pytest.param("torchvision_align", 1024, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("roi", "width"), [("align", 32), pytest.param("torchvision_align", 1024, marks=pytest.mark.slow)]
+)
 def test_c5_is_the_model_of_the_tutorial(roi, width):
     """The same losses and detections as torchvision's FasterRCNN, put together as its documentation does.
 
@@ -159,7 +161,10 @@ def test_configured_numbers_arrive():
     model = build_model(config, RoiConfig(kind="torchvision_align", output_size=[3, 5]), 7)
     rpn, head = model.rpn, model.roi_heads
     assert rpn._pre_nms_top_n == {"training": config.rpn.pre_nms_top_n_train, "testing": config.rpn.pre_nms_top_n_test}
-    assert rpn._post_nms_top_n == {"training": config.rpn.post_nms_top_n_train, "testing": config.rpn.post_nms_top_n_test}
+    assert rpn._post_nms_top_n == {
+        "training": config.rpn.post_nms_top_n_train,
+        "testing": config.rpn.post_nms_top_n_test,
+    }
     assert (rpn.nms_thresh, rpn.score_thresh) == (config.rpn.nms_thresh, config.rpn.score_thresh)
     assert rpn.proposal_matcher.high_threshold == config.rpn.fg_iou_thresh
     assert rpn.proposal_matcher.low_threshold == config.rpn.bg_iou_thresh

@@ -13,7 +13,9 @@ NAMES, STRIDES = ["0", "1", "2", "3"], [4, 8, 16, 32]
 @pytest.fixture
 def pyramid():
     generator = torch.Generator().manual_seed(0)
-    features = {n: torch.rand(2, 3, 256 // s, 320 // s, generator=generator) for n, s in zip(NAMES, STRIDES, strict=True)}
+    features = {
+        n: torch.rand(2, 3, 256 // s, 320 // s, generator=generator) for n, s in zip(NAMES, STRIDES, strict=True)
+    }
     corner = torch.rand(2, 12, 2, generator=generator) * 150
     sides = torch.rand(2, 12, 1, generator=generator) * torch.tensor([150.0, 130.0]) + 3
     return features, list(torch.cat([corner, corner + sides], dim=2)), [(256, 320)] * 2

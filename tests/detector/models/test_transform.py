@@ -16,7 +16,7 @@ def test_one_short_side_a_batch():
     seen = set()
     for _ in range(30):
         batch, _ = resize([torch.rand(3, 50, 60) for _ in range(4)])
-        assert len({size for size in batch.image_sizes}) == 1
+        assert len(set(batch.image_sizes)) == 1
         seen.add(batch.image_sizes[0][0])
     assert seen == {32, 64, 96}
 
@@ -36,7 +36,7 @@ def test_size_is_a_function_of_the_seed():
 
 
 def test_boxes_without_area_after_resizing_are_dropped():
-    """A box one float32 step wide, below x = 1024, loses its width when scaling moves it to where steps are twice as long."""
+    """A box one float32 step wide, below x = 1024, has no width left once scaled to where steps are twice as long."""
     left = torch.tensor(1023.99993896484375)  # the largest float32 below 1024
     boxes = torch.tensor([[left - 6.103515625e-05, 1, left, 9], [1, 1, 9, 9], [4, 2, 8, 6]])
     scaled = boxes[0, [0, 2]] * (1600 / 1200)

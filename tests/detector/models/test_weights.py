@@ -146,5 +146,7 @@ def test_failed_download_says_how_to_give_a_file(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(MobileNet_V2_Weights, "get_state_dict", fail)
-    with pytest.raises(WeightsError, match=r"mobilenet_v2-7ebf99e0\.pth failed.*no route to host.*model\.weights=PATH.*none"):
+    with pytest.raises(
+        WeightsError, match=r"mobilenet_v2-7ebf99e0\.pth failed.*no route to host.*model\.weights=PATH.*none"
+    ):
         features(weights="MobileNet_V2_Weights.IMAGENET1K_V2")

@@ -73,3 +73,73 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stops, accumu
     assert rows(tmp_path / "whole") == rows(tmp_path / "run")
     assert resumed.result.metrics == whole.result.metrics
     assert resumed.best_step == whole.best_step
+
+
+def test_other_configuration_is_refused(tiny, monkeypatch):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny())
+    with pytest.raises(ConfigError, match=r"model\.fpn_channels: 16 then, 24 now\n  optim\.name: adamw then, sgd now"):
+        train(tiny(resume="auto", model__fpn_channels=24, optim__name="sgd"))
+
+
+def test_resume_from_a_path_into_a_new_folder(tiny, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny())
+    stop_after(monkeypatch, None)
+    before = (tmp_path / "run/checkpoints/last.ckpt").read_bytes()
+    result = train(tiny(resume=str(tmp_path / "run"), run_dir=str(tmp_path / "new")))
+    assert result.steps == 4
+    assert checkpoint_of(tmp_path / "new")["global_step"] == 4
+    assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_resume_from_a_path_in_its_own_folder(tiny, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny())
+    stop_after(monkeypatch, None)
+    assert train(tiny(resume=str(tmp_path / "run/checkpoints/last.ckpt"))).steps == 4
+
+
+def test_finished_run_is_evaluated_again_and_may_be_made_longer(tiny, tmp_path):
+    first = train(tiny(trainer__eval_every=2))
+    weights = checkpoint_of(tmp_path / "run")["state_dict"]
+    (tmp_path / "run/metrics.json").unlink()
+    again = train(tiny(resume="auto", trainer__eval_every=2))
+    assert again.result.metrics == first.result.metrics
+    assert again.best_step == first.best_step
+    assert (tmp_path / "run/metrics.json").is_file()
+    assert_same(checkpoint_of(tmp_path / "run")["state_dict"], weights)
+
+    longer = train(tiny(resume="auto", trainer__eval_every=2, trainer__max_steps=6, optim__schedule="constant"))
+    assert longer.steps == 6
+    assert checkpoint_of(tmp_path / "run")["global_step"] == 6
+
+
+def test_auto_without_a_checkpoint_starts_anew(tiny):
+    assert train(tiny(resume="auto")).steps == 4
+
+
+@pytest.mark.parametrize("content", [None, b"", b"rubbish"])
+def test_unusable_checkpoint(tiny, tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.ckpt"):
+        train(tiny(resume=str(path)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_initial_weights_are_not_read_again(tiny, tmp_path, monkeypatch):
+    """The file may be gone when the run is resumed."""
+    from torchvision.models import mobilenet_v2
+
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "w.pth")
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(model__weights=str(tmp_path / "w.pth")))
+    stop_after(monkeypatch, None)
+    (tmp_path / "w.pth").unlink()
+    assert train(tiny(model__weights=str(tmp_path / "w.pth"), resume="auto")).steps == 4

@@ -1,0 +1,224 @@
+"""The command line as a user meets it: messages, exit codes, help, sweeps. The scripts here run nothing long."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = '''
+"""A script of the test."""
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from detector.cli import run
+from detector.config import number, one_of
+from detector.errors import DataError
+
+
+@dataclass
+class Inner:
+    size: int = number(1, 0, 9)
+    kind: str = one_of("round", "square")
+
+
+@dataclass
+class Outer:
+    seed: int = 0
+    run_dir: str = ""
+    what: str = ""
+    shape: Inner = field(default_factory=Inner)
+
+
+def main(config):
+    print("ran", config.seed, config.shape.size, config.shape.kind, config.run_dir, Path.cwd())
+    if config.what == "user":
+        raise DataError("broken.json: a box without area")
+    if config.what == "bug":
+        raise RuntimeError("a bug")
+    if config.what == "interrupt":
+        raise KeyboardInterrupt("to go on: do this")
+
+
+if __name__ == "__main__":
+    run(Outer, "main")(main)
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a script, its configs, and a function that runs it."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/go.py").write_text(SCRIPT)
+    files = {
+        "main.yaml": "defaults:\n  - _self_\n  - shape: round\nseed: 0\nrun_dir: runs/${now:%Y}\nwhat: ''\n",
+        "shape/round.yaml": "# A round one\nsize: 1\nkind: round\n",
+        "shape/square.yaml": "# A square one\ndefaults: [round, _self_]\nkind: square\n",
+    }
+    for name, content in files.items():
+        path = tmp_path / "configs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def call(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        environment.pop("HYDRA_FULL_ERROR", None)
+        return subprocess.run(
+            [sys.executable, "scripts/go.py", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    call.folder = tmp_path
+    return call
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in str(p)}
+
+
+def test_runs_with_the_choices_made(project):
+    before = everything(project.folder)
+    done = project("shape=square", "shape.size=3", "seed=7")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:4] == ["ran", "7", "3", "square"]
+    assert done.stdout.split()[-1] == str(project.folder)  # the working directory is the user's
+    assert everything(project.folder) == before  # and Hydra leaves nothing in it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
+        (["+shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
+        (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
+        (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
+        (["shap=round"], "error: unknown key 'shap'; did you mean 'shape'?"),
+        (["+shape.size=3"], "error: +shape.size: this key exists; give shape.size=VALUE, without the plus"),
+        (
+            ["shape=rond"],
+            "error: shape=rond: there is no such choice (did you mean round?); shape is one of round, square",
+        ),
+        (["shape=null"], "error: shape=null: to leave a group out, give ~shape"),
+        (["shape.size=big"], "error: shape.size: Value 'big' of type 'str' could not be converted to Integer"),
+        (["shape.size=10"], "error: shape.size=10: must be between 0 and 9"),
+        (["shape.kind=oval"], "error: shape.kind=oval: must be one of round, square"),
+        (["seed"], "error: cannot read the argument 'seed': Error parsing override 'seed'; did you mean seed=VALUE?"),
+        (["seed=[1"], "error: cannot read the argument 'seed=[1':"),
+        (["seed=???"], "error: seed: has to be given, as seed=VALUE"),
+        (["seed=${nowhere}"], "error: seed: Interpolation key 'nowhere' not found"),
+        (["seed=1,2"], "error: Ambiguous value for argument 'seed=1,2'"),
+        (["what=user"], "error: broken.json: a box without area"),
+        (
+            ["--multirun", "shape=round,oval"],
+            "error: shape=oval: there is no such choice; shape is one of round, square",
+        ),
+        (["--multirun", "shape.size=1,2,10"], "error: shape.size=10: must be between 0 and 9"),
+        (["--config-dir", "/nowhere"], "error: /nowhere: there is no such folder of configs"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_2(project, arguments, message):
+    done = project(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message), done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("ran" in done.stdout) == (arguments == ["what=user"])
+
+
+def test_missing_configs(project):
+    (project.folder / "configs/main.yaml").unlink()
+    done = project()
+    assert done.returncode == 2
+    assert "main.yaml: the primary config is missing" in done.stderr
+
+
+def test_interruption(project):
+    done = project("what=interrupt")
+    assert done.returncode == 130
+    assert "to go on: do this" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bugs_keep_their_traceback(project):
+    done = project("what=bug")
+    assert done.returncode == 1
+    assert "RuntimeError: a bug" in done.stderr
+
+
+def test_help_lists_groups_and_choices(project):
+    done = project("--help")
+    assert done.returncode == 0
+    for part in (
+        "A script of the test.",
+        "shape=round (default)",
+        "A round one",
+        "shape=square ",
+        "A square one",
+        "KEY=VALUE",
+    ):
+        assert part in done.stdout
+
+
+def test_whole_configuration_is_shown(project):
+    done = project("--cfg", "job", "shape=square")
+    assert done.returncode == 0
+    assert "kind: square" in done.stdout
+
+
+def test_sweep_has_a_folder_for_each_job(project):
+    done = project("--multirun", "seed=1,2", "shape=round,square")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("ran")]
+    assert [line[1:4] for line in lines] == [
+        ["1", "1", "round"],
+        ["1", "1", "square"],
+        ["2", "1", "round"],
+        ["2", "1", "square"],
+    ]
+    assert len({line[4] for line in lines}) == 4
+    assert all(line[4].startswith("runs/") for line in lines)
+
+
+def test_sweep_keeps_a_folder_that_was_given(project):
+    done = project("--multirun", "seed=1,2", "run_dir='here-${seed}'")
+    assert [line.split()[4] for line in done.stdout.splitlines() if line.startswith("ran")] == ["here-1", "here-2"]
+
+
+def train(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "scripts/train.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_help_of_the_training_script():
+    done = train("--help")
+    assert done.returncode == 0
+    for choice in ("model=fpn (default)", "model=c4", "model=c5", "roi=align_aligned", "trainer=ddp", "data=coco"):
+        assert choice in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["modle=c4"], "unknown key 'modle'; did you mean 'model'?"),
+        (["model=c6"], "model is one of c4, c5, fpn"),
+        (["resume=auto"], "say which run is to go on: run_dir=FOLDER resume=auto"),
+        (["--multirun", "seed=0,1", "trainer=ddp"], "--multirun with several devices for each run"),
+    ],
+)
+def test_mistakes_of_the_training_script(arguments, message):
+    done = train(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_package_is_light():
+    """Neither the package nor the command line imports PyTorch before there is something to do."""
+    code = "import sys, detector, detector.cli; assert not {'torch', 'pytorch_lightning'} & sys.modules.keys()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

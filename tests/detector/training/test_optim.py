@@ -1,0 +1,115 @@
+"""Learning rates by hand, and which parameter gets which weight decay."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from detector.config import OptimConfig
+from detector.training.optim import build_optimizer, build_scheduler, lr_factor, parameter_groups
+
+
+def factors(total, steps, **keys):
+    config = OptimConfig(**keys)
+    return [lr_factor(step, config, total) for step in steps]
+
+
+def test_linear_warm_up():
+    """0.1 + 0.9 * step / 4."""
+    assert factors(100, range(6), schedule="constant", warmup_steps=4, warmup_factor=0.1) == pytest.approx(
+        [0.1, 0.325, 0.55, 0.775, 1.0, 1.0]
+    )
+
+
+def test_no_warm_up():
+    assert factors(100, [0, 1, 99], schedule="constant", warmup_steps=0) == [1.0, 1.0, 1.0]
+
+
+def test_step():
+    """Of 30 steps a drop at 20 and one at 27: 2/3 is a little more than 0.666."""
+    steps = [0, 19, 20, 26, 27, 29]
+    got = factors(30, steps, schedule="step", warmup_steps=0, milestones=[0.666, 0.9], gamma=0.1)
+    assert got == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_cosine():
+    """From 1 at step 2 to 0.2 at step 10, 0.6 half way; a quarter of the way is 0.2 + 0.4 (1 + cos 45 degrees)."""
+    got = factors(11, [0, 1, 2, 4, 6, 10, 11], schedule="cosine", warmup_steps=2, warmup_factor=0, final_factor=0.2)
+    assert got == pytest.approx([0, 0.5, 1, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2, 0.2])
+
+
+def test_one_cycle_is_pytorchs():
+    total, up = 50, 14
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    # PyTorch's rising phase ends at step pct_start * total - 1.
+    theirs = OneCycleLR(
+        optimizer, 1.0, total, pct_start=(up + 1) / total, div_factor=25, final_div_factor=4, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(total):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(expected) < total:
+            theirs.step()
+    got = factors(total, range(total), schedule="one_cycle", warmup_steps=up, warmup_factor=0.04, final_factor=0.01)
+    assert got == pytest.approx(expected, abs=1e-12)
+
+
+def test_training_shorter_than_its_warm_up():
+    for schedule in ("step", "cosine", "one_cycle", "constant"):
+        got = factors(5, range(6), schedule=schedule, warmup_steps=500)
+        assert all(0 < a < b < 0.05 for a, b in itertools.pairwise(got))
+
+
+def test_scheduler_sets_the_rates():
+    config = OptimConfig(lr=2.0, schedule="step", warmup_steps=2, warmup_factor=0.5, milestones=[0.5], gamma=0.1)
+    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    scheduler = build_scheduler(optimizer, config, 6)
+    rates = []
+    for _ in range(6):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert rates == [pytest.approx([r, r]) for r in (1.0, 1.5, 2.0, 0.2, 0.2, 0.2)]
+
+
+def test_groups():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.Linear(4, 2, bias=False))
+    model[3].weight.requires_grad_(False)
+    weights, others = parameter_groups(model, OptimConfig(weight_decay=0.3, norm_weight_decay=0.1))
+    assert [id(p) for p in weights["params"]] == [id(model[0].weight)]
+    expected = [model[0].bias, model[1].weight, model[1].bias, model[2].weight, model[2].bias]
+    assert [id(p) for p in others["params"]] == [id(p) for p in expected]
+    assert (weights["weight_decay"], others["weight_decay"]) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_fused_and_plain_agree(name):
+    config = OptimConfig(name=name, lr=0.1, weight_decay=0.01)
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3)
+        optimizer = build_optimizer(model, config, fused)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+        results.append(model.weight.detach())
+    torch.testing.assert_close(*results)
+
+
+def test_sgd_step_by_hand():
+    """v = g + 0.5 w = 3 + 0.5, w = 1 - 0.1 v; then v' = 0.9 v + g + 0.5 w."""
+    config = OptimConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.5)
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    optimizer = build_optimizer(model, config)
+    for expected in (1 - 0.1 * 3.5, 0.65 - 0.1 * (0.9 * 3.5 + 3 + 0.5 * 0.65)):
+        model.weight.grad = torch.full((1, 1), 3.0)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(expected, abs=1e-6)
