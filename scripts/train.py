@@ -1,8 +1,8 @@
 """Train a detector, evaluate it, and write everything to one folder.
 
-    python scripts/train.py
-    python scripts/train.py data=coco data.root=FOLDER
-    python scripts/train.py model=c4 roi=pool seed=3
+python scripts/train.py
+python scripts/train.py data=coco data.root=FOLDER
+python scripts/train.py model=c4 roi=pool seed=3
 """
 
 from detector.cli import run
