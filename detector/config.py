@@ -79,7 +79,7 @@ class ModelConfig:
     # MobileNetV2 stages that train, counted from the last: 0 freezes all, 5 trains everything.
     trainable_stages: int = number(5, 0, 5)
     fpn_channels: int = number(256, 1)  # only used by model=fpn
-    fpn_norm: bool = False  # normalise the maps of the pyramid too, by the same kind of norm; only used by model=fpn
+    fpn_norm: str = one_of("none", "batch", "sync", "group")  # norm after each layer of the pyramid
     channels_last: bool = True  # memory format of the network and its activations
     # Short side of the resized image in pixels; several values: one is drawn a batch of training, the
     # last is used in evaluation.
@@ -230,6 +230,19 @@ class EvaluateConfig:
     workers: int = number(2, 0)
     score_thresh: float = number(-1.0, -1, 1)  # overrides the model's; -1: as trained
     sheet_images: int = number(12, 0)
+    progress_bar: bool = True
+
+
+@dataclass
+class BenchmarkConfig:
+    """The configuration of ``scripts/benchmark.py``."""
+
+    suite: str = one_of("roi_ops")
+    device: str = one_of("cpu")
+    repeats: int = number(15, 1)  # timed runs of each call
+    threads: int = number(0, 0)  # CPU threads; 0: PyTorch's own choice
+    quick: bool = False  # small workloads and three runs, to see that everything works
+    output_dir: str = "docs/benchmarks"
     progress_bar: bool = True
 
 

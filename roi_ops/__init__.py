@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from roi_ops.backends import use_backend
+from roi_ops.backends import instruction_set, use_backend
 from roi_ops.functional import (
     multiscale_prroi_pool,
     multiscale_roi_align,
@@ -34,6 +34,7 @@ __all__ = [
     "PrRoIPool",
     "RoIAlign",
     "RoIPool",
+    "instruction_set",
     "make_pooler",
     "multiscale_prroi_pool",
     "multiscale_roi_align",

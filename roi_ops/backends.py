@@ -47,6 +47,11 @@ def select(device_type: str) -> ModuleType:
     return cpu
 
 
+def instruction_set() -> str:
+    """SIMD instruction set of the CPU kernels, "none" without them."""
+    return cpu.instruction_set()
+
+
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
     """Force a backend ("reference", "cpu" or "cuda") in a ``with`` block; None lets the device decide."""

@@ -1,0 +1,1 @@
+"""What happens after training: prediction, export, benchmarks."""

@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from detector import plots
 from detector.errors import DataError
+from detector.plots import curves as curve_plots
 from detector.plots import draw_prediction_sheet, plot_curves
+from detector.plots import figure as canvas
+from detector.plots import sheet as sheets
 
 GREY = 128 / 255
 
@@ -41,8 +43,8 @@ def prediction(*rows):
 
 def cell_of_first_image(height, width):
     """(left, top, pixels on the sheet per pixel of the image) of the first cell of a sheet."""
-    dpi = plots.DPI
-    return plots.GAP * dpi, plots.CAPTION * dpi, plots.CELL * dpi / width
+    dpi = canvas.DPI
+    return sheets.GAP * dpi, sheets.CAPTION * dpi, sheets.CELL * dpi / width
 
 
 # ------------------------------------------------------------------------------------------ sheet
@@ -59,7 +61,7 @@ def test_boxes_are_where_they_should_be(tmp_path, side):
     x = lambda value: round(left + value * scale)
     y = lambda value: round(top + value * scale)
 
-    color = rgb(plots.color_of(0))
+    color = rgb(canvas.color_of(0))
     for edge in (found[0], found[2]):  # the left and right edge of the prediction, solid
         strip = near(picture[y(found[1]) + 4 : y(found[3]) - 4, x(edge) - 1 : x(edge) + 2], color)
         assert strip.any(axis=1).mean() > 0.95
@@ -85,7 +87,7 @@ def test_a_perfect_prediction_and_its_true_box_are_both_visible(tmp_path):
     edge = round(left + 20 * scale)
     strip = pixels(out)[round(top + 30 * scale) : round(top + 90 * scale), edge - 3 : edge + 4]
     assert 0.3 < near(strip, 255, 60).any(axis=1).mean() < 0.7
-    assert near(strip, rgb(plots.color_of(0))).any(axis=1).mean() > 0.5
+    assert near(strip, rgb(canvas.color_of(0))).any(axis=1).mean() > 0.5
 
 
 def test_scores_below_the_threshold_are_not_drawn(tmp_path):
@@ -94,10 +96,10 @@ def test_scores_below_the_threshold_are_not_drawn(tmp_path):
     out = tmp_path / "sheet.png"
     draw_prediction_sheet([image], [target], [found], ["a", "b"], out, score_thresh=0.5)
     picture = pixels(out)
-    assert not near(picture, rgb(plots.color_of(0)), 20).any()
-    assert near(picture, rgb(plots.color_of(1)), 20).any()
+    assert not near(picture, rgb(canvas.color_of(0)), 20).any()
+    assert near(picture, rgb(canvas.color_of(1)), 20).any()
     draw_prediction_sheet([image], [target], [found], ["a", "b"], out, score_thresh=0.3)
-    assert near(pixels(out), rgb(plots.color_of(0)), 20).any()
+    assert near(pixels(out), rgb(canvas.color_of(0)), 20).any()
 
 
 def test_images_of_any_shape_and_type_and_a_short_last_row(tmp_path):
@@ -109,15 +111,15 @@ def test_images_of_any_shape_and_type_and_a_short_last_row(tmp_path):
     found = [prediction(([-5, -5, w + 5, h + 5], 2, 0.99)) for h, w in shapes]
     out = tmp_path / "sheet.png"
     draw_prediction_sheet(images, targets, found, ["a", "b"], out, columns=2)
-    width = round((2 * plots.CELL + 3 * plots.GAP) * plots.DPI)
+    width = round((2 * sheets.CELL + 3 * sheets.GAP) * canvas.DPI)
     assert pixels(out).shape[1] == pytest.approx(width, abs=1)
 
 
 def test_labels_stay_inside_and_apart():
-    figure = plots.new_figure(4, 4)
+    figure = canvas.new_figure(4, 4)
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     found = prediction(*((([0, 0, 100, 100], 1, 0.9),) * 4), ([90, 95, 100, 100], 1, 0.8))
-    plots.draw_image(axes, torch.zeros(3, 100, 100), {"boxes": boxes()}, found, ["some class"])
+    sheets.draw_image(axes, torch.zeros(3, 100, 100), {"boxes": boxes()}, found, ["some class"])
     renderer = figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     extents = [text.get_window_extent(renderer) for text in axes.texts]
@@ -128,14 +130,14 @@ def test_labels_stay_inside_and_apart():
         assert frame.y0 - 1 <= extent.y0
         assert extent.y1 <= frame.y1 + 1
         for other in extents[:i]:
-            shared = plots.overlap(extent.extents, other.extents)
+            shared = sheets.overlap(extent.extents, other.extents)
             assert shared == 0
 
 
 @pytest.mark.parametrize("name", ["$\\bad{ 5$", "_hidden"])
 def test_names_are_shown_as_they_are(tmp_path, monkeypatch, name):
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    monkeypatch.setattr(sheets, "save", lambda figure, out: figures.append(figure))
     draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes()}], [prediction(([1, 1, 9, 9], 1, 0.9))], [name],
                           tmp_path / "sheet.png")
     figures[0].canvas.draw()
@@ -144,12 +146,12 @@ def test_names_are_shown_as_they_are(tmp_path, monkeypatch, name):
 
 
 def test_many_classes_are_named_by_frequency():
-    shown = plots.Counter({label: 100 - label for label in range(1, 31)})
+    shown = sheets.Counter({label: 100 - label for label in range(1, 31)})
     names = [f"class {label}" for label in range(1, 31)]
-    labels = [label for _, label in plots.legend_entries(shown, names, 0.5)]
+    labels = [label for _, label in sheets.legend_entries(shown, names, 0.5)]
     assert labels[:3] == ["true box", "predicted box, score ≥ 0.5, colour by class:", "class 1"]
     assert labels[-2:] == ["class 24", "and 6 more classes"]
-    assert [label for _, label in plots.legend_entries(plots.Counter(), names, 0.5)] == [
+    assert [label for _, label in sheets.legend_entries(sheets.Counter(), names, 0.5)] == [
         "true box", "no prediction has a score of 0.5 or more"]
 
 
@@ -161,12 +163,12 @@ def test_the_sheet_needs_matching_lists(tmp_path):
 
 
 def test_colours_differ_and_letters_can_be_read_on_them():
-    colors = [plots.color_of(i) for i in range(90)]
+    colors = [canvas.color_of(i) for i in range(90)]
     assert len(set(colors)) == 90
     for color in colors:
         channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb(color) / 255]
         luminance = float(np.dot([0.2126, 0.7152, 0.0722], channels))
-        text = 0.0 if plots.contrast(color) == "black" else 1.0
+        text = 0.0 if canvas.contrast(color) == "black" else 1.0
         ratio = (max(luminance, text) + 0.05) / (min(luminance, text) + 0.05)
         assert ratio >= 4.5  # WCAG 2, level AA
 
@@ -190,8 +192,8 @@ def write_log(path, columns=LOGGED, steps=range(10, 510, 10)):
 
 
 def curves_of(path, draw):
-    axes = plots.new_figure(4, 4).add_subplot()
-    draw(axes, plots.read_curves(path))
+    axes = canvas.new_figure(4, 4).add_subplot()
+    draw(axes, curve_plots.read_curves(path))
     return axes
 
 
@@ -199,10 +201,10 @@ def test_curves_show_what_was_logged(tmp_path):
     log = write_log(tmp_path / "metrics.csv")
     plot_curves(log, tmp_path / "curves.png")
     picture = pixels(tmp_path / "curves.png")
-    assert picture.shape[1] == round(12.6 * plots.DPI)
-    assert near(picture, rgb(plots.PALETTE[0]), 20).any()
+    assert picture.shape[1] == round(12.6 * canvas.DPI)
+    assert near(picture, rgb(canvas.PALETTE[0]), 20).any()
 
-    axes = curves_of(log, plots.draw_losses)
+    axes = curves_of(log, curve_plots.draw_losses)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "total", "box class", "box position", "objectness", "proposal position"]
     raw = axes.lines[0]
@@ -211,18 +213,18 @@ def test_curves_show_what_was_logged(tmp_path):
     assert raw.get_alpha() < 0.5
     assert axes.get_ylim()[0] == 0
 
-    axes = curves_of(log, plots.draw_scores)
+    axes = curves_of(log, curve_plots.draw_scores)
     assert axes.lines[0].get_xdata().tolist() == [100, 200, 300, 400, 500]
     assert axes.get_legend().get_texts()[0].get_text() == "AP (best 0.400)"
 
-    axes = curves_of(log, plots.draw_rate)
+    axes = curves_of(log, curve_plots.draw_rate)
     assert axes.lines[0].get_ydata()[0] == pytest.approx(2 * math.exp(-0.05))
 
 
 def test_the_learning_rate_is_scaled_in_its_title(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,lr-AdamW\n1,0.001\n2,0.0005\n")
-    axes = curves_of(path, plots.draw_rate)
+    axes = curves_of(path, curve_plots.draw_rate)
     assert axes.get_title(loc="left") == r"Learning rate  ($\times 10^{-3}$)"
     assert axes.lines[0].get_ydata().tolist() == pytest.approx([1.0, 0.5])
 
@@ -239,7 +241,7 @@ def test_logs_with_gaps_are_drawn(tmp_path, text):
 
 def test_rows_without_a_finite_value_are_left_out(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,a,b\n20,1,\n10,2,nan\n30,inf,5\n")
-    curves = plots.read_curves(tmp_path / "metrics.csv")
+    curves = curve_plots.read_curves(tmp_path / "metrics.csv")
     assert {name: (x.tolist(), y.tolist()) for name, (x, y) in curves.items()} == {"a": ([10, 20], [2, 1]),
                                                                                  "b": ([30], [5])}
 
@@ -252,10 +254,10 @@ def test_a_missing_log_is_an_error(tmp_path):
 
 def test_smoothing_keeps_lines_and_levels():
     line = np.arange(100) * 0.5 + 3
-    assert plots.smoothed(line) == pytest.approx(line)
+    assert curve_plots.smoothed(line) == pytest.approx(line)
     noise = np.random.default_rng(0).normal(0, 1, 400)
-    assert plots.smoothed(noise)[20:-20].std() < 0.35
-    assert plots.smoothed(np.array([4.0])).tolist() == [4.0]
+    assert curve_plots.smoothed(noise)[20:-20].std() < 0.35
+    assert curve_plots.smoothed(np.array([4.0])).tolist() == [4.0]
 
 
 # ----------------------------------------------------------------------------------------- common

@@ -1,0 +1,11 @@
+"""Every figure is drawn here: training curves, sheets of images with their boxes, benchmark plots.
+
+Figures are Matplotlib ``Figure`` objects on the Agg canvas: no pyplot, no display, no global style, so that drawing
+inside somebody's notebook or training process changes nothing there.
+"""
+
+from detector.plots.benchmark import plot_benchmark
+from detector.plots.curves import plot_curves
+from detector.plots.sheet import draw_prediction_sheet
+
+__all__ = ["draw_prediction_sheet", "plot_benchmark", "plot_curves"]
