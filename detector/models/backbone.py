@@ -69,7 +69,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
             list(TAPS.values()),
             config.fpn_channels,
             extra_blocks=Subsample(),
-            norm_layer=norm_layer(config.norm) if config.fpn_norm else None,
+            norm_layer=norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None,
         )
         names = list(taps.values())
         return Backbone(pyramid, config.fpn_channels, [*names, "pool"], names, list(STRIDES[1:]))
