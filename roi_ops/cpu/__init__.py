@@ -6,6 +6,9 @@ bitwise the same from run to run and for any number of threads. Threads follow `
 
 from __future__ import annotations
 
+import math
+import mmap
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -161,19 +164,42 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> T
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     tensor = torch.empty(shape, dtype=dtype, memory_format=memory_format)
     if tensor.nbytes >= _FRESH_BYTES:
-        _kernels.expect_filling(tensor.data_ptr(), tensor.nbytes)
+        _kernels.expect_filling(tensor.data_ptr(), tensor.nbytes, torch.get_num_threads())
     return tensor
 
 
 def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
     """Memory for the gradient of each map, in its memory format, and the numbers that describe it."""
-    gradients, numbers = [], [0]
+    gradients, numbers = [], []
     for feature in features:
-        channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
-        gradient = _empty(tuple(feature.shape), feature.dtype, channels_last)
-        _, c, h, w = gradient.shape
-        strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+        n, c, h, w = feature.shape
+        if feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous():
+            strides = (h * w * c, 1, w * c, c)
+        else:
+            strides = (c * h * w, h * w, w, 1)
+        gradient = _fresh_zeros(feature.shape, strides, feature.dtype)
+        zeroed = gradient is not None
+        if gradient is None:
+            gradient = torch.empty_strided(feature.shape, strides, dtype=feature.dtype)
         gradients.append(gradient)
-        numbers.append(gradient.data_ptr())
-        numbers += strides
+        numbers += (zeroed, gradient.data_ptr(), *strides)
     return gradients, numbers
+
+
+def _fresh_zeros(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+    """A dense tensor of zeros straight from the system, if it is large; else None.
+
+    The C library asks the system for memory of this size anyhow, each time, and the system clears it. Gradients
+    of feature maps are the largest results there are: clearing them once more takes longer than computing them.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _FRESH_BYTES or sys.platform != "linux":
+        return None
+    try:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None
+    storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()  # keeps `memory` alive
+    tensor = torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
+    _kernels.expect_filling(tensor.data_ptr(), nbytes, torch.get_num_threads())
+    return tensor

@@ -20,6 +20,7 @@ struct Tensor {
 struct Map {
   Tensor tensor;
   int height, width;
+  bool zeroed;  // of a gradient: it is known to hold zeros
 };
 
 // The arguments of all operators. Box tensors are contiguous [rois, 5] in the arithmetic type: float64 for
@@ -42,8 +43,7 @@ struct Call {
   void* out;          // forward: the result, backward to boxes: [rois, 5]
   void* out_argmax;   // max forward
   bool channels_last; // memory format of out and out_argmax
-  const Map* gradients;  // backward to features: of each map, channels_last or contiguous
-  bool zeroed;           // they are known to hold zeros
+  const Map* gradients;  // backward to features: of each map, dense, channels_last or contiguous
 };
 
 enum Status : int { OK = 0, OUT_OF_MEMORY = 1 };

@@ -20,11 +20,18 @@ template <class T>
 class Regions {
  public:
   using A = Arithmetic<T>;
+  static constexpr int64_t MOST_CHANNELS = 256;  // of a region
 
   // in_place says of a map whether sums may go straight into the result.
   Regions(const Call& call, const Plan& plan, bool (*in_place)(const Call&, const Map&))
       : call_(call), plan_(plan), in_place_(in_place) {
-    for (int level = 0; level < call.levels; ++level) units_ += unit_count(level);
+    // Few and wide regions, but enough of them for the threads to share evenly.
+    const int64_t narrowest = 32;
+    for (in_place_width_ = MOST_CHANNELS;; in_place_width_ = larger(in_place_width_ / 2, narrowest)) {
+      units_ = 0;
+      for (int level = 0; level < call.levels; ++level) units_ += unit_count(level);
+      if (units_ >= 4 * int64_t(call.threads) || in_place_width_ <= narrowest) break;
+    }
   }
 
   int64_t units() const { return units_; }
@@ -60,12 +67,11 @@ class Regions {
   }
 
  private:
-  static constexpr int64_t IN_PLACE_CHANNELS = 64;
   static constexpr int64_t SCRATCH_BYTES = 1 << 20;
 
   // Channels of a region: whole cache lines of the result where they are innermost.
   int64_t width(int level) const {
-    const int64_t w = sums_in_place(level) ? IN_PLACE_CHANNELS
+    const int64_t w = sums_in_place(level) ? in_place_width_
                       : channels_innermost(call_, call_.gradients[level]) ? 64 / int64_t(sizeof(T)) : 16;
     return smaller(w, int64_t(call_.channels));
   }
@@ -104,7 +110,7 @@ class Regions {
   const Call& call_;
   const Plan& plan_;
   bool (*in_place_)(const Call&, const Map&);
-  int64_t units_ = 0;
+  int64_t units_ = 0, in_place_width_;
 };
 
 // Whether a box lies clearly outside the rows [y0, y1).

@@ -64,13 +64,13 @@ class LinearBackward {
 
   explicit LinearBackward(const BackwardJob<T>& job) : call_(job.call), plan_(job.plan), regions_(job.regions) {
     const int64_t bins = int64_t(call_.pooled_h) * call_.pooled_w;
-    width_ = round_up(64, F::N);
+    width_ = round_up(smaller<int64_t>(call_.channels, Regions<T>::MOST_CHANNELS), F::N);
     int span = 1;
     for (int l = 0; l < call_.levels; ++l) span = larger(span, call_.gradients[l].width);
     const int64_t scratch = regions_.scratch();
     ready_ = y_.reserve(call_, 0) && x_.reserve(call_, 1) && tile_.reserve(bins * width_) &&
              line_.reserve(call_.pooled_w * F::UNROLL * F::N);
-    if (scratch > 0) ready_ = ready_ && sums_.reserve(scratch) && row_.reserve(span * width_);
+    if (scratch > 0) ready_ = ready_ && sums_.reserve(scratch) && row_.reserve(span * 64);
   }
 
   bool ready() const { return ready_; }
@@ -79,7 +79,7 @@ class LinearBackward {
     const Region region = regions_.region(unit);
     const Map& map = call_.gradients[region.level];
     if (regions_.sums_in_place(region.level)) {
-      if (!call_.zeroed) clear_region<T>(map, region);
+      if (!map.zeroed) clear_region<T>(map, region);
       A* base = map_at<A>(map, region.image, region.c0, 0, 0);
       add_rois(region, base, 0, map.tensor.stride[2], map.tensor.stride[3], region.count);
     } else {

@@ -65,6 +65,10 @@ class Maxima {
 // Where the bins of one RoI and channel lie in a tensor [rois, channels, pooled_h, pooled_w], in elements.
 inline int64_t bin_offset(const Tensor& tensor, int p, int q) { return p * tensor.stride[2] + q * tensor.stride[3]; }
 
+inline bool bins_adjacent(const Tensor& tensor, int pooled_w) {
+  return tensor.stride[3] == 1 && tensor.stride[2] == pooled_w;
+}
+
 template <class T>
 inline const T* roi_channel(const Tensor& tensor, int64_t roi, int64_t channel) {
   return static_cast<const T*>(tensor.data) + roi * tensor.stride[0] + channel * tensor.stride[1];
@@ -95,7 +99,7 @@ class MaxBackward {
     const Region region = regions_.region(unit);
     const Map& map = call_.gradients[region.level];
     if (regions_.sums_in_place(region.level)) {
-      if (!call_.zeroed) clear_region<T>(map, region);
+      if (!map.zeroed) clear_region<T>(map, region);
       const int64_t* s = map.tensor.stride;
       add_rois(region, map_at<A>(map, region.image, region.c0, 0, 0), s[3], s[1]);
     } else {
@@ -127,13 +131,18 @@ class MaxBackward {
   void add_pixels(const Region& region, int64_t roi, int64_t c, A* sums, int64_t stride_pixel, int width) {
     const int32_t* argmax = roi_channel<int32_t>(call_.argmax, roi, region.c0 + c);
     const T* grad = roi_channel<T>(call_.grad, roi, region.c0 + c);
-    const int64_t begin = int64_t(region.y0) * width, end = int64_t(region.y1) * width;
+    const int64_t begin = int64_t(region.y0) * width, pixels = int64_t(region.y1 - region.y0) * width;
+    const auto add = [&](int32_t position, T g) {
+      const int64_t pixel = position - begin;
+      if (uint64_t(pixel) < uint64_t(pixels)) sums[pixel * stride_pixel] += to_arithmetic(g);
+    };
+    const int pw = call_.pooled_w;
+    if (bins_adjacent(call_.grad, pw) && bins_adjacent(call_.argmax, pw)) {
+      for (int bin = 0; bin < call_.pooled_h * pw; ++bin) add(argmax[bin], grad[bin]);
+      return;
+    }
     for (int p = 0; p < call_.pooled_h; ++p) {
-      for (int q = 0; q < call_.pooled_w; ++q) {
-        const int64_t pixel = argmax[bin_offset(call_.argmax, p, q)];
-        if (pixel < begin || pixel >= end) continue;
-        sums[(pixel - begin) * stride_pixel] += to_arithmetic(grad[bin_offset(call_.grad, p, q)]);
-      }
+      for (int q = 0; q < pw; ++q) add(argmax[bin_offset(call_.argmax, p, q)], grad[bin_offset(call_.grad, p, q)]);
     }
   }
 

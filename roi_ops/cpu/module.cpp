@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "call.h"
+#include "threads.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -50,7 +51,7 @@ class Reader {
     return t;
   }
   roi::Map map() {
-    roi::Map m;
+    roi::Map m{};
     m.height = int(integer());
     m.width = int(integer());
     m.tensor = tensor();
@@ -103,9 +104,9 @@ void read(const nb::list& list, Operator op, Arguments& a) {
   if (op != LINEAR_FORWARD && op != MAX_FORWARD && op != MAX_GATHER) c.grad = r.tensor();
   if (max && op != MAX_FORWARD) c.argmax = r.tensor();
   if (op == LINEAR_FEATURES || op == MAX_FEATURES) {
-    c.zeroed = r.integer() != 0;
     for (int l = 0; l < c.levels; ++l) {
       roi::Map map = a.features[l];
+      map.zeroed = r.integer() != 0;
       map.tensor = r.tensor();
       a.gradients.push_back(map);
     }
@@ -144,16 +145,49 @@ std::string use(const std::string& name) {
   return chosen->name;
 }
 
-// Asks the system for large pages for memory about to be filled for the first time: faulting it in by pages of
-// 4 KB takes several times as long as computing what goes there. A hint that may be ignored.
-void expect_filling(int64_t address, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr int64_t page = 4096;
-  const int64_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), size_t(end - begin), MADV_HUGEPAGE);
+#if defined(__linux__)
+
+constexpr int64_t PAGE = 4096;
+
+// A range of fresh memory that several threads fault in.
+struct Filling {
+  static constexpr int64_t STEP = 8 << 20;
+  int64_t begin, end, next;
+
+  static void work(void* context) {
+#if defined(MADV_POPULATE_WRITE)
+    Filling& f = *static_cast<Filling*>(context);
+    for (;;) {
+      const int64_t at = __atomic_fetch_add(&f.next, STEP, __ATOMIC_RELAXED);
+      if (at >= f.end) break;
+      const int64_t size = f.end - at < STEP ? f.end - at : STEP;
+      if (madvise(reinterpret_cast<void*>(at), size_t(size), MADV_POPULATE_WRITE) != 0) break;  // Linux before 5.14
+    }
+#else
+    (void)context;
+#endif
+  }
+};
+
+#endif
+
+// Prepares memory that is about to be filled for the first time. To fault it in by pages of 4 KB, as it is
+// written, takes several times as long as to compute what goes there: ask for large pages, and for all of them at
+// once. Only hints: contents do not change, and nothing is lost where the system does not take them.
+void expect_filling(int64_t address, int64_t bytes, int threads) {
+#if defined(__linux__)
+  nb::gil_scoped_release release;
+  Filling filling{(address + PAGE - 1) / PAGE * PAGE, (address + bytes) / PAGE * PAGE, 0};
+  if (filling.begin >= filling.end) return;
+  filling.next = filling.begin;
+#if defined(MADV_HUGEPAGE)
+  madvise(reinterpret_cast<void*>(filling.begin), size_t(filling.end - filling.begin), MADV_HUGEPAGE);
+#endif
+  roi::run_parallel(threads, Filling::work, &filling);
 #else
   (void)address;
   (void)bytes;
+  (void)threads;
 #endif
 }
 

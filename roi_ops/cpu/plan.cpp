@@ -8,14 +8,29 @@ namespace {
 
 constexpr uint64_t UNUSABLE = ~uint64_t(0);
 
-// Rows and columns of the map that share a place in the order: small enough that the pixels of neighbours are
-// still in the cache, large enough that neighbours overlap.
+// Rows and columns of the map that share a place in the order: a fraction of a usual box.
 constexpr int CELL = 16;
 
+// Bits of a 16-bit number at the even places.
+uint64_t spread(uint64_t x) {
+  x = (x | x << 8) & 0x00ff00ff;
+  x = (x | x << 4) & 0x0f0f0f0f;
+  x = (x | x << 2) & 0x33333333;
+  return (x | x << 1) & 0x55555555;
+}
+
 template <class A>
-uint64_t cell(A coordinate, int length) {
-  const A inside = smaller(larger(coordinate, A(0)), A(length));
-  return uint64_t(inside) / CELL;
+uint64_t cell(A low, A high, A scale, int length) {
+  const A centre = (low + high) / 2 * scale;
+  const A inside = centre > A(0) ? smaller(centre, A(length)) : A(0);
+  return (uint64_t(inside) / CELL) & 0xffff;
+}
+
+// Place of a box on its map along a Z-shaped curve: neighbours in the order mostly overlap, and what one has
+// read the next finds in the cache.
+template <class A>
+uint64_t place(const A* box, A scale, const Map& map) {
+  return spread(cell(box[2], box[4], scale, map.height)) << 1 | spread(cell(box[1], box[3], scale, map.width));
 }
 
 }  // namespace
@@ -66,9 +81,7 @@ void Plan::rank(const Call& call) {
     const Map& map = call.features[level];
     if (map.height <= 0 || map.width <= 0) continue;
     const uint64_t image = uint64_t(box[0]);
-    const A scale = A(call.scales[level]);
-    order[i].key = uint64_t(level) << 56 | image << 32 | (cell(box[2] * scale, map.height) & 0xffff) << 16 |
-                   (cell(box[1] * scale, map.width) & 0xffff);
+    order[i].key = uint64_t(level) << 56 | image << 32 | place(box, A(call.scales[level]), map);
   }
 }
 

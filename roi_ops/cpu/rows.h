@@ -32,6 +32,20 @@ inline void stage_row(const Map& map, int image, int y, int x0, int x1, int64_t 
   }
 }
 
+// Asks for row y of the same pixels and channels, so that it is in the cache when stage_row wants it. Short rows
+// of many planes are what the processor's own prefetching does not see coming.
+template <class T>
+inline void prefetch_row(const Map& map, int image, int y, int x0, int x1, int64_t c0, int64_t count) {
+  const int64_t* s = map.tensor.stride;
+  if (s[3] != 1) return;
+  for (int64_t c = 0; c < count; ++c) {
+    const char* from = reinterpret_cast<const char*>(map_at<T>(map, image, c0 + c, y, x0));
+    const char* last = reinterpret_cast<const char*>(map_at<T>(map, image, c0 + c, y, x1 - 1));
+    for (; from < last; from += 64) __builtin_prefetch(from, 0, 2);
+    __builtin_prefetch(last, 0, 2);
+  }
+}
+
 // The rows of one RoI's window for a block of channels, where channels are innermost: read in place.
 template <class T>
 struct InPlace {
@@ -77,10 +91,15 @@ class Window {
     for (int l = 0; l < call.levels; ++l) {
       if (!channels_innermost(call, call.features[l])) span = larger(span, call.features[l].width);
     }
+    copies_ = span > 0;
     // Rows that are copied are copied for few channels, so that the copies stay in the first cache.
     staged_ = smaller<int64_t>(width, larger<int64_t>(Vec<A>::N, 16));
     return span == 0 || memory_.reserve(Staged<T>::SLOTS * span * staged_);
   }
+
+  // Whether there are maps whose rows must be copied, and for how many channels at a time.
+  bool copies() const { return copies_; }
+  int64_t copied_width() const { return staged_; }
 
   // Channels of a block.
   int64_t step(const Call& call, const Map& map, int64_t width) const {
@@ -103,6 +122,7 @@ class Window {
  private:
   Buffer<A> memory_;
   int64_t staged_ = 0;
+  bool copies_ = false;
 };
 
 }  // namespace

@@ -65,8 +65,36 @@ inline void transpose_16(const T* from, int64_t from_stride, float* to, int64_t 
   }
 }
 
+// All 16 x 16 of float: the first two stages are done by loading quarters of rows.
+inline void transpose_full(const float* from, int64_t fs, float* to, int64_t ts) {
+#pragma GCC unroll 4
+  for (int k = 0; k < 16; k += 4) {
+    __m512 a[4];  // 128-bit lane l of a[i]: columns k .. k + 3 of row 4 l + i
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const float* p = from + i * fs + k;
+      a[i] = _mm512_castps128_ps512(_mm_loadu_ps(p));
+      a[i] = _mm512_insertf32x4(a[i], _mm_loadu_ps(p + 4 * fs), 1);
+      a[i] = _mm512_insertf32x4(a[i], _mm_loadu_ps(p + 8 * fs), 2);
+      a[i] = _mm512_insertf32x4(a[i], _mm_loadu_ps(p + 12 * fs), 3);
+    }
+    const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(a[0], a[1]));
+    const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(a[0], a[1]));
+    const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(a[2], a[3]));
+    const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(a[2], a[3]));
+    F32::store(to + k * ts, _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23)));
+    F32::store(to + (k + 1) * ts, _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23)));
+    F32::store(to + (k + 2) * ts, _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23)));
+    F32::store(to + (k + 3) * ts, _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23)));
+  }
+}
+
 inline void transpose_block(const float* from, int64_t fs, float* to, int64_t ts, int rows, int columns) {
-  transpose_16(from, fs, to, ts, rows, columns);
+  if (rows == 16 && columns == 16) {
+    transpose_full(from, fs, to, ts);
+  } else {
+    transpose_16(from, fs, to, ts, rows, columns);
+  }
 }
 inline void transpose_block(const Half* from, int64_t fs, float* to, int64_t ts, int rows, int columns) {
   transpose_16(from, fs, to, ts, rows, columns);
@@ -82,25 +110,20 @@ inline void transpose_block(const float* from, int64_t fs, float* to, int64_t ts
     transpose_block<float>(from, fs, to, ts, rows, columns);
     return;
   }
-  __m256 a[8], b[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(from + i * fs);
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
-    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
-  }
 #pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    for (int j = 0; j < 2; ++j) {
-      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
-      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
-    }
-  }
+  for (int k = 0; k < 8; k += 4) {
+    __m256 a[4];  // 128-bit lane l of a[i]: columns k .. k + 3 of row 4 l + i
 #pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) {
-    _mm256_storeu_ps(to + k * ts, _mm256_permute2f128_ps(a[k], a[4 + k], 0x20));
-    _mm256_storeu_ps(to + (4 + k) * ts, _mm256_permute2f128_ps(a[k], a[4 + k], 0x31));
+    for (int i = 0; i < 4; ++i) {
+      const float* p = from + i * fs + k;
+      a[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * fs), 1);
+    }
+    const __m256 low01 = _mm256_unpacklo_ps(a[0], a[1]), high01 = _mm256_unpackhi_ps(a[0], a[1]);
+    const __m256 low23 = _mm256_unpacklo_ps(a[2], a[3]), high23 = _mm256_unpackhi_ps(a[2], a[3]);
+    _mm256_storeu_ps(to + k * ts, _mm256_shuffle_ps(low01, low23, 0x44));
+    _mm256_storeu_ps(to + (k + 1) * ts, _mm256_shuffle_ps(low01, low23, 0xee));
+    _mm256_storeu_ps(to + (k + 2) * ts, _mm256_shuffle_ps(high01, high23, 0x44));
+    _mm256_storeu_ps(to + (k + 3) * ts, _mm256_shuffle_ps(high01, high23, 0xee));
   }
 }
 
