@@ -61,7 +61,7 @@ def run(schema: type, config_name: str) -> Callable[[Function], None]:
                 print(command.help(function))
                 return
             command.check()
-            sys.argv[1:] = [*sys.argv[1:], *command.extra()]
+            sys.argv[1:] = [*command.options, *command.flags.overrides, *command.extra()]
             hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(
                 lambda cfg: call(function, cfg, schema)
             )()
@@ -131,7 +131,11 @@ class CommandLine:
     """
 
     def __init__(self, configs: Path, config_name: str, schema: type):
-        self.flags = get_args_parser().parse_args()
+        self.flags = get_args_parser().parse_intermixed_args()
+        # Hydra itself wants its options in front of the overrides.
+        self.options = list(sys.argv[1:])
+        for override in self.flags.overrides:
+            self.options.remove(override)
         self.config_name = config_name
         self.schema = schema
         extra = [Path(self.flags.config_dir).absolute()] if self.flags.config_dir else []

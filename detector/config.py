@@ -157,18 +157,18 @@ class AugmentConfig:
 # ------------------------------------------------------------------------------------------- training
 @dataclass
 class OptimConfig:
-    name: str = one_of("sgd", "adamw")
-    lr: float = number(0.02, 0)  # peak learning rate
+    name: str = one_of("adamw", "sgd")
+    lr: float = number(0.001, 0)  # peak learning rate
     momentum: float = number(0.9, 0, 1)  # sgd only
-    weight_decay: float = number(1e-4, 0)
+    weight_decay: float = number(0.05, 0)
     norm_weight_decay: float = number(0.0, 0)  # for normalisation parameters and biases
-    schedule: str = one_of("step", "cosine", "one_cycle", "constant")
-    warmup_steps: int = number(500, 0)  # linear warm-up, optimiser steps
+    schedule: str = one_of("one_cycle", "step", "cosine", "constant")
+    warmup_steps: int = number(100, 0)  # optimiser steps in which the rate rises
     warmup_factor: float = number(0.001, 0, 1)  # learning rate at step 0, relative to lr
     milestones: list[float] = values(0.667, 0.9, low=0, high=1)  # step: share of all steps at which lr drops
     gamma: float = number(0.1, 0, 1)  # step: factor of each drop
     final_factor: float = number(0.01, 0, 1)  # cosine and one_cycle: last learning rate, relative to lr
-    clip_norm: float = number(0.0, 0)  # largest gradient norm; 0: no clipping
+    clip_norm: float = number(10.0, 0)  # largest gradient norm; 0: no clipping
     accumulate: int = number(1, 1)  # batches whose gradients are added up for one step
 
 

@@ -181,7 +181,7 @@ def test_sweep_has_a_folder_for_each_job(project):
 
 
 def test_sweep_keeps_a_folder_that_was_given(project):
-    done = project("--multirun", "seed=1,2", "run_dir='here-${seed}'")
+    done = project("run_dir='here-${seed}'", "--multirun", "seed=1,2")
     assert [line.split()[4] for line in done.stdout.splitlines() if line.startswith("ran")] == ["here-1", "here-2"]
 
 

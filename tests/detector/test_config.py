@@ -22,7 +22,7 @@ BASES = {
     "roi/align": schema.RoiConfig,
     "data/shapes": schema.DataConfig,
     "augment/default": schema.AugmentConfig,
-    "optim/sgd": schema.OptimConfig,
+    "optim/adamw": schema.OptimConfig,
     "trainer/auto": schema.TrainerConfig,
     "logger/default": schema.LoggerConfig,
     "evaluate": EvaluateConfig,
