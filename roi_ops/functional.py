@@ -4,8 +4,8 @@ Signatures are torchvision's; what is ours is keyword-only and defaults to torch
 
 Common to all:
 
-* ``input``: Tensor[N, C, H, W] (``multiscale_`` forms: a list of them, finest first), any floating dtype,
-  contiguous or channels_last, read as it is. Arithmetic is float32, float64 for float64 features.
+* ``input``: Tensor[N, C, H, W] (``multiscale_`` forms: a list of them, finest first), float16, bfloat16, float32
+  or float64, contiguous or channels_last, read as it is. Arithmetic is float32, float64 for float64 features.
 * ``boxes``: Tensor[K, 5] (image index, x1, y1, x2, y2) or a list of N Tensor[L_i, 4], one for each image, any
   dtype. Coordinates are those of the image: multiplied by ``spatial_scale`` they are pixels of the map.
 * Result: Tensor[K, C, output_h, output_w] in the dtype of the features; contiguous, channels_last on request.
@@ -18,6 +18,7 @@ Common to all:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -29,6 +30,7 @@ from roi_ops.geometry import MAX_SAMPLES
 from roi_ops.levels import level_range
 
 Boxes = Tensor | Sequence[Tensor]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def roi_align(
@@ -115,8 +117,9 @@ def multiscale_roi_align(
     """
     if mode not in ("avg", "max"):
         raise ValueError(f"mode='{mode}': must be 'avg' or 'max'")
-    if not isinstance(sampling_ratio, int) or sampling_ratio > MAX_SAMPLES:
-        raise ValueError(f"sampling_ratio={sampling_ratio}: must be an integer of at most {MAX_SAMPLES}")
+    sampling_ratio = _integer("sampling_ratio", sampling_ratio)
+    if sampling_ratio > MAX_SAMPLES:
+        raise ValueError(f"sampling_ratio={sampling_ratio}: must be at most {MAX_SAMPLES}")
     kind = ("align_aligned" if aligned else "align") + ("_max" if mode == "max" else "")
     levels = (spatial_scales, canonical_scale, canonical_level)
     return _pool(kind, features, boxes, output_size, sampling_ratio, *levels, channels_last)
@@ -195,9 +198,11 @@ def _check_features(features: Sequence[Tensor]) -> list[Tensor]:
         raise ValueError("no feature maps given")
     first = maps[0]
     for i, f in enumerate(maps):
-        if not isinstance(f, Tensor) or f.dim() != 4 or not f.is_floating_point():
+        if not isinstance(f, Tensor) or f.dim() != 4 or f.dtype not in DTYPES:
             what = f"{f.dtype} of shape {tuple(f.shape)}" if isinstance(f, Tensor) else type(f).__name__
-            raise ValueError(f"feature map {i} must be a floating-point Tensor[N, C, H, W], got {what}")
+            raise ValueError(
+                f"feature map {i} must be a Tensor[N, C, H, W] of float16, bfloat16, float32 or float64, got {what}"
+            )
         if f.shape[:2] != first.shape[:2] or f.device != first.device:
             raise ValueError(
                 "feature maps must agree in images, channels and device: map 0 is "
@@ -209,13 +214,22 @@ def _check_features(features: Sequence[Tensor]) -> list[Tensor]:
     return maps
 
 
+def _integer(name: str, value: object) -> int:
+    """``value`` as an int; numpy's integers and such are welcome."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError(f"{name}={value!r}: must be an integer") from None
+
+
 def _pair(output_size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    if len(pair) == 1:
-        pair = pair * 2
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+    sides = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,)
+    sides = tuple(_integer("output_size", side) for side in sides)
+    if len(sides) == 1:
+        sides = sides * 2
+    if len(sides) != 2 or min(sides) <= 0:
         raise ValueError(f"output_size must be a positive int or (height, width), got {output_size}")
-    return pair
+    return sides
 
 
 def _boxes_tensor(boxes: Boxes, feature: Tensor, dtype: torch.dtype) -> Tensor:

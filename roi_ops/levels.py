@@ -11,6 +11,9 @@ from torch import Tensor
 # torchvision's epsilon: a box of exactly the canonical size must not fall below its level by rounding.
 EPSILON = 1e-6
 
+# Batches are padded to multiples of this many pixels in torchvision's detectors.
+PADDING = 32
+
 
 def assign_levels(boxes: Tensor, k_min: int, k_max: int, canonical_scale: float, canonical_level: float) -> Tensor:
     """Index of the feature map of each box: ``floor(level + log2(sqrt(area) / scale) + eps)``, clamped.
@@ -42,7 +45,8 @@ def level_range(scales: Sequence[float]) -> tuple[int, int]:
     if len(scales) == 1:
         return 0, 0
     k_min, k_max = (int(-math.log2(s)) for s in (scales[0], scales[-1]))
-    if not 0 <= k_max - k_min < len(scales):
+    halved = [round(math.log2(scales[0] / scale)) for scale in scales[: max(k_max - k_min + 1, 1)]]
+    if k_max < k_min or halved != list(range(k_max - k_min + 1)):
         raise ValueError(
             f"spatial scales {list(scales)} are not those of a pyramid: they must go from fine to coarse, "
             "each map half the size of the one before"
@@ -72,11 +76,14 @@ def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[i
     for h, w in sizes:
         if h <= 0 or w <= 0:
             raise ValueError(f"a feature map of size {(h, w)} has no scale; give spatial_scales")
-        k_h, k_w = round(math.log2(h / height)), round(math.log2(w / width))
-        if abs(k_h - k_w) > 1:
+        (long_map, long_image), (short_map, short_image) = sorted(
+            ((h, height), (w, width)), key=lambda pair: pair[1], reverse=True
+        )
+        scale = 2.0 ** round(math.log2(long_map / long_image))
+        if not math.floor(short_image * scale) <= short_map <= math.ceil((short_image + PADDING) * scale) + 1:
             raise ValueError(
-                f"a feature map of size {(h, w)} does not belong to images of size {(height, width)}: "
-                f"its height tells scale {2.0**k_h:g}, its width {2.0**k_w:g}; give spatial_scales"
+                f"a feature map of size {(h, w)} does not belong to images of size {(height, width)}: the longer side "
+                f"tells scale {scale:g}, and the other contradicts it; give spatial_scales"
             )
-        scales.append(2.0 ** (k_h if height >= width else k_w))
+        scales.append(scale)
     return scales

@@ -291,6 +291,7 @@ def replace_roi_pooling(model: nn.Module, kind: str = "align", *, sampling_ratio
             canonical_level=old.canonical_level,
             spatial_scales=getattr(old, "spatial_scales", None),
         )
+        new.sampling_ratio = old.sampling_ratio if sampling_ratio is None else sampling_ratio  # also where unused
         setattr(heads, name, new.train(old.training))
     return model
 

@@ -47,7 +47,7 @@ def _define(name: str, schema: str) -> None:
 
         return kernel
 
-    for key in ("CPU", "CUDA"):
+    for key in ("CPU", "CUDA", "MPS", "XPU"):
         _library.impl(name, on(key.lower()), key)
 
 

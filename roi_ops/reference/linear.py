@@ -21,9 +21,7 @@ def linear_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *
     for group in rois.groups(features, boxes, geometry):
         for part, window in _windows(group, features[group.level], geometry):
             crop = window.crop(features[group.level], part.images).to(boxes.dtype)
-            rows = window.x.weight[:, None] @ crop  # [k, h, pooled_w, C]
-            out = window.y.weight @ rows.flatten(2)
-            pieces.append((part.rois, out.unflatten(2, (geometry.pooled_w, channels))))
+            pieces.append((part.rois, _pool(window, crop)))
     shape = (len(boxes), channels, geometry.pooled_h, geometry.pooled_w)
     return rois.assemble(pieces, shape, features[0].dtype, boxes.device, channels_last)
 
@@ -70,6 +68,28 @@ def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *
             gradient = rois.box_gradient(y_start, y_extent, x_start, x_extent, boxes[part.rois], part, geometry)
             result = result.index_add(0, part.rois, gradient)
     return result
+
+
+def _pool(window: Window, crop: Tensor) -> Tensor:
+    """``A_y F A_x^T`` for windows [k, h, w, C], Tensor[k, pooled_h, pooled_w, C].
+
+    A matrix product multiplies every pixel of the window with every bin's weight, which is mostly zero: an infinite
+    or NaN pixel would reach bins that do not touch it. Such pixels are left out and added to the bins they belong to.
+    """
+
+    def product(y: Tensor, x: Tensor, f: Tensor) -> Tensor:
+        rows = x[:, None] @ f  # [k, h, pooled_w, C]
+        return (y @ rows.flatten(2)).unflatten(2, rows.shape[2:])
+
+    finite = crop.isfinite()
+    if finite.all():
+        return product(window.y.weight, window.x.weight, crop)
+    out = product(window.y.weight, window.x.weight, torch.where(finite, crop, 0))
+    y, x = ((axis_weights.weight > 0).to(crop.dtype) for axis_weights in (window.y, window.x))
+    for value in (float("inf"), float("-inf"), float("nan")):
+        where = crop.isnan() if value != value else crop == value
+        out = out + torch.where(product(y, x, where.to(crop.dtype)) > 0, value, 0.0)
+    return out
 
 
 class Window(NamedTuple):

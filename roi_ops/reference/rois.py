@@ -64,7 +64,11 @@ def groups(features: list[Tensor], boxes: Tensor, geometry: Geometry) -> Iterato
                 y, x = (y1, y2), (x1, x2)
             else:
                 y, x = ((low, _extent(high - low, geometry)) for low, high in ((y1, y2), (x1, x2)))
-            yield Group(level, rois, images[rois], y, x)
+            group = Group(level, rois, images[rois], y, x)
+            # Finite boxes may overflow on the map: they pool to zero as boxes that are not finite do.
+            overflow = [*y, *x, y2 - y1, x2 - x1]
+            finite = torch.stack(overflow).detach().isfinite().all(0)
+            yield group if finite.all() else group.select(torch.where(finite)[0])
 
 
 def smallest_extent(geometry: Geometry) -> float:

@@ -36,7 +36,7 @@ def test_level_range():
     assert level_range([5.0]) == (0, 0)
     assert level_range([1 / 4, 1 / 8, 1 / 16, 1 / 32]) == (2, 5)
     assert level_range([1 / 32, 1 / 32]) == (5, 5)  # torchvision's MobileNet pyramids
-    for scales in ([1 / 32, 1 / 4], [1 / 4, 1 / 16]):
+    for scales in ([1 / 32, 1 / 4], [1 / 4, 1 / 16], [1 / 4, 1 / 4, 1 / 8], [0.25, 0.2, 0.125]):
         with pytest.raises(ValueError, match="each map half the size"):
             level_range(scales)
 
@@ -46,6 +46,8 @@ def test_scales_by_hand():
     assert infer_scales([(200, 304), (25, 38)], [(800, 1216)]) == [1 / 4, 1 / 32]
     # 33 x 150 padded to 64 x 160: the height alone would tell 2 / 33, stride 16.
     assert infer_scales([(2, 5)], [(33, 150)]) == [1 / 32]
+    # A strip: its height says nothing.
+    assert infer_scales([(1, 42)], [(5, 1333)]) == [1 / 32]
     # The largest image of the batch counts.
     assert infer_scales([(25, 38)], [(100, 100), (800, 1216)]) == [1 / 32]
 

@@ -1,5 +1,6 @@
 """The modules inside torchvision's detectors."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -76,6 +77,13 @@ def test_replace_roi_pooling_keeps_weights_and_outputs(name):
             assert torch.allclose(a[key].float(), value.float(), rtol=1e-3, atol=1e-2), key
 
 
+def test_replacing_twice_keeps_the_sampling_ratio():
+    model = build("faster_mobilenet")
+    for kind in ("pool", "align"):
+        roi_ops.replace_roi_pooling(model, kind)
+    assert model.roi_heads.box_roi_pool.sampling_ratio == 2
+
+
 def test_replace_roi_pooling_wants_a_detector():
     with pytest.raises(TypeError, match="Linear has no roi_heads"):
         roi_ops.replace_roi_pooling(torch.nn.Linear(2, 2))
@@ -108,12 +116,20 @@ def test_modules_print_their_arguments():
     assert "spatial_scale=0.5" in repr(roi_ops.PrRoIPool(7, 0.5))
 
 
+def test_numpy_integers_are_integers():
+    f, boxes = torch.rand(1, 1, 8, 8), torch.tensor([[0.0, 1, 1, 6, 6]])
+    expected = roi_ops.roi_align(f, boxes, 2, 1.0, 2)
+    assert torch.equal(roi_ops.roi_align(f, boxes, np.int64(2), 1.0, np.int32(2)), expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"features": []}, "no feature maps"),
-        ({"features": [torch.zeros(1, 2, 4)]}, r"feature map 0 must be a floating-point Tensor\[N, C, H, W\]"),
-        ({"features": [torch.zeros(1, 2, 4, 4, dtype=torch.int64)]}, "floating-point"),
+        ({"features": [torch.zeros(1, 2, 4)]}, r"feature map 0 must be a Tensor\[N, C, H, W\] of float16"),
+        ({"features": [torch.zeros(1, 2, 4, 4, dtype=torch.int64)]}, "or float64, got torch.int64"),
+        ({"features": [torch.zeros(1, 2, 4, 4).to(torch.float8_e4m3fn)]}, "got torch.float8_e4m3fn"),
+        ({"output_size": 2.5}, "must be an integer"),
         ({"features": [torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)]}, "must agree in images, channels"),
         ({"boxes": torch.zeros(3, 4)}, r"boxes must be Tensor\[K, 5\].*shape \(3, 4\)"),
         ({"boxes": [torch.zeros(3, 5)]}, r"boxes of image 0 must be Tensor\[L, 4\]"),

@@ -108,13 +108,28 @@ def test_boxes_that_are_no_boxes_pool_to_zero_with_zero_gradient(device, kind):
 def test_huge_boxes_just_work(device, kind):
     f = torch.ones(1, 2, 40, 30, device=device, requires_grad=True)
     boxes = torch.tensor(
-        [[0, -12000.0, -15000, 18000, 15000], [0, -1e30, -1e30, 1e30, 1e30], [0, 0, 0, 1e30, 1e30]], device=device
-    )
+        [[0, -12000.0, -15000, 18000, 15000], [0, -1e30, -1e30, 1e30, 1e30], [0, 0, 0, 1e30, 1e30],
+         [0, -3e38, 0, 3e38, 6], [0, -3e38, 0, -2e38, 6], [0, 0, 3e38, 9, -3e38]], device=device
+    )  # fmt: skip
     out = pool(kind, f, boxes, sampling_ratio=0)
     assert torch.isfinite(out).all()
     assert out.abs().max() <= 1 + 1e-5
     out.sum().backward()
     assert torch.isfinite(f.grad).all()
+    assert not out[3].any()  # its extent overflows
+
+
+@pytest.mark.parametrize("bad", [INF, -INF, NAN])
+def test_a_pixel_that_is_not_finite_stays_in_its_bins(device, bad):
+    f = torch.ones(1, 1, 16, 16, device=device)
+    f[0, 0, 9, 9] = bad
+    boxes = torch.tensor([[0.0, 0, 0, 4, 4], [0, 0, 0, 15, 15]], device=device)
+    for kind in ("align", "align_aligned", "prroi"):
+        out = pool(kind, f, boxes).cpu()
+        assert torch.allclose(out[0], torch.ones(1, 3, 3))
+        wrong = ~out[1, 0].isfinite()
+        assert wrong[1, 1]
+        assert wrong.sum() == 1
 
 
 def test_a_huge_adaptive_box_by_the_definition(device):
