@@ -25,7 +25,7 @@ from detector.data.paint import paint
 from detector.data.scene import CLASS_NAMES, draw_objects
 from detector.errors import ConfigError, DataError
 
-VERSION = 2  # of the drawing: a new number means new images for the same configuration
+VERSION = 3  # of the drawing: a new number means new images for the same configuration
 SPLITS = ("train", "val")
 
 log = logging.getLogger(__name__)
