@@ -64,8 +64,11 @@ def test_train_evaluate_and_refuse(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(tmp_path, number):
-    """However a run ends, resumed it reaches the weights of one that was left alone."""
-    settings = ("trainer.max_steps=40", "trainer.checkpoint_every=3", "trainer.eval_every=10")
+    """However a run ends, resumed it reaches the weights of one that was left alone.
+
+    The terminal sends Ctrl-C to all processes of a command, the loader processes too.
+    """
+    settings = ("trainer.max_steps=40", "trainer.checkpoint_every=3", "trainer.eval_every=10", "data.workers=2")
     run(*command(tmp_path, *settings, f"run_dir={tmp_path / 'whole'}"))
     folder = tmp_path / "run"
     process = subprocess.Popen(
@@ -75,6 +78,7 @@ def test_stopped_and_resumed(tmp_path, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 300
@@ -82,7 +86,7 @@ def test_stopped_and_resumed(tmp_path, number):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=300)
     if number == signal.SIGINT:
         assert process.returncode == 130
