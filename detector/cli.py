@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import io
 import itertools
 import logging
 import os
@@ -54,7 +55,7 @@ def run(schema: type, config_name: str) -> Callable[[Function], None]:
 
     def launch(function: Function) -> None:
         configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
-        show_messages()
+        prepare_output()
         try:
             command = CommandLine(configs, config_name, schema)
             if command.flags.help:
@@ -311,8 +312,14 @@ def fail(message: str, code: int) -> None:
     raise SystemExit(code)
 
 
-def show_messages() -> None:
-    """Print what the package logs, from level INFO on, to standard error."""
+def prepare_output() -> None:
+    """Print what the package logs, from level INFO on, to standard error; let no output fail for a character.
+
+    A terminal or a file that is not UTF-8 gets question marks for the lines of tables.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     logger = logging.getLogger("detector")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -35,6 +35,7 @@ class Outer:
 
 def main(config):
     print("ran", config.seed, config.shape.size, config.shape.kind, config.run_dir, Path.cwd())
+    print("what", config.what)
     if config.what == "user":
         raise DataError("broken.json: a box without area")
     if config.what == "bug":
@@ -63,8 +64,8 @@ def project(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
-    def call(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    def call(*arguments, **variables):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables}
         environment.pop("HYDRA_FULL_ERROR", None)
         return subprocess.run(
             [sys.executable, "scripts/go.py", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -83,7 +84,7 @@ def test_runs_with_the_choices_made(project):
     done = project("shape=square", "shape.size=3", "seed=7")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:4] == ["ran", "7", "3", "square"]
-    assert done.stdout.split()[-1] == str(project.folder)  # the working directory is the user's
+    assert done.stdout.split()[5] == str(project.folder)  # the working directory is the user's
     assert everything(project.folder) == before  # and Hydra leaves nothing in it
 
 
@@ -124,6 +125,12 @@ def test_mistakes_are_one_message_and_exit_code_2(project, arguments, message):
     assert done.stderr.startswith(message), done.stderr
     assert "Traceback" not in done.stderr
     assert ("ran" in done.stdout) == (arguments == ["what=user"])
+
+
+def test_output_that_is_not_utf8(project):
+    done = project("what='\u2500'", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "what ?" in done.stdout
 
 
 def test_missing_configs(project):
