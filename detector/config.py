@@ -8,8 +8,9 @@ The YAML files under ``configs/`` are laid over these classes by :func:`parse`, 
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -203,7 +204,7 @@ class LoggerConfig:
 class Config:
     """The whole configuration of a training run."""
 
-    seed: int = number(0, 0)  # initial weights, data order, augmentation
+    seed: int = number(0, 0, 2**32 - 1)  # initial weights, data order, augmentation
     run_dir: str = "runs/default"  # where everything about this run is written
     resume: str = ""  # "": start anew; "auto": the last checkpoint in run_dir; else a checkpoint file
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -286,7 +287,8 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:
-    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have."""
+    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have, and for a single value
+    where a list is wanted, which OmegaConf refuses in words of its own."""
     root = root or schema
     if not isinstance(plain, dict):
         raise ConfigError(f"{prefix.rstrip('.')}: expected a group of keys, got {plain!r}")
@@ -296,6 +298,11 @@ def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = N
             raise ConfigError(unknown_key(f"{prefix}{key}", root))
         if is_dataclass(hints[key]):
             check_keys(value, hints[key], f"{prefix}{key}.", root)
+        elif get_origin(hints[key]) is list:
+            nested = get_origin(get_args(hints[key])[0]) is list
+            if not isinstance(value, list) or (nested and not all(isinstance(v, list) for v in value)):
+                wanted = f"a list of lists, as in [[{value}]]" if nested else f"a list, as in [{value}]"
+                raise ConfigError(f"{prefix}{key}={value}: must be {wanted}".replace("[[[", "[[").replace("]]]", "]]"))
 
 
 def unknown_key(key: str, schema: type) -> str:
@@ -325,7 +332,11 @@ def check_values(config: Any, prefix: str = "") -> None:
         if choices and value not in choices:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
         low, high = f.metadata.get("low"), f.metadata.get("high")
-        for v in _flatten(value) if low is not None or high is not None else ():
+        for v in _flatten(value):
+            if isinstance(v, float) and not math.isfinite(v):
+                raise ConfigError(f"{key}={value}: must be finite")
+            if isinstance(v, str | bool) or v is None or (low is None and high is None):
+                continue
             if not (v >= (low if low is not None else v) and v <= (high if high is not None else v)):
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise ConfigError(f"{key}={value}: must be {bounds}")

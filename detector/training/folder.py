@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from detector import checkpoint
 from detector.config import Config, to_dict
 from detector.errors import ConfigError
 from detector.evaluation.files import replacing
-from detector.training.callbacks import LAST
+from detector.training.callbacks import BEST, LAST
 
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
@@ -23,8 +25,7 @@ CONTINUED = (
     "data.aspect_grouping",
     "data.keep_empty",
     "augment",
-    "optim.name",
-    "optim.accumulate",
+    "optim",
     "trainer.devices",
     "trainer.num_nodes",
 )
@@ -39,8 +40,12 @@ class Start:
     step: int = 0  # optimiser steps done
 
 
-def find_start(config: Config) -> Start:
-    """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration.
+def find_start(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Start:
+    """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration and the data.
+
+    Args:
+        config: of the run that is about to start.
+        class_names, category_ids: of its data.
 
     Raises:
         WeightsError: the checkpoint is missing or damaged.
@@ -61,6 +66,13 @@ def find_start(config: Config) -> Start:
         raise ConfigError(
             f"{path} cannot be continued with this configuration:\n{listed}\nGive these keys as they were."
         )
+    stored = content["hyper_parameters"]
+    for key, now in (("class_names", class_names), ("category_ids", category_ids)):
+        if list(stored[key]) != list(now):
+            raise ConfigError(
+                f"{path} cannot be continued with these data: its {key.replace('_', ' ')} are {stored[key]}, those of "
+                f"the data {list(now)}. Give the data as they were."
+            )
     return Start(path, int(content["global_step"]))
 
 
@@ -104,6 +116,8 @@ def take(config: Config, start: Start) -> Path:
             with open(folder / "config.yaml", "x", encoding="utf-8") as file:
                 file.write(text)
         (folder / "checkpoints").mkdir(exist_ok=True)
+        if start.checkpoint and not (folder / "checkpoints" / LAST).exists():
+            bring(start.checkpoint, folder / "checkpoints")
     except FileExistsError:
         raise ConfigError(
             f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: "
@@ -112,3 +126,14 @@ def take(config: Config, start: Start) -> Path:
     except OSError as error:
         raise ConfigError(f"run_dir={folder}: cannot be written: {error.strerror}") from None
     return folder
+
+
+def bring(start: Path, checkpoints: Path) -> None:
+    """Copy the checkpoint that a run in a new folder starts from, and the best one so far, into its folder.
+
+    They are the run's own until it has written others: its first evaluation may not be better than the best before.
+    """
+    best = start.parent / BEST
+    for source, name in ((start, LAST), (best if best.is_file() else start, BEST)):
+        with replacing(checkpoints / name) as temporary:
+            shutil.copyfile(source, temporary)

@@ -76,8 +76,8 @@ class DetectionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
-        scaled = self.config.trainer.precision == "16-mixed"
-        optimizer = build_optimizer(self.model, self.config.optim, fused=not scaled)
+        # Lightning cannot clip the gradients of a fused optimiser under autocast.
+        optimizer = build_optimizer(self.model, self.config.optim, fused=self.config.trainer.precision == "32")
         scheduler = build_scheduler(optimizer, self.config.optim, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -95,12 +95,21 @@ class DetectionModule(pl.LightningModule):
         result = None
         if self.trainer.is_global_zero:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            if self._truth is None:
-                dropping = self.config.data.on_invalid != "error"
-                self._truth = GroundTruth(data.val_dataset.annotations, drop_invalid=dropping)
             self.detections = Detections.concat(shards)
-            result = evaluate(self._truth, self.detections, data.val_image_ids)
+            result = evaluate(self._ground_truth(), self.detections, data.val_image_ids)
         self.result = self.trainer.strategy.broadcast(result)
+
+    def on_fit_start(self) -> None:
+        """Read what will be evaluated against: better to refuse it now than after the training."""
+        if self.trainer.is_global_zero:
+            self._ground_truth()
+
+    def _ground_truth(self) -> GroundTruth:
+        if self._truth is None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            dropping = self.config.data.on_invalid != "error"
+            self._truth = GroundTruth(data.val_dataset.annotations, drop_invalid=dropping)
+        return self._truth
 
     def _gather(self, own: Detections) -> list[Detections]:
         """The detections of every process, on process 0."""

@@ -21,8 +21,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -
     Args:
         model: parameters that do not require a gradient are left out.
         config: the ``optim`` group.
-        fused: one kernel updates all parameters; the same values to rounding, less time. Not with
-            float16 gradient scaling and clipping, which Lightning cannot combine with it.
+        fused: one kernel updates all parameters: the same values to rounding, in less time.
     """
     groups = parameter_groups(model, config)
     if config.name == "sgd":

@@ -67,7 +67,7 @@ def train(config: Config) -> TrainResult:
         data = DetectionDataModule(config.data, config.augment, config.seed)
         data.prepare_data()
         data.setup()
-        start = run_folder.find_start(config)
+        start = run_folder.find_start(config, data.class_names, data.category_ids)
         pl.seed_everything(config.seed, verbose=False)
         # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
         module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
@@ -186,7 +186,9 @@ def explained(config: Config) -> Iterator[None]:
         yield
     except Interruption:
         raise KeyboardInterrupt(advice) from None
-    except SystemExit:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
+    except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt(advice) from None
     except MisconfigurationException as error:
@@ -253,7 +255,7 @@ def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
             import wandb  # noqa: F401
         except ImportError:
             raise ConfigError(
-                "logger.wandb=true: wandb is not installed: pip install 'multiscale-rcnn[wandb]'"
+                "logger.wandb=true: wandb is not installed: pip install wandb"
             ) from None
         from pytorch_lightning.loggers import WandbLogger
 

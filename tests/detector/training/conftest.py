@@ -24,7 +24,7 @@ def tiny(tmp_path, shapes_root):
         config.data.batch_size, config.data.workers = 2, 0
         config.model.min_size, config.model.fpn_channels, config.model.head.width = [64], 16, 16
         config.model.anchors.sizes = [[8], [16], [32], [64], [128]]
-        config.roi.kind = "torchvision_align"
+        config.roi.kind = "align"
         config.optim.name, config.optim.lr, config.optim.warmup_steps = "adamw", 0.001, 2
         config.trainer.max_steps, config.trainer.log_every, config.trainer.accelerator = 4, 1, "cpu"
         config.logger.tensorboard = False

@@ -113,7 +113,7 @@ def test_finished_run_is_evaluated_again_and_may_be_made_longer(tiny, tmp_path):
     assert (tmp_path / "run/metrics.json").is_file()
     assert_same(checkpoint_of(tmp_path / "run")["state_dict"], weights)
 
-    longer = train(tiny(resume="auto", trainer__eval_every=2, trainer__max_steps=6, optim__schedule="constant"))
+    longer = train(tiny(resume="auto", trainer__eval_every=2, trainer__max_steps=6))
     assert longer.steps == 6
     assert checkpoint_of(tmp_path / "run")["global_step"] == 6
 
@@ -143,3 +143,21 @@ def test_initial_weights_are_not_read_again(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, None)
     (tmp_path / "w.pth").unlink()
     assert train(tiny(model__weights=str(tmp_path / "w.pth"), resume="auto")).steps == 4
+
+
+def test_an_evaluated_run_goes_on_in_a_new_folder(tiny, tmp_path):
+    first = train(tiny(trainer__max_steps=2, trainer__eval_every=2))
+    longer = tiny(trainer__max_steps=3, trainer__eval_every=2, resume=str(first.run_dir), run_dir=str(tmp_path / "new"))
+    outcome = train(longer)
+    assert outcome.steps == 3
+    assert outcome.best_checkpoint.is_file()
+    assert outcome.last_checkpoint.is_file()
+
+
+def test_other_classes_and_other_rates_are_refused(tiny, monkeypatch):
+    train(tiny(trainer__max_steps=1))
+    with pytest.raises(ConfigError, match=r"optim\.lr: 0\.001 then, 0\.5 now"):
+        train(tiny(trainer__max_steps=2, resume="auto", optim__lr=0.5))
+    monkeypatch.setattr("detector.data.datamodule.DetectionDataModule.class_names", ["a", "b"], raising=False)
+    with pytest.raises(ConfigError, match="class names are"):
+        train(tiny(trainer__max_steps=2, resume="auto"))
