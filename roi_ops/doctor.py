@@ -112,12 +112,15 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the report; the exit code is 1 if a backend gives wrong results."""
+    """Print the report; the exit code is 1 if a backend gives wrong results, or a required one does not work."""
     parser = argparse.ArgumentParser(prog="python -m roi_ops.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--require", metavar="NAME", help="fail unless this backend works", choices=backends.NAMES)
     options = parser.parse_args(arguments)
     report = examine()
     print(json.dumps(report, indent=2) if options.json else describe(report))
+    if options.require and not report["backends"][options.require]["works"]:
+        return 1
     return int(any(not e["works"] and e["why_not"] is None for e in report["backends"].values()))
 
 

@@ -238,12 +238,15 @@ def _read_rows(entries: list[Any], image_columns: tuple[np.ndarray, ...], names:
                   and all(type(v) in (int, float) and -LARGEST < v < LARGEST for v in box)):
             given = "missing" if box is None else box
             problem = Problem("bad_box", "the box is not four finite numbers", name, image, number, given)
+        elif entry.get("iscrowd") not in (None, 0, 1):
+            what = f"iscrowd is {entry['iscrowd']!r}, not 0 or 1"
+            problem = Problem("bad_iscrowd", what, name, image, number, box)
         else:
             used.add(number)
             area = entry.get("area")
             if not (isinstance(area, int | float) and 0 <= area < LARGEST**2):
                 area = box[2] * box[3]
-            values = (position, number, position_of[image], category, box, area, 1 if entry.get("iscrowd") else 0)
+            values = (position, number, position_of[image], category, box, area, int(entry.get("iscrowd") or 0))
             for column, value in zip(rows.values(), values, strict=True):
                 column.append(value)
             continue

@@ -66,8 +66,8 @@ def _paint_object(rng: np.random.Generator, image: np.ndarray, placed: Placed, d
 def _colour(rng: np.random.Generator, hue: float, difficulty: float, behind: np.ndarray, least: float) -> np.ndarray:
     """A random colour (float64 [3]) at least ``least`` away from ``behind``; the farthest of 50 if none is.
 
-    Its hue (0..1) is ``hue`` at difficulty 0, within a sixteenth of the circle of it at 0.5, and any at 1: each class has
-    its typical colour, and the harder the data, the less it tells.
+    Its hue (0..1) is ``hue`` at difficulty 0, within a sixteenth of the circle of it at 0.5, and any at 1: each class
+    has its typical colour, and the harder the data, the less it tells.
     """
     hues = hue + 0.5 * difficulty**3 * rng.uniform(-1, 1, 50)
     colours = hsv_to_rgb(hues, rng.uniform(0.4, 1, 50), rng.uniform(0.3, 1, 50))

@@ -20,6 +20,7 @@ REMEDIES: dict[str, str | None] = {
     "unknown_image": "annotation",  # image_id names no entry of "images"
     "unknown_category": "annotation",  # category_id names no entry of "categories"
     "bad_box": "annotation",  # not four finite numbers
+    "bad_iscrowd": "annotation",  # neither 0 nor 1
     "empty_box": "annotation",  # no width or no height
     "outside_image": "annotation",  # nothing of the box is inside its image
     "leaves_image": "clip",  # a part of the box is outside its image

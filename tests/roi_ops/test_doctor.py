@@ -21,6 +21,8 @@ def test_says_why_a_backend_does_not_work(capsys, monkeypatch):
     assert doctor.main([]) == 0
     out = capsys.readouterr().out
     assert "cpu        not available: no compiler was found" in out
+    assert doctor.main(["--require", "cpu"]) == 1
+    assert doctor.main(["--require", "reference"]) == 0
 
 
 def test_wrong_results_are_found(capsys, monkeypatch):

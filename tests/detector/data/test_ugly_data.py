@@ -32,6 +32,7 @@ BAD = {
         "bad_box",
         "box ['1', '2', '3', '4']: the box is not four",
     ),
+    "crowd as text": ((7, 1, (5, 5, 9, 9), {"iscrowd": "0"}), "bad_iscrowd", "iscrowd is '0', not 0 or 1"),
     "no box": ((7, 1, (5, 5, 9, 9), {"bbox": ...}), "bad_box", "annotation 7, image 1 (1.png)"),
     "outside": (
         (7, 1, (70, 5, 10, 10)),
