@@ -349,7 +349,9 @@ def _with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
         if is_dataclass(hints[key]):
             result[key] = _with_floats(value, hints[key])
         elif hints[key] == list[list[float]] and isinstance(value, list):
-            result[key] = [[float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value]
+            result[key] = [
+                [float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value
+            ]
     return result
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 try:
-    from roi_ops.cpu import _kernels
+    from roi_ops.cpu import _kernels  # type: ignore[attr-defined]
 except ImportError as error:
     _missing: str | None = str(error)
 else:
@@ -127,6 +127,7 @@ def max_backward_boxes(grad: Tensor, argmax: Tensor, features: list[Tensor], box
 def _run(operator: int, features: list[Tensor], boxes: Tensor, geom: Sequence[Any], rest: list[Any]) -> None:
     scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max, canonical_scale, canonical_level = geom
     images, channels = features[0].shape[:2]
+    boxes = boxes.contiguous()  # the kernels read rows of five
     numbers = [
         _KINDS[kind],
         _TYPES[features[0].dtype],
@@ -170,9 +171,10 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> T
 
 def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
     """Memory for the gradient of each map, in its memory format, and the numbers that describe it."""
-    gradients, numbers = [], []
+    gradients: list[Tensor] = []
+    numbers: list[int] = []
     for feature in features:
-        n, c, h, w = feature.shape
+        c, h, w = feature.shape[1:]
         if feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous():
             strides = (h * w * c, 1, w * c, c)
         else:
