@@ -48,17 +48,19 @@ struct Call {
 
 enum Status : int { OK = 0, OUT_OF_MEMORY = 1 };
 
-// The operators, as compiled for one instruction set.
+// The operators that use vectors, as compiled for one instruction set.
 struct Kernels {
   const char* name;
   Status (*linear_forward)(const Call&);
   Status (*linear_backward_features)(const Call&);
   Status (*linear_backward_boxes)(const Call&);
   Status (*max_forward)(const Call&);
-  Status (*max_gather)(const Call&);
-  Status (*max_backward_features)(const Call&);
-  Status (*max_backward_boxes)(const Call&);
 };
+
+// The others.
+Status max_gather(const Call& call);
+Status max_backward_features(const Call& call);
+Status max_backward_boxes(const Call& call);
 
 // Kernels of the best instruction set this processor has; or of the named one ("avx512", "avx2", "baseline"),
 // null if there is no such or it cannot run here.

@@ -1,7 +1,6 @@
 // Gradients of feature maps: who owns which part, where it is summed, how it gets into the result.
 #pragma once
 
-#include "plan.h"
 #include "rows.h"
 
 namespace roi {

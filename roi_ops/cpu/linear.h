@@ -1,9 +1,7 @@
 // Forward of the linear operators: out = A_y F A_x^T for each RoI and channel.
 #pragma once
 
-#include "plan.h"
 #include "rows.h"
-#include "tables.h"
 
 namespace roi {
 namespace {
@@ -18,11 +16,6 @@ inline int64_t tile_width(const Call& call, int64_t most, int64_t bytes) {
 
 // Results of this size are not wanted in the caches: they are written past them.
 constexpr int64_t STREAM_BYTES = 8 << 20;
-
-struct PlannedJob {
-  const Call& call;
-  const Plan& plan;
-};
 
 // One row of the map, y: adds its share to the tile for U vectors of channels (of the last one `lanes` only).
 // ahead: elements from this row to the next that will be read, to be fetched from memory meanwhile; 0: none.

@@ -23,18 +23,6 @@ inline A sum_lanes(typename Vec<A>::V v) {
   return sum;
 }
 
-// Gradient of a box from those with respect to start and extent on the map.
-template <class A>
-inline void store_box_gradient(A* to, const Roi<A>& roi, A scale, A y_start, A y_extent, A x_start, A x_extent) {
-  if (!roi.y.free) y_extent = 0;
-  if (!roi.x.free) x_extent = 0;
-  to[0] = 0;
-  to[1] = scale * (x_start - x_extent);
-  to[2] = scale * (y_start - y_extent);
-  to[3] = scale * x_extent;
-  to[4] = scale * y_extent;
-}
-
 // What one row of the map contributes, for U vectors of channels.
 template <int U, bool Part, class A, class Element>
 inline void boxes_row(const AxisTable<A>& ty, const AxisTable<A>& tx, int column, const Element* row, int64_t stride_x,

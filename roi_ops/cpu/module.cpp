@@ -128,8 +128,8 @@ int64_t run(int op, const nb::list& list) {
   const roi::Call& call = a.call;
   const roi::Kernels& k = kernels();
   decltype(k.linear_forward) const operators[] = {k.linear_forward, k.linear_backward_features,
-                                                  k.linear_backward_boxes, k.max_forward, k.max_gather,
-                                                  k.max_backward_features, k.max_backward_boxes};
+                                                  k.linear_backward_boxes, k.max_forward, roi::max_gather,
+                                                  roi::max_backward_features, roi::max_backward_boxes};
   nb::gil_scoped_release release;
   const int64_t bad = roi::first_bad_image(call.boxes, call.rois, call.type == roi::FLOAT64, call.images);
   if (bad >= 0) return bad;

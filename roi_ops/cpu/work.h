@@ -4,7 +4,9 @@
 #include <cstdlib>
 
 #include "call.h"
+#include "plan.h"
 #include "simd.h"
+#include "tables.h"
 #include "threads.h"
 
 namespace roi {
@@ -59,6 +61,11 @@ inline int useful_threads(const Call& call) {
   return int(smaller<int64_t>(call.threads, 1 + work / WORK_PER_THREAD));
 }
 
+struct PlannedJob {
+  const Call& call;
+  const Plan& plan;
+};
+
 // Calls Worker::run(unit) for every unit 0 <= unit < units, each once, on several threads that take the next
 // unit when they have done one. Each thread has a Worker of its own, made from `job`.
 template <class Worker, class Job>
@@ -87,6 +94,27 @@ Status for_units(const Job& job, int64_t units, int threads) {
   run_parallel(int(smaller<int64_t>(threads, units)), work, &shared);
   return Status(shared.status);
 }
+
+// Gradient of a box (image index, x1, y1, x2, y2) from those with respect to its start and extent on the map.
+template <class A>
+inline void store_box_gradient(A* to, const Roi<A>& roi, A scale, A y_start, A y_extent, A x_start, A x_extent) {
+  if (!roi.y.free) y_extent = 0;
+  if (!roi.x.free) x_extent = 0;
+  to[0] = 0;
+  to[1] = scale * (x_start - x_extent);
+  to[2] = scale * (y_start - y_extent);
+  to[3] = scale * x_extent;
+  to[4] = scale * y_extent;
+}
+
+// Returns what name<T>(call) returns, T being the storage type of the call.
+#define ROI_BY_TYPE(name, call)               \
+  switch ((call).type) {                      \
+    case FLOAT64: return name<double>(call);  \
+    case FLOAT16: return name<Half>(call);    \
+    case BFLOAT16: return name<BFloat>(call); \
+    default: return name<float>(call);        \
+  }
 
 }  // namespace
 }  // namespace roi

@@ -1,78 +1,11 @@
 // What follows from the positions of the maxima: gradients for features and boxes, and the values there.
-#pragma once
-
+//
+// Each maximum is somewhere else, so there is little for vectors to do: compiled once, for any processor.
 #include "gradients.h"
-#include "linear_boxes.h"
+#include "maxima.h"
 
 namespace roi {
 namespace {
-
-// A maximum of one bin: the pixels it was interpolated from. For RoIPool one pixel.
-template <class A>
-struct Maximum {
-  Neighbours<A> y, x;
-  A d_extent_y, d_extent_x;
-};
-
-// Finds maxima again from their positions; one object a thread. A position that max_forward cannot have given
-// counts as "nowhere": wrong input must not lead to wild stores.
-template <class A>
-class Maxima {
- public:
-  bool reserve(const Call& call) {
-    call_ = &call;
-    return call.kind == POOL || (y_.reserve(call, 0) && x_.reserve(call, 1));
-  }
-
-  void open(const Roi<A>& roi) {
-    width_ = roi.x.length;
-    pixels_ = int64_t(roi.y.length) * roi.x.length;
-    samples_x_ = larger(roi.x.samples, 1);
-    if (call_->kind != POOL) {
-      y_.build_samples(roi.y);
-      x_.build_samples(roi.x);
-    }
-  }
-
-  // False if position, of bin (p, q), is nowhere.
-  bool find(int32_t position, int p, int q, Maximum<A>* to) const {
-    if (position < 0) return false;
-    if (call_->kind == POOL) {
-      if (position >= pixels_) return false;
-      const int y = position / width_, x = position - y * width_;
-      *to = {{y, y, A(0), false}, {x, x, A(0), false}, A(0), A(0)};
-      return true;
-    }
-    const int number_y = position / samples_x_, number_x = position - number_y * samples_x_;
-    const int64_t i = at(y_.samples, p, number_y), j = at(x_.samples, q, number_x);
-    if (i < 0 || j < 0) return false;
-    *to = {y_.samples.at[i], x_.samples.at[j], y_.samples.d_extent[i], x_.samples.d_extent[j]};
-    return true;
-  }
-
- private:
-  static int64_t at(const SampleTable<A>& samples, int bin, int number) {
-    const int64_t i = int64_t(samples.bin_begin[bin]) + number - samples.first_number[bin];
-    return i >= samples.bin_begin[bin] && i < samples.bin_begin[bin + 1] ? i : -1;
-  }
-
-  const Call* call_ = nullptr;
-  AxisStorage<A> y_, x_;
-  int width_ = 0, samples_x_ = 1;
-  int64_t pixels_ = 0;
-};
-
-// Where the bins of one RoI and channel lie in a tensor [rois, channels, pooled_h, pooled_w], in elements.
-inline int64_t bin_offset(const Tensor& tensor, int p, int q) { return p * tensor.stride[2] + q * tensor.stride[3]; }
-
-inline bool bins_adjacent(const Tensor& tensor, int pooled_w) {
-  return tensor.stride[3] == 1 && tensor.stride[2] == pooled_w;
-}
-
-template <class T>
-inline const T* roi_channel(const Tensor& tensor, int64_t roi, int64_t channel) {
-  return static_cast<const T*>(tensor.data) + roi * tensor.stride[0] + channel * tensor.stride[1];
-}
 
 // -------------------------------------------------------------------------------------------- features
 template <class T>
@@ -90,6 +23,7 @@ class MaxBackward {
     for (int l = 0; l < call_.levels; ++l) span = larger(span, call_.gradients[l].width);
     const int64_t scratch = regions_.scratch();
     ready_ = maxima_.reserve(call_);
+    if (call_.kind != POOL) ready_ = ready_ && local_.reserve(LOCAL_PIXELS * LOCAL_CHANNELS);
     if (scratch > 0) ready_ = ready_ && sums_.reserve(scratch) && row_.reserve(span * 64);
   }
 
@@ -98,86 +32,113 @@ class MaxBackward {
   void run(int64_t unit) {
     const Region region = regions_.region(unit);
     const Map& map = call_.gradients[region.level];
+    const Frame frame{region.y0, region.y1, 0, map.width};
     if (regions_.sums_in_place(region.level)) {
       if (!map.zeroed) clear_region<T>(map, region);
       const int64_t* s = map.tensor.stride;
-      add_rois(region, map_at<A>(map, region.image, region.c0, 0, 0), s[3], s[1]);
+      A* base = map_at<A>(map, region.image, region.c0, 0, 0);
+      for_rois(region, [&](const Roi<A>& roi) {
+        const Frame window = local_.data ? maxima_.window(roi) : Frame{};
+        // (Not a question of the region's channels: how sums round must not depend on the number of threads.)
+        if (local_.data && s[1] == 1 && call_.channels > 1 && window.pixels() <= LOCAL_PIXELS) {
+          add_by_window(region, roi, window, base, s[2], s[3]);
+        } else {
+          add(region, roi, frame, region.c0, region.count, base, s[3], s[1]);
+        }
+      });
     } else {
       const int64_t width = round_up(region.count, Vec<A>::N);
-      std::memset(sums_.data, 0, size_t((region.y1 - region.y0) * width * map.width) * sizeof(A));
-      add_rois(region, sums_.data, width, 1);
+      std::memset(sums_.data, 0, size_t(frame.pixels() * width) * sizeof(A));
+      for_rois(region, [&](const Roi<A>& roi) { add(region, roi, frame, region.c0, region.count, sums_.data, width, 1); });
       write_region<T>(call_, map, region, sums_.data, width, row_.data);
     }
   }
 
  private:
-  // sums: channel c of pixel i, counted through the rows from region.y0 on, at i * stride_pixel + c * stride_c.
-  void add_rois(const Region& region, A* sums, int64_t stride_pixel, int64_t stride_c) {
-    const int width = call_.gradients[region.level].width;
+  static constexpr int64_t LOCAL_PIXELS = 2048, LOCAL_CHANNELS = 16;
+
+  template <class Use>
+  void for_rois(const Region& region, Use use) {
     for (int64_t i = region.first; i < region.last; ++i) {
       const Roi<A> roi = make_roi<A>(call_, plan_.order[i].roi, region.level, region.image);
       if (misses(roi.y, region.y0, region.y1)) continue;
       maxima_.open(roi);
-      for (int64_t c = 0; c < region.count; ++c) {
-        if (call_.kind == POOL) {
-          add_pixels(region, roi.index, c, sums + c * stride_c, stride_pixel, width);
-        } else {
-          add_samples(region, roi.index, c, sums + c * stride_c, stride_pixel, width);
+      use(roi);
+    }
+  }
+
+  // Sums the window of one RoI for a few channels at a time before they are added to the map, whose pixels lie so
+  // far apart, and at such even distances, that they displace one another from the cache.
+  void add_by_window(const Region& region, const Roi<A>& roi, const Frame& window, A* base, int64_t stride_y,
+                     int64_t stride_x) {
+    using F = Vec<A>;
+    for (int64_t c = 0; c < region.count; c += LOCAL_CHANNELS) {
+      const int64_t count = smaller(LOCAL_CHANNELS, region.count - c);
+      std::memset(local_.data, 0, size_t(window.pixels() * LOCAL_CHANNELS) * sizeof(A));
+      add(region, roi, window, region.c0 + c, count, local_.data, LOCAL_CHANNELS, 1);
+      const A* from = local_.data;
+      for (int y = window.y0; y < window.y1; ++y) {
+        A* to = base + y * stride_y + window.x0 * stride_x + c;
+        for (int x = window.x0; x < window.x1; ++x, to += stride_x, from += LOCAL_CHANNELS) {
+          int64_t i = 0;
+          for (; i + F::N <= count; i += F::N) F::store(to + i, F::add(F::load(to + i), F::load(from + i)));
+          for (; i < count; ++i) to[i] += from[i];
         }
       }
     }
   }
 
-  void add_pixels(const Region& region, int64_t roi, int64_t c, A* sums, int64_t stride_pixel, int width) {
-    const int32_t* argmax = roi_channel<int32_t>(call_.argmax, roi, region.c0 + c);
-    const T* grad = roi_channel<T>(call_.grad, roi, region.c0 + c);
-    const int64_t begin = int64_t(region.y0) * width, pixels = int64_t(region.y1 - region.y0) * width;
-    const auto add = [&](int32_t position, T g) {
-      const int64_t pixel = position - begin;
-      if (uint64_t(pixel) < uint64_t(pixels)) sums[pixel * stride_pixel] += to_arithmetic(g);
-    };
-    const int pw = call_.pooled_w;
+  // Channels c0 <= c < c0 + count of one RoI. sums: channel c of pixel i of the frame at i * stride_pixel + (c - c0)
+  // * stride_c; what lies outside the frame is left to others.
+  void add(const Region& region, const Roi<A>& roi, const Frame& frame, int64_t c0, int64_t count, A* sums,
+           int64_t stride_pixel, int64_t stride_c) {
+    if (c0 == region.c0) maxima_.use(frame, roi, region.count);
+    const uint64_t pixels = uint64_t(frame.pixels());
+    const int64_t before = int64_t(frame.y0) * frame.width();  // a frame of RoIPool is as wide as the map
+    for (int64_t c = 0; c < count; ++c, sums += stride_c) {
+      if (call_.kind == POOL) {
+        each_bin(roi.index, c0 + c, [&](int32_t position, T g, int, int) {
+          const int64_t pixel = position - before;
+          if (uint64_t(pixel) < pixels) sums[pixel * stride_pixel] += to_arithmetic(g);
+        });
+        continue;
+      }
+      each_bin(roi.index, c0 + c, [&](int32_t position, T g, int p, int q) {
+        const Taps<A> taps = maxima_.taps(position, p, q);
+        for (int i = 0; i < 4; ++i) {
+          if (uint64_t(taps.pixel[i]) < pixels) sums[taps.pixel[i] * stride_pixel] += taps.weight[i] * to_arithmetic(g);
+        }
+      });
+    }
+  }
+
+  // Calls use(position, gradient, p, q) for each bin of a RoI and channel.
+  template <class Use>
+  void each_bin(int64_t roi, int64_t c, Use use) const {
+    const int32_t* argmax = roi_channel<int32_t>(call_.argmax, roi, c);
+    const T* grad = roi_channel<T>(call_.grad, roi, c);
+    const int ph = call_.pooled_h, pw = call_.pooled_w;
     if (bins_adjacent(call_.grad, pw) && bins_adjacent(call_.argmax, pw)) {
-      for (int bin = 0; bin < call_.pooled_h * pw; ++bin) add(argmax[bin], grad[bin]);
+      for (int p = 0, bin = 0; p < ph; ++p) {
+        for (int q = 0; q < pw; ++q, ++bin) use(argmax[bin], grad[bin], p, q);
+      }
       return;
     }
-    for (int p = 0; p < call_.pooled_h; ++p) {
-      for (int q = 0; q < pw; ++q) add(argmax[bin_offset(call_.argmax, p, q)], grad[bin_offset(call_.grad, p, q)]);
+    for (int p = 0; p < ph; ++p) {
+      for (int q = 0; q < pw; ++q) use(argmax[bin_offset(call_.argmax, p, q)], grad[bin_offset(call_.grad, p, q)], p, q);
     }
-  }
-
-  void add_samples(const Region& region, int64_t roi, int64_t c, A* sums, int64_t stride_pixel, int width) {
-    const int32_t* argmax = roi_channel<int32_t>(call_.argmax, roi, region.c0 + c);
-    const T* grad = roi_channel<T>(call_.grad, roi, region.c0 + c);
-    for (int p = 0; p < call_.pooled_h; ++p) {
-      for (int q = 0; q < call_.pooled_w; ++q) {
-        Maximum<A> m;
-        if (!maxima_.find(argmax[bin_offset(call_.argmax, p, q)], p, q, &m)) continue;
-        const A g = to_arithmetic(grad[bin_offset(call_.grad, p, q)]);
-        add_row(region, m.y.low, (A(1) - m.y.frac) * g, m.x, sums, stride_pixel, width);
-        if (m.y.high != m.y.low) add_row(region, m.y.high, m.y.frac * g, m.x, sums, stride_pixel, width);
-      }
-    }
-  }
-
-  static void add_row(const Region& region, int y, A g, const Neighbours<A>& x, A* sums, int64_t stride_pixel,
-                      int width) {
-    if (y < region.y0 || y >= region.y1) return;
-    A* row = sums + int64_t(y - region.y0) * width * stride_pixel;
-    row[x.low * stride_pixel] += (A(1) - x.frac) * g;
-    if (x.high != x.low) row[x.high * stride_pixel] += x.frac * g;
   }
 
   const Call& call_;
   const Plan& plan_;
   const Regions<T>& regions_;
   Maxima<A> maxima_;
-  Buffer<A> sums_, row_;
+  Buffer<A> sums_, row_, local_;
   bool ready_;
 };
 
 template <class T>
-Status max_backward_features(const Call& call) {
+Status backward_features(const Call& call) {
   const Plan plan(call);
   const Regions<T> regions(call, plan, scatters_in_place<T>);
   const BackwardJob<T> job{call, plan, regions};
@@ -247,7 +208,7 @@ class MaxBoxes {
 };
 
 template <class T>
-Status max_backward_boxes(const Call& call) {
+Status backward_boxes(const Call& call) {
   const Plan plan(call);
   const PlannedJob job{call, plan};
   return for_units<MaxBoxes<T>>(job, call.rois, useful_threads(call));
@@ -298,11 +259,16 @@ class MaxGather {
 };
 
 template <class T>
-Status max_gather(const Call& call) {
+Status gather(const Call& call) {
   const Plan plan(call);
   const PlannedJob job{call, plan};
   return for_units<MaxGather<T>>(job, call.rois, useful_threads(call));
 }
 
 }  // namespace
+
+Status max_backward_features(const Call& call) { ROI_BY_TYPE(backward_features, call); }
+Status max_backward_boxes(const Call& call) { ROI_BY_TYPE(backward_boxes, call); }
+Status max_gather(const Call& call) { ROI_BY_TYPE(gather, call); }
+
 }  // namespace roi
