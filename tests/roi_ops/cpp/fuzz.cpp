@@ -265,17 +265,17 @@ struct Case {
       call.out = gathered.data();
       const bool last = call.channels_last;
       call.channels_last = false;
-      ok(k.max_gather(call));
+      ok(max_gather(call));
       call.channels_last = last;
       keep(gathered);
     }
     call.out = box_gradient.data();
     if (call.kind != POOL) {
-      ok(max ? k.max_backward_boxes(call) : k.linear_backward_boxes(call));
+      ok(max ? max_backward_boxes(call) : k.linear_backward_boxes(call));
       keep(box_gradient);
     }
     clear_gradients();
-    ok(max ? k.max_backward_features(call) : k.linear_backward_features(call));
+    ok(max ? max_backward_features(call) : k.linear_backward_features(call));
     for (Block& b : gradient_blocks) keep(b);
     return all;
   }
