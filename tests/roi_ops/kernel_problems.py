@@ -11,7 +11,14 @@ KINDS = LINEAR_KINDS + MAX_KINDS
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Largest difference allowed, relative to the largest value: a few roundings of the storage type.
 PRECISION = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-LAYOUTS = ("contiguous", "channels_last", "batch innermost", "cut from contiguous", "cut from channels_last", "expanded")
+LAYOUTS = (
+    "contiguous",
+    "channels_last",
+    "batch innermost",
+    "cut from contiguous",
+    "cut from channels_last",
+    "expanded",
+)
 NAN, INF = float("nan"), float("inf")
 ODD = (NAN, INF, -INF, 1e30, -1e30, 3e38, 30000.0, 16777216.0)
 
