@@ -6,14 +6,13 @@ bitwise the same from run to run and for any number of threads. Threads follow `
 
 from __future__ import annotations
 
-import math
-import mmap
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from roi_ops.cpu import memory
 
 try:
     from roi_ops.cpu import _kernels  # type: ignore[attr-defined]
@@ -40,8 +39,6 @@ _KINDS = {"align": 0, "align_aligned": 1, "prroi": 2, "pool": 3, "align_max": 4,
 _TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # Numbers of the operators in module.cpp.
 _LINEAR_FORWARD, _LINEAR_FEATURES, _LINEAR_BOXES, _MAX_FORWARD, _MAX_GATHER, _MAX_FEATURES, _MAX_BOXES = range(7)
-# glibc gives blocks from this size on fresh pages each time: worth asking for large ones.
-_FRESH_BYTES = 32 << 20
 
 
 def available() -> bool:
@@ -162,11 +159,12 @@ def _strided(tensor: Tensor) -> list[int]:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    tensor = torch.empty(shape, dtype=dtype, memory_format=memory_format)
-    if tensor.nbytes >= _FRESH_BYTES:
-        _kernels.expect_filling(tensor.data_ptr(), tensor.nbytes, torch.get_num_threads())
-    return tensor
+    return memory.empty_strided(shape, _dense_strides(shape, channels_last), dtype)[0]
+
+
+def _dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, int, int, int]:
+    _, c, h, w = shape
+    return (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
 
 
 def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
@@ -174,34 +172,9 @@ def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
     gradients: list[Tensor] = []
     numbers: list[int] = []
     for feature in features:
-        c, h, w = feature.shape[1:]
-        if feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous():
-            strides = (h * w * c, 1, w * c, c)
-        else:
-            strides = (c * h * w, h * w, w, 1)
-        gradient = _fresh_zeros(feature.shape, strides, feature.dtype)
-        zeroed = gradient is not None
-        if gradient is None:
-            gradient = torch.empty_strided(feature.shape, strides, dtype=feature.dtype)
+        channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
+        strides = _dense_strides(feature.shape, channels_last)
+        gradient, zeroed = memory.empty_strided(feature.shape, strides, feature.dtype)
         gradients.append(gradient)
         numbers += (zeroed, gradient.data_ptr(), *strides)
     return gradients, numbers
-
-
-def _fresh_zeros(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor | None:
-    """A dense tensor of zeros straight from the system, if it is large; else None.
-
-    The C library asks the system for memory of this size anyhow, each time, and the system clears it. Gradients
-    of feature maps are the largest results there are: clearing them once more takes longer than computing them.
-    """
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < _FRESH_BYTES or sys.platform != "linux":
-        return None
-    try:
-        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:
-        return None
-    storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()  # keeps `memory` alive
-    tensor = torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
-    _kernels.expect_filling(tensor.data_ptr(), nbytes, torch.get_num_threads())
-    return tensor
