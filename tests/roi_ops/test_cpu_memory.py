@@ -37,13 +37,15 @@ def empty() -> Tensor:
 
 def test_memory_is_fresh_and_zero_once_and_then_used_again() -> None:
     first, zeroed = memory.empty_strided(SHAPE, STRIDES, torch.float32)
-    assert zeroed and not first.any()
+    assert zeroed
+    assert not first.any()
     assert (first.shape, first.stride()) == (SHAPE, STRIDES)
     address = first.fill_(3).data_ptr()
     del first
     assert memory.idle_bytes() >= 64 * 8 * 16 * 16 * 4
     second, zeroed = memory.empty_strided(SHAPE, STRIDES, torch.float32)
-    assert not zeroed and second.data_ptr() == address
+    assert not zeroed
+    assert second.data_ptr() == address
     assert memory.idle_bytes() == 0
 
 
@@ -54,7 +56,8 @@ def test_a_view_keeps_the_memory() -> None:
     gc.collect()
     second = empty().fill_(2)
     assert memory.idle_bytes() == 0
-    assert (part == 1).all() and (second == 2).all()
+    assert (part == 1).all()
+    assert (second == 2).all()
 
 
 def test_results_of_another_size_fit_within_limits() -> None:
