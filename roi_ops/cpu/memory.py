@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 try:
-    from roi_ops.cpu import _kernels  # type: ignore[attr-defined]
+    from roi_ops.cpu import _kernels
 except ImportError:  # nobody asks for memory then
     _kernels = None
 
