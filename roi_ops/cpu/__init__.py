@@ -14,12 +14,16 @@ from torch import Tensor
 
 from roi_ops.cpu import memory
 
+_INTERFACE = 1  # module.cpp has the same number
+
 try:
     from roi_ops.cpu import _kernels  # type: ignore[attr-defined]
 except ImportError as error:
-    _missing: str | None = str(error)
+    _missing: str | None = f"the C++ kernels were not built (no C++ compiler during the installation?): {error}"
 else:
     _missing = None
+    if getattr(_kernels, "INTERFACE", None) != _INTERFACE:
+        _missing = "the C++ kernels were built from other sources than these: install the project again"
 
 __all__ = [
     "available",
@@ -48,9 +52,7 @@ def available() -> bool:
 
 def why_not() -> str | None:
     """Why the kernels are not there, in words; None if they are."""
-    if _missing is None:
-        return None
-    return f"the C++ kernels were not built (no C++ compiler during the installation?): {_missing}"
+    return _missing
 
 
 def instruction_set() -> str:

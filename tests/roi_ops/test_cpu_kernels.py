@@ -1,5 +1,8 @@
 """The C++ kernels against the reference: every operator, type, layout and form of box."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases import FORMS, rois
@@ -155,3 +158,17 @@ def test_positions_that_cannot_be_do_no_harm(kind, position):
     assert not cpu.max_backward_features(problem.grad, *rest)[0].any()
     assert not cpu.max_backward_boxes(problem.grad, *rest).any()
     assert not cpu.max_gather(problem.features, argmax, problem.boxes, *problem.geom).any()
+
+
+OTHER_BUILD = """
+import sys, types
+sys.modules["roi_ops.cpu._kernels"] = types.ModuleType("_kernels")  # a library without the number of its interface
+from roi_ops import cpu
+print(cpu.available(), cpu.why_not())
+"""
+
+
+def test_a_library_of_another_build_is_not_used():
+    run = subprocess.run([sys.executable, "-c", OTHER_BUILD], check=True, capture_output=True, text=True)
+    assert run.stdout.startswith("False")
+    assert "install the project again" in run.stdout
