@@ -319,7 +319,9 @@ def markdown(report: dict[str, Any], rows: list[Row], name: str) -> str:
         f"Python {report['python']}, torch {report['torch']}, torchvision {report['torchvision']}, {report['date']}.",
         f"Copy bandwidth {report['copy_gb_per_s']} GB/s (read and written). Medians of {report['repeats']} runs, "
         "in turn in one process. 1024 RoIs of two 800 x 1216 images, 7 x 7 bins, float32 unless said otherwise.",
-        "The floor is the bytes that have to move over that bandwidth.",
+        "The floor is the bytes that have to move over that bandwidth. Ours takes the memory of large results from "
+        "results that are gone, as it does in training (`roi_ops/cpu/memory.py`); torchvision's gets new pages each "
+        "time.",
         "",
         "| workload | measure | ours, ms | peer, ms | ratio | floor, ms | peer |",
         "|---|---|---|---|---|---|---|",
