@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from detector.config import AugmentConfig
-from detector.data.annotations import MIN_SIDE
 from detector.data.coco import CocoDataset, Target
+from detector.data.table import MIN_SIDE
 from detector.errors import ConfigError
 
 Step = Callable[[Tensor, Tensor, Target], tuple[Tensor, Tensor, Target]]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from detector.errors import DataError
-from detector.evaluation.files import as_id, is_finite, problem_list, read_json, replacing, shown
+from detector.files import as_id, is_box, is_finite, problem_list, read_json, replacing, shown
 
 RESULTS_FORMAT = (
     'a results file is a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
@@ -196,11 +196,6 @@ def entry_problem(entry: Any, images: frozenset[int] | None, categories: frozens
     if not is_finite(score):
         return f"score is {shown(score)}, not a finite number"
     return ""
-
-
-def is_box(value: Any) -> bool:
-    """Whether ``value`` is a list of four finite numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(is_finite(v) for v in value)
 
 
 def _images(detections: Detections) -> np.ndarray:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import roi_ops
 from detector.config import BenchmarkConfig, ModelConfig, RoiConfig
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.models.faster_rcnn import build_model
 from detector.plots import plot_benchmark
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from detector.evaluation.files import replacing
+from detector.files import replacing
 
 DPI = 160
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"

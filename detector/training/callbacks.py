@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 
 from detector.evaluation.coco import CocoResult
 from detector.evaluation.detections import Detections
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.training.module import Batch, DetectionModule
 
 LAST, BEST = "last.ckpt", "best.ckpt"

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from detector import checkpoint
 from detector.config import Config, to_dict
 from detector.errors import ConfigError
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.training.callbacks import BEST, LAST
 
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detector.errors import TrainingError
-from detector.evaluation.files import replacing
+from detector.files import replacing
 
 BATCH_FILE = "nonfinite_batch.pt"
 

@@ -4,12 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from PIL import Image
-
-# Examples are not timed: a busy machine is no failure.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 CATEGORIES = ({"id": 3, "name": "cat"}, {"id": 7, "name": "dog"})
 

@@ -52,7 +52,7 @@ def test_coco_reads_the_common_layout_with_only_a_root():
 def test_coco_without_a_root_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = DetectionDataModule(parse(composed("data", "coco"), DataConfig), AugmentConfig(), 0)
-    with pytest.raises(DataError, match=r"no annotation file train.json\. Set data.root"):
+    with pytest.raises(DataError, match=r"train.json: there is no such file .*Set data.root"):
         data.setup()
 
 

@@ -148,7 +148,7 @@ def test_missing_annotation_file_lists_the_ones_there_are(write_coco):
     file, folder = write_coco()
     with pytest.raises(DataError) as caught:
         CocoDataset(file.parent / "valid.json", folder)
-    assert f"no annotation file {file.parent / 'valid.json'}" in str(caught.value)
+    assert f"{file.parent / 'valid.json'}: there is no such file (COCO annotations expected)" in str(caught.value)
     assert "train.json" in str(caught.value)
 
 
@@ -166,14 +166,18 @@ def test_missing_image_folder(write_coco):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"images": [', "not valid JSON: Expecting value at line 1, column 13"),
-        ("", "not valid JSON: Expecting value at line 1, column 1"),
-        ("[" * 100_000, "not valid JSON"),
-        ("[]", "holds a list, as COCO results files do"),
-        ("3", "no list 'images' and no list 'annotations' and no list 'categories'"),
-        ('{"images": [], "annotations": {}, "categories": []}', "no list 'annotations'"),
+        ('{"images": [', "not valid JSON, line 1, column 13: Expecting value"),
+        ("", "the file is empty"),
+        ("[" * 100_000, "nesting or numbers too long"),
+        ("[]", "it looks like a results file"),
+        ("3", "COCO annotations are an object with 'images', 'annotations' and 'categories', found 3"),
+        ('{"images": [], "annotations": {}, "categories": []}', "'annotations' is {}, but COCO annotations need"),
+        ('{"images": [], "annotations": []}', "there is no 'categories', but COCO"),
         ('{"images": [], "annotations": [], "categories": []}', "the list 'images' is empty"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "the list 'categories' is empty"),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "height": 1, "width": 1}], "annotations": [], "categories": []}',
+            "the list 'categories' is empty",
+        ),
     ],
 )
 def test_file_that_is_no_annotation_file(tmp_path, text, words):
@@ -188,7 +192,7 @@ def test_file_that_is_no_annotation_file(tmp_path, text, words):
 def test_file_that_is_no_text(tmp_path):
     file = tmp_path / "train.json"
     file.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"train.json is not valid JSON"):
+    with pytest.raises(DataError, match=r"train.json: COCO annotations must be JSON text in UTF-8"):
         CocoDataset(file, tmp_path)
 
 
@@ -221,14 +225,18 @@ def test_bad_image_entry_is_never_dropped(write_coco, entry, words):
     ("entry", "words"),
     [
         ({"id": 3, "name": "dog"}, "categories[1] (dog) has the id 3, which cat has already"),
-        ({"id": 4}, "categories[1] has no integer 'id' or no 'name'"),
-        ({"name": "dog"}, "categories[1] has no integer 'id' or no 'name'"),
+        ({"id": 4, "name": 7}, "categories[1] has no integer 'id', or its 'name' is no text"),
+        ({"name": "dog"}, "categories[1] has no integer 'id', or its 'name' is no text"),
     ],
 )
 def test_bad_category_entry(write_coco, entry, words):
     with pytest.raises(DataError) as caught:
         CocoDataset(*write_coco(categories=[{"id": 3, "name": "cat"}, entry]))
     assert words in str(caught.value)
+
+
+def test_category_without_a_name_is_called_by_its_id(write_coco):
+    assert CocoDataset(*write_coco(categories=[{"id": 4}])).class_names == ["4"]
 
 
 def test_size_that_is_not_the_images(write_coco):

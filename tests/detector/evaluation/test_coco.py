@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coco_problems import problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -45,49 +46,10 @@ def assert_same_bits(metrics, stats):
             assert bits(metrics[name]) == bits(float(theirs)), name
 
 
-# Sides around the limits of small, medium and large objects, and sub-pixel ones; coordinates on a coarse grid
-# so that boxes coincide and IoUs hit thresholds exactly.
-sides = st.sampled_from([0.25, 8, 16, 31.999, 32, 32.001, 64, 95.999, 96, 96.001, 128, 300])
-corners = st.sampled_from([-3.5, 0, 4, 8, 8.25, 16, 40])
-scores = st.sampled_from([0.0, 0.25, 0.5, 0.5000001, 0.9, 1.0]) | st.floats(0, 1)
-
-
-@st.composite
-def problems(draw):
-    """An annotation file and a results file: crowds, ties, images and classes without boxes, arbitrary ids."""
-    ids = st.integers(1, 60) | st.integers(2**53, 2**53 + 4)
-    image_ids = draw(st.lists(ids, min_size=1, max_size=4, unique=True))
-    category_ids = draw(st.lists(ids, min_size=1, max_size=3, unique=True))
-
-    def box():
-        return [draw(corners), draw(corners), draw(sides), draw(sides)]
-
-    annotations = []
-    for number in draw(st.lists(st.integers(1, 99), max_size=8, unique=True)):
-        bbox = box()
-        area = draw(st.sampled_from([bbox[2] * bbox[3], 32**2, 96**2, 10]))
-        annotations.append({"id": number, "image_id": draw(st.sampled_from(image_ids)), "bbox": bbox, "area": area,
-                            "category_id": draw(st.sampled_from(category_ids)),
-                            "iscrowd": draw(st.sampled_from([0, 0, 0, 1]))})
-    detections = []
-    for _ in range(draw(st.integers(0, 12))):
-        if annotations and draw(st.booleans()):  # near a true box, or exactly on it
-            near = draw(st.sampled_from(annotations))
-            shift = draw(st.sampled_from([0, 0.5, 2, 4]))
-            entry = {"image_id": near["image_id"], "category_id": near["category_id"],
-                     "bbox": [near["bbox"][0] + shift, *near["bbox"][1:]]}
-        else:
-            entry = {"image_id": draw(st.sampled_from(image_ids)), "category_id": draw(st.sampled_from(category_ids)),
-                     "bbox": box()}
-        detections.append({**entry, "score": draw(scores)})
-    truth = {"images": [{"id": i} for i in image_ids], "annotations": annotations,
-             "categories": [{"id": i, "name": f"class {i}"} for i in category_ids]}
-    return truth, detections
-
-
-@given(problems(), st.data())
-@settings(max_examples=150, deadline=None)
-def test_numbers_are_those_of_pycocotools_to_the_bit(problem, data):
+@pytest.mark.parametrize("evaluator", ["pycocotools", "faster"])
+@given(problem=problems(), data=st.data())
+@settings(max_examples=100)
+def test_numbers_are_those_of_pycocotools_to_the_bit(evaluator, problem, data):
     truth, entries = problem
     with tempfile.TemporaryDirectory() as folder:
         annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
@@ -95,7 +57,7 @@ def test_numbers_are_those_of_pycocotools_to_the_bit(problem, data):
         results.write_text(json.dumps(entries))
         ids = [image["id"] for image in truth["images"]]
         subset = data.draw(st.none() | st.lists(st.sampled_from(ids), min_size=1, unique=True))
-        ours = evaluate(annotations, Detections.from_json(results), subset)
+        ours = evaluate(annotations, Detections.from_json(results), subset, evaluator=evaluator)
 
         if not entries:
             # loadRes fails on an empty list. A detection that misses everything leaves every number at 0 and
@@ -114,7 +76,7 @@ def test_numbers_are_those_of_pycocotools_to_the_bit(problem, data):
 
 
 @given(problems())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_class_numbers_are_those_of_the_class_evaluated_alone(problem):
     truth, entries = problem
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +193,7 @@ def test_detections_that_do_not_fit_are_an_error(write_json, truth_content):
         f"detections: not usable with the annotations {path}",
         "  detection 1 (from 0): image 4 is not in the annotation file",
         "  detection 2 (from 0): category 8 is not in the annotation file",
-        "  detection 3 (from 0): the box [0.0, inf, 1.0, 1.0] (x, y, width, height) is not finite",
+        "  detection 3 (from 0): the box [0.0, inf, 1.0, 1.0] (x, y, width, height) is not finite or absurdly large",
         "  detection 4 (from 0): the box [0.0, 0.0, -1.0, 1.0] (x, y, width, height) has a negative size",
         "  detection 5 (from 0): the score nan is not finite",
     ]
@@ -269,3 +231,19 @@ def test_photographs_equal_pycocotools(shared_dir, tmp_path):
     theirs = pycocotools_stats(annotations, tmp_path / "dt.json")
     assert_same_bits(ours.metrics, theirs.stats)
     assert 0.05 < ours.metrics["AP"] < 0.9  # not a trivial case
+
+
+@pytest.mark.parametrize("evaluator", ["pycocotools", "faster"])
+def test_the_limit_of_detections(write_json, truth_content, evaluator):
+    """Three false cats above the true one: with a limit of 3 it is not counted, and the notes say so."""
+    path = write_json("gt.json", truth_content)
+    found = Detections([12] * 4, [3] * 4, [[200 + i, 0, 20, 20] for i in range(3)] + [[10, 10, 40, 40]],
+                       [0.9, 0.8, 0.7, 0.6])
+    assert pytest.approx(0.25) == evaluate(path, found, evaluator=evaluator).per_class[0].AP
+    cut = evaluate(path, found, evaluator=evaluator, max_detections=3)
+    assert cut.per_class[0].AP == 0
+    assert cut.notes[-2:] == [
+        "Up to 3 detections are counted for each image and class; COCO's own numbers (and the name AR100) mean 100.",
+        "1 detections are beyond the 3 best of their image and class and are not counted; max_detections=N counts "
+        "more.",
+    ]

@@ -170,7 +170,7 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
     torch.save(saved, checkpoint)
     result = evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
     assert (result.images, result.boxes) == (4, 2)
-    assert any("annotation 99: bbox is null" in note for note in result.notes)
+    assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from detector.errors import DataError
 
 LISTED_PROBLEMS = 20
 """Problems that one error message lists; the rest are counted."""
+LARGEST = 1e7
+"""Coordinates of this size (pixels) and beyond are nonsense; float32 would not resolve a pixel there."""
 
 
-def read_json(path: str | Path, role: str) -> Any:
+def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The parsed content of ``path``.
 
     Args:
         path: a JSON file.
         role: what the file should hold, for messages, such as ``"COCO annotations"``.
+        object_hook: takes every object while it is parsed and returns what is kept of it, as in :func:`json.loads`.
 
     Raises:
         DataError: there is no such file, it cannot be read, is empty or is not JSON (with line and column).
@@ -39,7 +42,7 @@ def read_json(path: str | Path, role: str) -> Any:
     if not text.strip():
         raise DataError(f"{path}: the file is empty; {role} expected")
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
                         f"{role} expected (is the file complete?)") from None
@@ -88,6 +91,12 @@ def is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def is_box(value: Any) -> bool:
+    """Whether ``value`` is a list of four finite numbers of a size that coordinates can have."""
+    return (isinstance(value, list) and len(value) == 4
+            and all(type(v) in (int, float) and -LARGEST < v < LARGEST for v in value))
 
 
 def shown(value: Any, limit: int = 60) -> str:
