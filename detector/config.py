@@ -223,13 +223,18 @@ class EvaluateConfig:
     checkpoint: str = ""  # checkpoint to score, on its own validation set unless `annotations` is given
     annotations: str = ""  # COCO annotation JSON
     predictions: str = ""  # COCO results JSON
-    images: str = ""  # image folder of `annotations`, when a checkpoint is scored on it
+    images: str = ""  # image folder of `annotations`: to run a checkpoint on, or for the report's pictures
     output_dir: str = ""  # where metrics.json goes; "": NAME-evaluation beside the file NAME that is scored
     overwrite: bool = False  # replace results of another evaluation in output_dir
     accelerator: str = one_of("auto", "cpu", "gpu")
     batch_size: int = number(8, 1)
     workers: int = number(2, 0)
     score_thresh: float = number(-1.0, -1, 1)  # overrides the model's; -1: as trained
+    evaluator: str = one_of("pycocotools", "faster")
+    max_detections: int = number(0, 0)  # counted for each image and class; 0: the model's limit, at least COCO's 100
+    resamples: int = number(1000, 0)  # of the images, for the 95 % intervals; 0: no intervals
+    report: bool = True  # write report.html, plots and CSV files too
+    gallery_images: int = number(6, 0)  # images for each kind of error in the report
     sheet_images: int = number(12, 0)
     progress_bar: bool = True
 

@@ -47,6 +47,8 @@ class CocoResult:
         images: images scored.
         boxes: ground-truth boxes in them, crowds apart.
         detections: detections in them.
+        max_detections: detections counted for each image and class.
+        intervals: low and high end of the 95 % interval of each number, where it is known.
     """
 
     metrics: dict[str, float | None]
@@ -55,11 +57,14 @@ class CocoResult:
     images: int = 0
     boxes: int = 0
     detections: int = 0
+    max_detections: int = COCO_LIMIT
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __rich__(self) -> Group:
         counts = f"{self.images:,} images, {self.boxes:,} ground-truth boxes, {self.detections:,} detections"
         notes = [note_lines(self.notes)] if self.notes else []
-        return Group(metric_table(self.metrics), class_table(self.per_class), counts, *notes)
+        metrics = metric_table(self.metrics, self.intervals, self.max_detections)
+        return Group(metrics, class_table(self.per_class), counts, *notes)
 
     def table(self) -> str:
         """The tables and notes as plain text. ``rich.print(result)`` prints the same with colours."""
@@ -70,13 +75,14 @@ class CocoResult:
         return {**self.metrics, "per_class": [asdict(result) for result in self.per_class], "notes": self.notes,
                 "counts": {"images": self.images, "boxes": self.boxes, "detections": self.detections}}
 
-    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
-        """Write ``metrics.json``: :meth:`to_dict` and ``meta``, floats at full precision, ``null`` for None.
+    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+             ) -> None:
+        """Write ``metrics.json``: :meth:`to_dict`, ``meta`` and ``more``, floats at full precision, ``null`` for None.
 
         The file is written under a temporary name and renamed.
         """
         with replacing(path) as temporary:
-            text = json.dumps({**self.to_dict(), "meta": dict(meta or {})}, indent=2, allow_nan=False)
+            text = json.dumps({**self.to_dict(), **(more or {}), "meta": dict(meta or {})}, indent=2, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -106,7 +112,8 @@ def evaluate(annotations: str | Path | GroundTruth, detections: Detections, imag
     else:
         found = accumulate(truth, inside, scored, max_detections)
     per_class = class_results(found, truth, inside, scored)
-    result = CocoResult(found.metrics(), per_class, [], len(scored), sum(c.boxes for c in per_class), len(inside))
+    result = CocoResult(found.metrics(), per_class, [], len(scored), sum(c.boxes for c in per_class), len(inside),
+                        max_detections)
     result.notes.extend(explanations(result, truth))
     result.notes.extend(limit_notes(inside, max_detections))
     return result

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,17 +17,30 @@ from detector.config import DataConfig, EvaluateConfig
 from detector.data.coco import CocoDataset
 from detector.data.shapes import ensure_shapes
 from detector.errors import ConfigError, DataError
+from detector.evaluation.analysis import Analysis, analyse
 from detector.evaluation.coco import CocoResult, evaluate
+from detector.evaluation.cocoeval import COCO_LIMIT
 from detector.evaluation.detect import choose_device, match_categories, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
-from detector.plots import draw_prediction_sheet
+from detector.evaluation.report import write_report
+from detector.files import replacing
+from detector.plots import draw_prediction_sheet, plot_analysis
 
-METRICS, PREDICTIONS, SHEET = "metrics.json", "predictions.json", "predictions.png"
+METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
+CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 
 
-def evaluate_from_config(config: EvaluateConfig) -> tuple[CocoResult, Path]:
-    """Do what ``config`` asks for; return the numbers and the folder that holds the results.
+class Evaluation(NamedTuple):
+    """What came out, and where it is."""
+
+    result: CocoResult
+    analysis: Analysis | None  # None without a report
+    folder: Path
+
+
+def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
+    """Do what ``config`` asks for.
 
     Raises:
         ConfigError: neither a checkpoint nor annotations and predictions are given, or a mixture of both.
@@ -35,44 +49,39 @@ def evaluate_from_config(config: EvaluateConfig) -> tuple[CocoResult, Path]:
     check_inputs(config)
     folder = output_folder(config)
     check_overwrite(folder, inputs_of(config), config.overwrite)
-    if config.checkpoint:
-        return evaluate_checkpoint(config), folder
-    return evaluate_files(config.annotations, config.predictions, folder), folder
+    return evaluate_checkpoint(config) if config.checkpoint else evaluate_files(config)
 
 
-def evaluate_files(annotations: str | Path, predictions: str | Path, output_dir: str | Path) -> CocoResult:
-    """Score a COCO results file against an annotation file and write ``metrics.json``.
-
-    Args:
-        annotations: COCO annotation JSON.
-        predictions: COCO results JSON.
-        output_dir: made if need be; a ``metrics.json`` in it is replaced.
+def evaluate_files(config: EvaluateConfig) -> Evaluation:
+    """Score a COCO results file against an annotation file and write :func:`write_results`.
 
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(annotations)
-    detections = Detections.from_json(predictions, truth.image_ids, truth.category_ids)
-    result = evaluate(truth, detections)
-    inputs = {"annotations": resolved(annotations), "predictions": resolved(predictions)}
-    result.save(Path(output_dir) / METRICS, {"inputs": inputs, "date": now()})
-    return result
+    truth = GroundTruth(config.annotations)
+    detections = Detections.from_json(config.predictions, truth.image_ids, truth.category_ids)
+    images = Path(config.images).expanduser() if config.images else None
+    if images is not None and not images.is_dir():
+        raise DataError(f"images={config.images}: there is no such folder; leave the key out for a report without "
+                        "pictures")
+    return write_results(config, truth, detections, None, config.max_detections or COCO_LIMIT, images, {})
 
 
-def evaluate_checkpoint(config: EvaluateConfig) -> CocoResult:
+def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     """Run the detector of a checkpoint and score what it finds.
 
     It runs over ``config.annotations`` and ``config.images``, or else over the validation set that the checkpoint was
-    trained with, all of it. ``metrics.json``, ``predictions.json`` and ``predictions.png`` in :func:`output_folder` are
-    written or replaced.
+    trained with, all of it. ``predictions.json`` and ``predictions.png`` in :func:`output_folder` are written or
+    replaced, and what :func:`write_results` writes.
 
     Raises:
         DetectorError: the checkpoint or the data set is missing or damaged, or their classes differ.
     """
     folder = output_folder(config)
     module = checkpoints.load(config.checkpoint, choose_device(config.accelerator))
+    heads = module.model.roi_heads
     if config.score_thresh >= 0:
-        module.model.roi_heads.score_thresh = config.score_thresh
+        heads.score_thresh = config.score_thresh
     data = module.config.data
     if config.annotations:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
@@ -92,16 +101,54 @@ def evaluate_checkpoint(config: EvaluateConfig) -> CocoResult:
     if found.samples:
         shown, targets, outputs = zip(*found.samples, strict=True)
         draw_prediction_sheet(shown, targets, outputs, module.class_names, folder / SHEET)
-    result = evaluate(truth, found.detections, dataset.image_ids)
-    if renumbered:
-        result.notes.append(renumbered)
-    result.save(folder / METRICS, {
-        "inputs": inputs_of(config), "date": now(),
+    limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
+    facts = {
         "data": {"annotations": resolved(annotations), "images": resolved(images)},
-        "score_thresh": module.model.roi_heads.score_thresh, "batch_size": config.batch_size,
+        "score_thresh": heads.score_thresh, "batch_size": config.batch_size,
         "device": str(next(module.parameters()).device), "images_per_second": round(found.images_per_second, 2),
-    })
-    return result
+    }
+    return write_results(config, truth, found.detections, dataset.image_ids, limit, images, facts,
+                         [renumbered] if renumbered else [])
+
+
+def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detections, image_ids: list[int] | None,
+                  limit: int, images: Path | None, facts: dict[str, Any], notes: Sequence[str] = ()) -> Evaluation:
+    """Score, write ``metrics.json`` and, for a report, ``report.html``, ``plots/``, ``classes.csv`` and ``images.csv``.
+
+    Args:
+        config: evaluator, resamples, and whether there is to be a report.
+        truth: the annotations.
+        detections: what was found.
+        image_ids: images to be scored; None: all.
+        limit: detections counted for each image and class.
+        images: folder for the report's pictures, None if unknown.
+        facts: more of what to know about the numbers, for the file.
+        notes: sentences that go with them.
+    """
+    folder = output_folder(config)
+    result = evaluate(truth, detections, image_ids, evaluator=config.evaluator, max_detections=limit)
+    result.notes.extend(notes)
+    meta = {"inputs": inputs_of(config), "date": now(), "evaluator": config.evaluator, "max_detections": limit, **facts}
+    if not config.report:
+        result.save(folder / METRICS, meta)
+        return Evaluation(result, None, folder)
+    analysis = analyse(truth, detections, image_ids, max_detections=limit, resamples=config.resamples)
+    result.intervals.update({name: value[1:] for name, value in analysis.metrics.items() if value.low == value.low})
+    result.save(folder / METRICS, meta, {"analysis": analysis.to_dict()})
+    write_csv(folder / CLASSES, analysis.class_rows())
+    names = dict(zip(truth.image_ids, truth.file_names.tolist(), strict=True))
+    write_csv(folder / IMAGES, analysis.image_rows([names[i] for i in analysis.matches.image_ids.tolist()]))
+    plots = plot_analysis(analysis, folder / PLOTS)
+    write_report(folder / REPORT, result, analysis, truth, plots, meta, images, config.gallery_images)
+    return Evaluation(result, analysis, folder)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table with one column a key of the first row; None is an empty cell."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def validation_files(data: DataConfig, checkpoint: str) -> tuple[Path, Path]:
@@ -129,11 +176,13 @@ def validation_files(data: DataConfig, checkpoint: str) -> tuple[Path, Path]:
 def check_inputs(config: EvaluateConfig) -> None:
     """Raise :class:`ConfigError` unless ``config`` names one of the two things that can be evaluated."""
     usage = ("give checkpoint=RUN/checkpoints/best.ckpt (and annotations=GT.json images=FOLDER for another data set "
-             "than its own), or annotations=GT.json predictions=DETECTIONS.json")
+             "than its own), or annotations=GT.json predictions=DETECTIONS.json (and images=FOLDER for pictures)")
     given = [key for key in ("checkpoint", "annotations", "predictions", "images") if getattr(config, key)]
     if not given:
         raise ConfigError(f"there is nothing to evaluate: {usage}")
-    if set(given) not in ({"checkpoint"}, {"checkpoint", "annotations", "images"}, {"annotations", "predictions"}):
+    usages = ({"checkpoint"}, {"checkpoint", "annotations", "images"}, {"annotations", "predictions"},
+              {"annotations", "predictions", "images"})
+    if set(given) not in usages:
         raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
 
 
@@ -168,7 +217,7 @@ def check_overwrite(folder: Path, inputs: Mapping[str, str], overwrite: bool) ->
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ConfigError(f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
                           "to; choose another output_dir=FOLDER")
-    there = [name for name in (METRICS, PREDICTIONS, SHEET) if (folder / name).exists()]
+    there = [name for name in (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS) if (folder / name).exists()]
     if there and not overwrite and recorded_inputs(folder / METRICS) != inputs:
         raise ConfigError(f"{folder} holds {' and '.join(there)} of something else; choose another output_dir=FOLDER, "
                           "or replace them with overwrite=true")

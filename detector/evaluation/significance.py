@@ -31,7 +31,7 @@ THREADS = 2
 
 
 class Interval(NamedTuple):
-    """A number with the bounds of its interval; all NaN where there is no ground truth."""
+    """A number with the bounds of its interval; NaN without ground truth, and bounds without resamples."""
 
     value: float
     low: float
@@ -228,8 +228,10 @@ def interval(value: float | None, replicates: np.ndarray, level: float = LEVEL) 
         level: share of the replicates inside.
     """
     usable = replicates[~np.isnan(replicates)]
-    if value is None or np.isnan(value) or not len(usable):
+    if value is None or np.isnan(value):
         return Interval(np.nan, np.nan, np.nan)
+    if not len(usable):
+        return Interval(float(value), np.nan, np.nan)
     low, high = value + np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]) - usable.mean()
     return Interval(float(value), float(low), float(high))
 

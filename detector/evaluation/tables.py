@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from detector.evaluation.analysis import Analysis
     from detector.evaluation.coco import ClassResult
 
 METRIC_MEANING = {  # name: IoU thresholds, object area, detections counted for each image and class
@@ -43,18 +45,47 @@ def titled(title: str) -> Table:
     return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
 
 
-def metric_table(metrics: Mapping[str, float | None]) -> Table:
-    """The twelve COCO numbers with what each of them measures."""
+def metric_table(metrics: Mapping[str, float | None],
+                 intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}), max_detections: int = 100
+                 ) -> Table:
+    """The twelve COCO numbers, with their 95 % intervals where known, and what each of them measures."""
     table = titled("COCO box metrics")
     table.add_column("metric")
     table.add_column("value", justify="right", style="bold")
+    if intervals:
+        table.add_column("95 % interval")
     table.add_column("IoU")
     table.add_column("object area")
     table.add_column("max detections", justify="right")
     for name, (iou, area, limit) in METRIC_MEANING.items():
+        bounds = [" to ".join(map(number, intervals[name])) if name in intervals else ""] if intervals else []
         # A rule between average precision and average recall.
-        table.add_row(name, number(metrics[name]), iou, AREA_MEANING.get(area, area), str(limit),
-                      end_section=name == "APl")
+        table.add_row(name, number(metrics[name]), *bounds, iou, AREA_MEANING.get(area, area),
+                      str(max_detections if limit == 100 else limit), end_section=name == "APl")
+    return table
+
+
+def error_table(analysis: Analysis) -> Table:
+    """The kinds of error with what they cost, most costly first."""
+    table = titled("Errors at IoU 0.5 (TIDE): what correcting them would add to AP50")
+    table.add_column("error")
+    table.add_column("AP50", justify="right", style="bold")
+    table.add_column("count", justify="right")
+    counts = dict(zip(analysis.errors.cost, analysis.errors.counts.sum(axis=0).tolist(), strict=True))
+    for name, cost in sorted(analysis.errors.cost.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{cost:+.3f}", f"{counts[name]:,}")
+    return table
+
+
+def operating_table(analysis: Analysis) -> Table:
+    """The best score threshold of each class, with what it gives, best F1 first."""
+    table = titled("Score thresholds of the best F1 at IoU 0.5")
+    table.add_column("class", overflow="fold")
+    for column in ("threshold", "F1", "precision", "recall"):
+        table.add_column(column, justify="right")
+    rows = zip(analysis.matches.class_names, analysis.points, strict=True)
+    for name, point in sorted(rows, key=lambda row: -(row[1].f1 or 0)):
+        table.add_row(Text(name), *map(number, (point.threshold, point.f1, point.precision, point.recall)))
     return table
 
 

@@ -6,6 +6,7 @@ inside somebody's notebook or training process changes nothing there.
 
 from detector.plots.benchmark import plot_benchmark
 from detector.plots.curves import plot_curves
+from detector.plots.evaluation import plot_analysis
 from detector.plots.sheet import draw_prediction_sheet
 
-__all__ = ["draw_prediction_sheet", "plot_benchmark", "plot_curves"]
+__all__ = ["draw_prediction_sheet", "plot_analysis", "plot_benchmark", "plot_curves"]

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
+
 
 @pytest.fixture
 def write_json(tmp_path):
@@ -29,3 +33,23 @@ def truth_content():
             {"id": 3, "image_id": 12, "category_id": 7, "bbox": [60, 60, 50, 50], "area": 2500, "iscrowd": 1},
         ],
     }
+
+
+@pytest.fixture
+def scene(write_json):
+    """``scene(objects, detections)`` matches rows of (image, class, box) and (image, class, box, score).
+
+    Images 1 to 4, classes "cat" (1) and "dog" (2). A row of an object may end with ``"crowd"``.
+    """
+
+    def build(objects, detections):
+        annotations = [
+            {"id": number, "image_id": image, "category_id": label, "bbox": list(box), "area": box[2] * box[3],
+             "iscrowd": int(bool(rest))}
+            for number, (image, label, box, *rest) in enumerate(objects, start=1)]
+        truth = {"images": [{"id": i} for i in (1, 2, 3, 4)], "annotations": annotations,
+                 "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+        images, labels, boxes, scores = zip(*detections, strict=True) if detections else ((), (), (), ())
+        return match(GroundTruth(write_json("scene.json", truth)), Detections(images, labels, boxes, scores))
+
+    return build

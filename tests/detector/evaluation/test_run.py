@@ -71,7 +71,7 @@ def settings(**changes):
 
 # ------------------------------------------------------------------------------------------- checkpoints
 def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
-    result, folder = evaluate_from_config(settings(checkpoint=str(checkpoint)))
+    result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint)))
     assert folder == checkpoint.parent / "best-evaluation"
     assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.json", "predictions.png"]
     content = json.loads((folder / "metrics.json").read_text())
@@ -122,7 +122,7 @@ def test_the_autocast_of_training_is_used(checkpoint, data_set):
 
 def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_path):
     """Same names, other ids in another order: the numbers are the same, and a note says what was done."""
-    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     content = json.loads((data_set / "val.json").read_text())
     content["categories"] = [{"id": 2, "name": "cat"}, {"id": 1, "name": "dog"}]
     for annotation in content["annotations"]:
@@ -131,7 +131,7 @@ def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_p
     other.write_text(json.dumps(content))
     config = settings(checkpoint=str(checkpoint), annotations=str(other), images=str(data_set / "images"),
                       output_dir=str(tmp_path / "out"), sheet_images=0)
-    result, folder = evaluate_from_config(config)
+    result, _, folder = evaluate_from_config(config)
     assert result.metrics == own.metrics
     assert result.notes[-1].startswith("Category ids are not those of the training data")
     assert {c.name: c.AP for c in result.per_class} == {c.name: c.AP for c in own.per_class}
@@ -149,9 +149,10 @@ def test_other_classes_are_an_error(checkpoint, data_set, tmp_path):
 
 
 def test_the_score_threshold_can_be_raised(checkpoint):
-    low = evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
-    assert evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).detections >= low.detections
-    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=1.0))
+    low = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    lowest = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).result
+    assert lowest.detections >= low.detections
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=1.0)).result
     assert result.detections == 0
     assert result.metrics["AP"] == 0.0
     assert "There are no detections" in result.notes[0]
@@ -168,13 +169,13 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
     saved = torch.load(checkpoint, weights_only=True)
     saved["hyper_parameters"]["config"]["data"]["on_invalid"] = "drop"
     torch.save(saved, checkpoint)
-    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     assert (result.images, result.boxes) == (4, 2)
     assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
-    _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
+    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
     assert folder == checkpoint.parent / "best-evaluation"
     evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0))  # the same again, not another one
 
@@ -222,7 +223,9 @@ def results(write_json, truth_content):
 
 def test_a_results_file(results, tmp_path):
     annotations, predictions = results
-    result = evaluate_files(annotations, predictions, tmp_path / "out")
+    result, analysis, folder = evaluate_files(settings(annotations=str(annotations), predictions=str(predictions),
+                                                       output_dir=str(tmp_path / "out"), report=False))
+    assert (analysis, folder) == (None, tmp_path / "out")
     assert result.metrics == evaluate(annotations, Detections.from_json(predictions)).metrics
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
@@ -243,7 +246,7 @@ def test_a_results_file_that_does_not_fit_its_annotations(results, write_json):
 
 def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    _, folder = evaluate_from_config(settings(annotations="gt.json", predictions="dt.json"))
+    _, _, folder = evaluate_from_config(settings(annotations="gt.json", predictions="dt.json"))
     assert folder == Path("dt-evaluation")
     assert (tmp_path / "dt-evaluation" / "metrics.json").is_file()
 
@@ -252,7 +255,7 @@ def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp
 def test_results_of_something_else_are_not_overwritten(results, write_json, tmp_path):
     annotations, predictions = results
     config = settings(annotations=str(annotations), predictions=str(predictions))
-    first, folder = evaluate_from_config(config)
+    first, _, folder = evaluate_from_config(config)
     assert evaluate_from_config(config)[0] == first  # the same again is fine
 
     empty = write_json("empty.json", [])

@@ -1,0 +1,149 @@
+"""The images with the worst errors of each kind, with their boxes, for the report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from detector.data.images import read_image
+from detector.errors import DataError
+from detector.evaluation.analysis import Analysis
+from detector.evaluation.errors import KINDS, MISSED
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import TRUE
+
+LONG_SIDE = 480  # pixels of an embedded picture
+SHOWN = 12  # errors drawn in one image
+
+
+class Box(NamedTuple):
+    """A box in a picture: corner and size in pixels of the image, what it is (a CSS class), and words."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    style: str  # "true" | "found" | "error"
+    label: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image in the gallery; several cards may show the same picture."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    boxes: list[Box]
+    caption: str
+
+
+def worst_images(analysis: Analysis, kind: int, count: int) -> list[int]:
+    """Positions of the images with the highest sum of scores of errors of ``kind``; for missed objects, the most.
+
+    Errors below the best threshold of their class count only where no image has others.
+    """
+    m = analysis.matches
+    if kind == MISSED:
+        weight = np.bincount(m.object_image[analysis.errors.missed], minlength=len(m.image_ids)).astype(float)
+    else:
+        wrong = analysis.errors.kind == kind
+        weight = np.bincount(m.image[wrong], m.score[wrong] * np.where(analysis.kept[wrong], 1.0, 1e-6),
+                             minlength=len(m.image_ids))
+    order = np.argsort(-weight, kind="stable")[:count]
+    return order[weight[order] > 0].tolist()
+
+
+def make_cards(analysis: Analysis, truth: GroundTruth, kind: int, count: int) -> list[Card]:
+    """Cards of the ``count`` worst images of a kind of error."""
+    names = dict(zip(truth.image_ids, truth.file_names.tolist(), strict=True))
+    sizes = dict(zip(truth.image_ids, truth.sizes.tolist(), strict=True))
+    cards = []
+    for image in worst_images(analysis, kind, count):
+        image_id = int(analysis.matches.image_ids[image])
+        boxes, caption = _boxes(analysis, image, kind)
+        height, width = sizes[image_id]
+        if not height or not width:  # not in the annotation file: room for all boxes
+            height, width = (int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes],
+                                                                         [b.x + b.w for b in boxes]))
+        cards.append(Card(image_id, names[image_id], width, height, boxes, caption))
+    return cards
+
+
+def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
+    """The boxes to draw in an image: objects, what is found, and on top the errors of one kind."""
+
+    def box(xywh: np.ndarray, style: str, label: str, title: str) -> Box:
+        x, y, w, h = xywh.tolist()
+        return Box(x, y, w, h, style, label, title)
+
+    m, errors, names = analysis.matches, analysis.errors, analysis.matches.class_names
+    objects, rows = np.flatnonzero(m.object_image == image), np.flatnonzero(m.image == image)
+    rows = rows[np.argsort(-m.score[rows], kind="stable")]
+    drawn = [box(m.object_boxes[g], "true", "", _object_words(analysis, g)) for g in objects.tolist()]
+    for row in rows[analysis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
+        drawn.append(box(m.boxes_xywh[row], "found", "",
+                         f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
+    if kind == MISSED:
+        wrong = objects[errors.missed[objects]].tolist()
+        drawn += [box(m.object_boxes[g], "error", names[m.object_label[g]], _object_words(analysis, g))
+                  for g in wrong[:SHOWN]]
+    else:
+        all_wrong = rows[errors.kind[rows] == kind]
+        shown = all_wrong[analysis.kept[all_wrong]]
+        wrong = (shown if len(shown) else all_wrong[:1]).tolist()
+        for row in wrong[:SHOWN]:
+            about = errors.about[row]
+            name, score = names[m.label[row]], m.score[row]
+            words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
+                f", about {_object_words(analysis, about)}" if about >= 0 else "")
+            drawn.append(box(m.boxes_xywh[row], "error", f"{name} {score:.2f}", words))
+    return drawn, f"{len(wrong)} {KINDS[kind]}, {len(objects)} objects"
+
+
+def _object_words(analysis: Analysis, g: int) -> str:
+    m = analysis.matches
+    crowd = "crowd of " if m.crowd[g] else ""
+    return f"annotation {m.object_id[g]}: {crowd}{m.class_names[m.object_label[g]]}"
+
+
+def picture(folder: Path, card: Card) -> str | None:
+    """The image of a card as a data URI of a small JPEG; None if it cannot be read."""
+    try:
+        pixels = read_image(folder / card.file_name)
+    except DataError:
+        return None
+    image = Image.fromarray((pixels.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+    image.thumbnail((LONG_SIDE, LONG_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return data_uri("image/jpeg", buffer.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """``content`` as a URI that needs no file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def make_gallery(analysis: Analysis, truth: GroundTruth, images: Path | None, count: int) -> dict[str, Any]:
+    """Cards by kind of error, the most costly kind first, and the pictures by image id.
+
+    Args:
+        analysis: of a run.
+        truth: its annotations.
+        images: folder of the images; None: boxes are drawn on grey.
+        count: images a kind.
+    """
+    kinds = sorted(range(len(KINDS)), key=lambda k: -analysis.errors.cost[KINDS[k]])
+    cards = {KINDS[k]: make_cards(analysis, truth, k, count) for k in kinds}
+    used = {card.image_id: card for some in cards.values() for card in some}
+    pictures = {i: picture(images, card) for i, card in used.items()} if images else {}
+    return {"cards": cards, "pictures": {i: uri for i, uri in pictures.items() if uri}}

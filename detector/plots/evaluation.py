@@ -1,0 +1,199 @@
+"""What a detector gets wrong: precision and recall, AP by overlap, recall by size, errors, confusions, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from detector.plots.figure import GRID, INK, MUTED, PALETTE, color_of, new_figure, save, style
+
+if TYPE_CHECKING:
+    from detector.evaluation.analysis import Analysis
+
+CURVES = 10  # classes with a curve of their own: those with the most objects
+CELLS = 20  # classes in the confusion matrix: the most confused ones
+NUMBERS = 12  # classes up to which its cells have numbers
+
+
+def plot_analysis(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
+    """Draw every plot of an analysis into ``folder``; return the pictures by name."""
+    folder = Path(folder)
+    drawings: dict[str, tuple[Callable[[Axes, Analysis], None], float, float]] = {
+        "errors": (draw_errors, 5.4, 3.3), "precision_recall": (draw_precision_recall, 6.6, 3.7),
+        "ap_by_iou": (draw_ap_by_iou, 4.6, 3.3), "recall_by_size": (draw_recall_by_size, 5.4, 3.3),
+        "calibration": (draw_calibration, 4.3, 3.9), "confusion": (draw_confusion, *confusion_size(analysis)),
+    }
+    pictures = {}
+    for name, (draw, width, height) in drawings.items():
+        figure = new_figure(width, height)
+        draw(figure.add_subplot(), analysis)
+        figure.tight_layout()
+        pictures[name] = folder / f"{name}.png"
+        save(figure, pictures[name])
+    return pictures
+
+
+def nothing(axes: Axes, why: str) -> None:
+    """A sentence in place of a plot."""
+    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=MUTED, fontsize=9, wrap=True)
+
+
+def label(axes: Axes, x: str, y: str) -> None:
+    """Names of the axes."""
+    axes.set_xlabel(x, fontsize=9, color=MUTED)
+    axes.set_ylabel(y, fontsize=9, color=MUTED)
+
+
+def draw_errors(axes: Axes, analysis: Analysis) -> None:
+    """The AP50 that correcting each kind of error would win, with the number of errors."""
+    style(axes, "What each kind of error costs")
+    errors = analysis.errors
+    if errors.ap50 is None:
+        nothing(axes, "no ground truth")
+        return
+    kinds = list(errors.cost)
+    costs, counts = list(errors.cost.values()), errors.counts.sum(axis=0)
+    axes.barh(range(len(kinds)), costs, color=[color_of(i) for i in range(len(kinds))], height=0.66)
+    for i, (cost, count) in enumerate(zip(costs, counts, strict=True)):
+        axes.annotate(f"{cost:.3f}  ({count:,})", (cost, i), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=8, color=INK)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(1.35 * max(costs), 0.01))
+    axes.grid(axis="y", visible=False)
+    label(axes, f"AP50 won by correcting them (now {errors.ap50:.3f}); how many in brackets", "")
+
+
+def draw_precision_recall(axes: Axes, analysis: Analysis) -> None:
+    """Precision over recall: the mean at four IoU thresholds, and the largest classes at 0.5."""
+    from detector.evaluation.cocoeval import IOU_THRESHOLDS, RECALLS
+    from detector.evaluation.curves import precision_curves
+
+    style(axes, "Precision and recall")
+    mean = precision_curves(analysis.accumulated)
+    if np.isnan(mean).any():
+        nothing(axes, "no ground truth")
+        return
+    matches = analysis.matches
+    precision = analysis.accumulated.precision[0, :, :, 0, -1]
+    sizes = np.bincount(matches.object_label[matches.counted[0]], minlength=len(matches.class_names))
+    shown = [k for k in np.argsort(-sizes, kind="stable")[:CURVES].tolist() if sizes[k]]
+    for k in shown if len(matches.class_names) > 1 else ():
+        (line,) = axes.plot(RECALLS, precision[:, k], color=color_of(k), linewidth=1.1)
+        line.set_label("IoU 0.50, " + matches.class_names[k].replace("$", r"\$"))
+    for t, dashes in ((0, "-"), (5, (0, (4, 1.5))), (8, (0, (1.2, 1.2)))):
+        axes.plot(RECALLS, mean[t], color=INK, linewidth=1.9, linestyle=dashes,
+                  label=f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    label(axes, "recall", "precision")
+
+
+def draw_ap_by_iou(axes: Axes, analysis: Analysis) -> None:
+    """AP at each IoU threshold with its interval."""
+    from detector.evaluation.cocoeval import IOU_THRESHOLDS
+
+    style(axes, "AP by overlap demanded")
+    values = np.array(analysis.by_iou)
+    if np.isnan(values[:, 0]).any():
+        nothing(axes, "no ground truth")
+        return
+    if not np.isnan(values).any():
+        axes.fill_between(IOU_THRESHOLDS, values[:, 1], values[:, 2], color=PALETTE[0], alpha=0.18, linewidth=0,
+                          label="95 % interval")
+    axes.plot(IOU_THRESHOLDS, values[:, 0], color=PALETTE[0], marker="o", markersize=3.5, linewidth=1.6, label="AP")
+    axes.set_ylim(0, min(1.02, max(0.1, 1.15 * np.nanmax(values))))
+    axes.legend(fontsize=8, frameon=False)
+    label(axes, "IoU threshold", "AP")
+
+
+def draw_recall_by_size(axes: Axes, analysis: Analysis) -> None:
+    """The share of objects found, by the side of a square of the object's area."""
+    from detector.evaluation.curves import SIDES
+
+    style(axes, "Recall by size of the object")
+    counts, recall = analysis.side_counts, analysis.side_recall
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        nothing(axes, "no ground truth")
+        return
+    bins = range(filled[0], filled[-1] + 1)
+    for offset, t, text in ((-0.27, 0, "IoU 0.50"), (0, 5, "IoU 0.75"), (0.27, None, "mean of 0.50 to 0.95")):
+        heights = [recall[i].mean() if t is None else recall[i, t] for i in bins]
+        axes.bar(np.arange(len(bins)) + offset, np.nan_to_num(heights), width=0.25, label=text,
+                 color=PALETTE[{0: 0, 5: 5}.get(t, 2) if t is not None else 2])
+    names = [f"{SIDES[i]:g} to {SIDES[i + 1]:g}" if np.isfinite(SIDES[i + 1]) else f"from {SIDES[i]:g}" for i in bins]
+    axes.set_xticks(range(len(bins)), [f"{n}\n{counts[i]:,}" for n, i in zip(names, bins, strict=True)], fontsize=7.5)
+    axes.set_ylim(0, 1.18)
+    axes.grid(axis="x", visible=False)
+    axes.legend(fontsize=7.5, frameon=False, ncols=3, loc="upper left", columnspacing=1.2, handlelength=1.2)
+    label(axes, "square root of the area, pixels; number of objects below", "share found, at any score")
+
+
+def draw_calibration(axes: Axes, analysis: Analysis) -> None:
+    """The reliability diagram: what a score promises, and what it keeps."""
+    style(axes, "Are scores probabilities?")
+    found = analysis.calibration
+    if found.error is None:
+        nothing(axes, "no detections")
+        return
+    bins = len(found.count)
+    width = 1 / bins
+    centres = (np.arange(bins) + 0.5) * width
+    share = found.count / found.count.max()
+    axes.bar(centres, 0.2 * share, width=0.96 * width, color=GRID, label="number of detections", zorder=1)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
+    known = found.count > 0
+    axes.plot(found.score[known], found.precision[known], color=PALETTE[1], marker="o", markersize=4, linewidth=1.5,
+              label="detections")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.text(0.97, 0.04, f"ECE {found.error:.3f}", transform=axes.transAxes, ha="right", fontsize=9, color=INK,
+              fontweight="bold")
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    label(axes, "score", "share of true positives (IoU 0.5)")
+
+
+def confusion_size(analysis: Analysis) -> tuple[float, float]:
+    """Width and height of the confusion matrix in inches."""
+    side = 1.9 + 0.32 * (min(len(analysis.matches.class_names), CELLS) + 1)
+    return max(side + 0.6, 4.2), max(side, 3.6)
+
+
+def draw_confusion(axes: Axes, analysis: Analysis) -> None:
+    """Rows: what an object is; columns: what it is taken for; in shares of the row."""
+    table, names = analysis.confusion, analysis.matches.class_names
+    chosen = most_confused(table)
+    style(axes, "Confusions, IoU 0.5" + (f" ({len(chosen)} most confused classes)" if len(chosen) < len(names) else ""))
+    if not table.sum():
+        nothing(axes, "nothing to confuse")
+        return
+    rows = np.append(chosen, len(names))
+    share = table[rows] / np.maximum(table[rows].sum(axis=1, keepdims=True), 1)
+    share = share[:, rows]
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.grid(visible=False)
+    texts = [*(names[k] if len(names[k]) < 18 else names[k][:16] + "…" for k in chosen), "background"]
+    axes.set_xticks(range(len(rows)), texts, rotation=90 if len(rows) > 5 else 0)
+    axes.set_yticks(range(len(rows)), texts)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        text.set_parse_math(False)
+    if len(rows) <= NUMBERS + 1:
+        for i, r in enumerate(rows):
+            for j, c in enumerate(rows):
+                if r == c == len(names):
+                    continue
+                axes.text(j, i, f"{table[r, c]:,}", ha="center", va="center", fontsize=7.5,
+                          color="white" if share[i, j] > 0.55 else INK)
+    label(axes, "detected as (background: not detected)", "is (background: nothing there)")
+
+
+def most_confused(table: np.ndarray) -> Sequence[int]:
+    """The classes with the most entries beside the diagonal, background apart, in the order of their labels."""
+    inner = table[:-1, :-1].copy()
+    np.fill_diagonal(inner, 0)
+    return sorted(np.argsort(-(inner.sum(axis=0) + inner.sum(axis=1)), kind="stable")[:CELLS].tolist())
