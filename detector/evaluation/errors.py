@@ -26,7 +26,7 @@ import numpy as np
 from pycocotools import mask
 
 from detector.evaluation.cocoeval import mean_known
-from detector.evaluation.matches import FALSE, TRUE, Matches, precision_recall
+from detector.evaluation.matches import FALSE, IGNORED, TRUE, Matches, precision_recall
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # t_f, t_b
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -142,11 +142,17 @@ def _costs(matches: Matches, kind: np.ndarray, about: np.ndarray, fixable: np.nd
 
 def _mean_ap(score: np.ndarray, outcome: np.ndarray, label: np.ndarray, positives: np.ndarray, classes: np.ndarray
              ) -> float | None:
-    """Mean AP of the classes ``classes`` (bool ``[K]``); None if there is none."""
+    """Mean AP of the classes ``classes`` (bool ``[K]``); None if there is none.
+
+    A class that has no objects any more counts 0 with detections and not at all without, as in the authors' code.
+    """
     order = np.lexsort((-score, label))  # stable
     edges = np.searchsorted(label[order], np.arange(len(positives) + 1))
     values = np.full(len(positives), -1.0)
     for k in np.flatnonzero(classes):
         rows = order[edges[k] : edges[k + 1]]
-        values[k] = precision_recall(outcome[None, rows], int(positives[k]))[0].mean() if positives[k] else 0.0
+        if positives[k]:
+            values[k] = precision_recall(outcome[None, rows], int(positives[k]))[0].mean()
+        elif (outcome[rows] != IGNORED).any():
+            values[k] = 0.0
     return mean_known(values)

@@ -53,7 +53,8 @@ def _costs(analysis: Analysis) -> list[str]:
         what = "objects" if number == MISSED else "detections"
         where = f", {counts[top]:,} of them {names[top]}" if len(names) > 1 else ""
         pair = _most_confused(analysis) if number in (CLASSIFICATION, BOTH) else ""
-        said.append(f"{kind.capitalize()} errors cost {cost:.3f} of AP50 ({counts.sum():,} {what}{where}): "
+        subject = "Missed objects" if number == MISSED else f"{kind.capitalize()} errors"
+        said.append(f"{subject} cost {cost:.3f} of AP50 ({counts.sum():,} {what}{where}): "
                     f"{MEANING[kind]}.{pair} {ADVICE[kind]}")
     return said
 

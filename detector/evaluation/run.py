@@ -219,7 +219,7 @@ def check_overwrite(folder: Path, inputs: Mapping[str, str], overwrite: bool) ->
                           "to; choose another output_dir=FOLDER")
     there = [name for name in (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS) if (folder / name).exists()]
     if there and not overwrite and recorded_inputs(folder / METRICS) != inputs:
-        raise ConfigError(f"{folder} holds {' and '.join(there)} of something else; choose another output_dir=FOLDER, "
+        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, "
                           "or replace them with overwrite=true")
 
 

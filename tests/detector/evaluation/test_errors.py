@@ -86,6 +86,15 @@ def test_missed_cats(scene):
     assert errors.counts.tolist() == [[0, 0, 0, 0, 0, 2], [0] * 6]
 
 
+def test_a_class_of_which_everything_is_missed(scene):
+    """Its objects taken out of the count, it has nothing left to be measured on; false detections of it remain."""
+    objects = [(2, CAT, BOX), (3, DOG, BOX)]
+    errors = find_errors(scene(objects, [FOUND]))
+    assert (errors.ap50, errors.cost["missed"]) == (pytest.approx(0.5), pytest.approx(0.5))
+    errors = find_errors(scene(objects, [FOUND, (3, DOG, FAR, 0.9)]))
+    assert (errors.ap50, errors.cost["missed"]) == (pytest.approx(0.5), 0)
+
+
 def test_limits_belong_where_the_definition_puts_them(scene):
     """IoU exactly 0.5 with an object already found is a duplicate; exactly 0.1 is a localisation error."""
     matches = scene([(1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, CAT, (100, 100, 100, 50), 0.8),

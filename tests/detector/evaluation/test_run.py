@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -66,14 +67,16 @@ def checkpoint(tmp_path, data_set, checkpoint_content):
 
 
 def settings(**changes):
-    return EvaluateConfig(**{"accelerator": "cpu", "workers": 0, "batch_size": 2, "progress_bar": False, **changes})
+    usual = {"accelerator": "cpu", "workers": 0, "batch_size": 2, "progress_bar": False, "report": False}
+    return EvaluateConfig(**{**usual, **changes})
 
 
 # ------------------------------------------------------------------------------------------- checkpoints
 def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
-    result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint)))
+    result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
     assert folder == checkpoint.parent / "best-evaluation"
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.json", "predictions.png"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "classes.csv", "images.csv", "metrics.json", "plots", "predictions.json", "predictions.png", "report.html"]
     content = json.loads((folder / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
     assert content["meta"]["inputs"] == {"checkpoint": str(checkpoint.resolve())}
@@ -135,7 +138,7 @@ def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_p
     assert result.metrics == own.metrics
     assert result.notes[-1].startswith("Category ids are not those of the training data")
     assert {c.name: c.AP for c in result.per_class} == {c.name: c.AP for c in own.per_class}
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.json"]
+    assert not (folder / "predictions.png").exists()
     assert json.loads((folder / "metrics.json").read_text())["notes"] == result.notes
 
 
@@ -224,13 +227,62 @@ def results(write_json, truth_content):
 def test_a_results_file(results, tmp_path):
     annotations, predictions = results
     result, analysis, folder = evaluate_files(settings(annotations=str(annotations), predictions=str(predictions),
-                                                       output_dir=str(tmp_path / "out"), report=False))
+                                                       output_dir=str(tmp_path / "out")))
     assert (analysis, folder) == (None, tmp_path / "out")
     assert result.metrics == evaluate(annotations, Detections.from_json(predictions)).metrics
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
     assert content["meta"]["inputs"] == {"annotations": str(annotations), "predictions": str(predictions)}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
+
+
+def test_the_files_of_a_report(results, tmp_path):
+    annotations, predictions = results
+    result, analysis, folder = evaluate_from_config(settings(annotations=str(annotations),
+                                                             predictions=str(predictions), report=True,
+                                                             resamples=20))
+    assert sorted(p.name for p in folder.iterdir()) == ["classes.csv", "images.csv", "metrics.json", "plots",
+                                                        "report.html"]
+    assert {p.stem for p in (folder / "plots").iterdir()} == {"errors", "precision_recall", "ap_by_iou",
+                                                              "recall_by_size", "calibration", "confusion"}
+    with open(folder / "classes.csv", newline="") as file:
+        cat, dog = csv.DictReader(file)
+    assert (cat["class"], dog["class"]) == ("cat", "dog")
+    assert (cat["category_id"], cat["boxes"], cat["detections"], cat["threshold"]) == ("3", "1", "1", "0.9")
+    assert float(cat["AP"]) == result.per_class[0].AP
+    assert (dog["AP"], dog["threshold"], dog["missed"]) == ("0.0", "", "1")
+    with open(folder / "images.csv", newline="") as file:
+        rows = {row["image_id"]: row for row in csv.DictReader(file)}
+    assert (rows["12"]["boxes"], rows["12"]["found"], rows["5"]["not_found"]) == ("1", "1", "1")
+    content = json.loads((folder / "metrics.json").read_text())["analysis"]
+    assert content["resamples"] == 20
+    low, high = content["intervals"]["AP"]
+    assert low <= result.metrics["AP"] <= high
+    assert content["intervals"]["APs"] == [None, None]
+    assert content["errors"]["count"]["missed"] == 1
+    assert content["confusion"]["true_rows_predicted_columns"] == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert analysis.metrics["AP"].value == result.metrics["AP"]
+    assert "95 % interval" in result.table()
+
+
+def test_both_evaluators_and_no_resamples(results, tmp_path):
+    annotations, predictions = results
+    kept = {}
+    for name in ("pycocotools", "faster"):
+        config = settings(annotations=str(annotations), predictions=str(predictions), evaluator=name, resamples=0,
+                          report=True, max_detections=7, output_dir=str(tmp_path / name))
+        kept[name], _, folder = evaluate_from_config(config)
+        meta = json.loads((folder / "metrics.json").read_text())["meta"]
+        assert (meta["evaluator"], meta["max_detections"]) == (name, 7)
+        assert kept[name].intervals == {}
+        assert "interval" not in kept[name].table()
+    assert kept["pycocotools"] == kept["faster"]
+
+
+def test_an_image_folder_that_is_not_there(results):
+    annotations, predictions = results
+    with pytest.raises(DataError, match="images=nowhere: there is no such folder"):
+        evaluate_from_config(settings(annotations=str(annotations), predictions=str(predictions), images="nowhere"))
 
 
 def test_a_results_file_that_does_not_fit_its_annotations(results, write_json):
@@ -280,7 +332,8 @@ def test_a_folder_that_cannot_be_made(results):
 
 
 @pytest.mark.parametrize("given", [
-    ["checkpoint"], ["checkpoint", "annotations", "images"], ["annotations", "predictions"]])
+    ["checkpoint"], ["checkpoint", "annotations", "images"], ["annotations", "predictions"],
+    ["annotations", "predictions", "images"]])
 def test_the_two_usages(given):
     check_inputs(EvaluateConfig(**dict.fromkeys(given, "x")))
 
@@ -288,7 +341,7 @@ def test_the_two_usages(given):
 @pytest.mark.parametrize("given", [
     [], ["annotations"], ["predictions"], ["images"], ["annotations", "images"], ["checkpoint", "annotations"],
     ["checkpoint", "images"], ["checkpoint", "predictions"], ["checkpoint", "annotations", "predictions"],
-    ["checkpoint", "annotations", "predictions", "images"], ["annotations", "predictions", "images"],
+    ["checkpoint", "annotations", "predictions", "images"],
 ])
 def test_other_combinations_say_what_to_give(given):
     with pytest.raises(ConfigError) as caught:

@@ -40,7 +40,10 @@ def test_a_results_file_by_relative_paths(script, write_json, truth_content, tmp
     code, out, err = script("annotations=gt.json", "predictions=dt.json")
     assert (code, err) == (0, "")
     assert "COCO box metrics" in out
-    assert out.splitlines()[-1] == "Results are in dt-evaluation: metrics.json"
+    assert "Errors at IoU 0.5 (TIDE)" in out
+    assert "Missed objects cost" in out
+    assert out.splitlines()[-1] == (
+        "Results are in dt-evaluation: classes.csv, images.csv, metrics.json, plots, report.html")
     content = json.loads((tmp_path / "dt-evaluation" / "metrics.json").read_text())
     expected = evaluate("gt.json", Detections.from_json("dt.json")).metrics
     assert {name: content[name] for name in METRIC_NAMES} == expected
