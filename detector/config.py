@@ -234,7 +234,7 @@ class EvaluateConfig:
     max_detections: int = number(0, 0)  # counted for each image and class; 0: the model's limit, at least COCO's 100
     resamples: int = number(1000, 0)  # of the images, for the 95 % intervals; 0: no intervals
     report: bool = True  # write report.html, plots and CSV files too
-    gallery_images: int = number(6, 0)  # images for each kind of error in the report
+    gallery_images: int = number(8, 0)  # images for each kind of error in the report
     sheet_images: int = number(12, 0)
     progress_bar: bool = True
 

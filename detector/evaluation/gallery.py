@@ -106,7 +106,8 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
             words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
                 f", about {_object_words(analysis, about)}" if about >= 0 else "")
             drawn.append(box(m.boxes_xywh[row], "error", f"{name} {score:.2f}", words))
-    return drawn, f"{len(wrong)} {KINDS[kind]}, {len(objects)} objects"
+    noun = "object" if len(objects) == 1 else "objects"
+    return drawn, f"{len(wrong)} {KINDS[kind]}; {len(objects)} {noun} in the image"
 
 
 def _object_words(analysis: Analysis, g: int) -> str:
