@@ -12,6 +12,7 @@ from detector.config import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader, StepLoader
 from detector.data.problems import LISTED
+from detector.data.repeats import repeat_factors
 from detector.data.samplers import ShardSampler, StepBatchSampler
 from detector.data.shapes import ensure_shapes
 from detector.data.transforms import Augment, AugmentedDataset
@@ -93,6 +94,7 @@ class DetectionDataModule(pl.LightningDataModule):
         sampler = StepBatchSampler(
             self.train_dataset.table.sizes, self.data.batch_size, self.seed, rank, world,
             start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
+            repeats=repeat_factors(self.train_dataset, self.data.repeat_threshold),
         )
         dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
         return StepLoader(dataset, sampler, **self._loading())

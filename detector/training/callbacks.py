@@ -55,7 +55,7 @@ class Monitor(pl.Callback):
         if self._mark is not None:
             self._idle += now - self._mark
         self._mark = now
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -24,6 +24,7 @@ CONTINUED = (
     "data.batch_size",
     "data.aspect_grouping",
     "data.keep_empty",
+    "data.repeat_threshold",
     "augment",
     "optim",
     "trainer.devices",

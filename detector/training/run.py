@@ -27,6 +27,7 @@ from detector.errors import ConfigError, TrainingError
 from detector.evaluation.coco import CocoResult
 from detector.training import folder as run_folder
 from detector.training.callbacks import BEST, LAST, Checkpoints, CtrlC, Interruption, Monitor
+from detector.training.ema import AveragedWeights
 from detector.training.loggers import MetricsCsv
 from detector.training.module import DetectionModule
 from detector.training.progress import ProgressDisplay
@@ -86,7 +87,10 @@ def train(config: Config) -> TrainResult:
             config.trainer.early_stopping,
         )
         display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
-        callbacks = [monitor, *display, checkpoints, CtrlC(checkpoints, config.trainer.log_every, console.print)]
+        average = [AveragedWeights(config.optim.ema)] if config.optim.ema else []
+        interrupt = CtrlC(checkpoints, config.trainer.log_every, console.print)
+        # In this order: a checkpoint holds the average of the step that is just done.
+        callbacks = [monitor, *display, *average, checkpoints, interrupt]
         trainer = build_trainer(config, accelerator, folder, callbacks, build_loggers(config, folder, start.step))
         announce(console, config, module, data, trainer, start)
         begun = time.monotonic()

@@ -48,7 +48,21 @@ def rows(folder):
         return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
 
 
-SCHEDULES = {"trainer__eval_every": 3, "optim__schedule": "cosine", "augment__scale_jitter": [0.7, 1.4]}
+SCHEDULES = {
+    "trainer__eval_every": 3,
+    "optim__schedule": "cosine",
+    "optim__ema": 0.9,
+    "augment__scale_jitter": [0.7, 1.4],
+}
+STATE = (
+    "state_dict",
+    "current_model_state",
+    "averaging_state",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "global_step",
+)
 
 
 @pytest.mark.slow
@@ -68,7 +82,7 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stops, accumu
 
     for name in ("last.ckpt", "best.ckpt"):
         a, b = checkpoint_of(tmp_path / "whole", name), checkpoint_of(tmp_path / "run", name)
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step"):
+        for key in STATE:
             assert_same(a[key], b[key], f"{name}/{key}")
     assert rows(tmp_path / "whole") == rows(tmp_path / "run")
     assert resumed.result.metrics == whole.result.metrics
