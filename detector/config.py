@@ -179,6 +179,9 @@ class OptimConfig:
     gamma: float = number(0.1, 0, 1)  # step: factor of each drop
     final_factor: float = number(0.01, 0, 1)  # cosine and one_cycle: last learning rate, relative to lr
     clip_norm: float = number(10.0, 0)  # largest gradient norm; 0: no clipping
+    # lr is meant for so many images a step and is scaled to those of the run, all processes and accumulated batches
+    # together: in proportion for sgd, with the square root for adamw; 0: lr is taken as it is.
+    base_batch: int = number(0, 0)
     accumulate: int = number(1, 1)  # batches whose gradients are added up for one step
     backbone_lr: float = number(1.0, 0)  # learning rate of the backbone, relative to lr
     stage_decay: float = number(1.0, 0, 1)  # factor of the rate from each backbone stage to the one before it
@@ -196,6 +199,7 @@ class TrainerConfig:
     max_steps: int = number(1000, 1)  # optimiser steps of the whole training
     eval_every: int = number(0, 0)  # optimiser steps between evaluations; 0: only at the end
     checkpoint_every: int = number(0, 0)  # optimiser steps between checkpoints; 0: only when evaluating
+    checkpoint_minutes: float = number(10.0, 0)  # minutes after which a checkpoint is due besides; 0: never
     log_every: int = number(10, 1)  # optimiser steps between rows of the logs
     early_stopping: int = number(0, 0)  # evaluations without a better AP that end the run; 0: never
     threads: int = number(0, 0)  # CPU threads of PyTorch; 0: PyTorch's own choice

@@ -146,14 +146,12 @@ class StepBatchSampler(Sampler[list[Key]]):
         return self.total_steps
 
 
-class ShardSampler(Sampler[int]):
-    """The images of one process in evaluation: an unbroken part of ``range(length)``; each image is in one part."""
+def shard(length: int, batch_size: int, rank: int = 0, world: int = 1) -> range:
+    """The images of process ``rank`` in evaluation: an unbroken part of ``range(length)``; each image is in one part.
 
-    def __init__(self, length: int, rank: int = 0, world: int = 1) -> None:
-        self.part = range(length * rank // world, length * (rank + 1) // world)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.part)
-
-    def __len__(self) -> int:
-        return len(self.part)
+    Parts consist of the very batches that a single process would make, so that every image is padded alike and gets
+    the same detections whatever the number of processes. A part may be empty.
+    """
+    batches = -(-length // batch_size)
+    first, last = (min(length, batches * r // world * batch_size) for r in (rank, rank + 1))
+    return range(first, last)

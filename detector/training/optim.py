@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from detector.config import OptimConfig
+from detector.config import Config, OptimConfig
 from detector.models.backbone import stage_of
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -29,6 +29,24 @@ def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def scaled_lr(config: OptimConfig, images: int) -> float:
+    """The learning rate for steps of ``images`` images.
+
+    SGD: in proportion to them (Goyal et al., Accurate, Large Minibatch SGD, 2017). Adam: to their square root
+    (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022).
+    """
+    if not config.base_batch:
+        return config.lr
+    ratio = images / config.base_batch
+    return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
+
+
+def images_a_step(config: Config) -> int:
+    """Images of one optimiser step, of all processes and accumulated batches."""
+    processes = config.trainer.devices * config.trainer.num_nodes
+    return config.data.batch_size * processes * config.optim.accumulate
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.data.samplers import ShardSampler, StepBatchSampler
+from detector.data.samplers import StepBatchSampler, shard
 
 SIZES = [(480, 640)] * 13 + [(640, 480)] * 7 + [(500, 500)] * 3
 
@@ -107,12 +107,15 @@ def test_mistakes_of_the_caller(arguments, words):
         StepBatchSampler(**arguments)
 
 
-@given(st.integers(0, 50), st.integers(1, 6))
-def test_evaluation_parts_cover_every_image_once(length, world):
-    parts = [ShardSampler(length, rank, world) for rank in range(world)]
-    assert [i for part in parts for i in part] == list(range(length))
-    assert sum(len(part) for part in parts) == length
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+@given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 8))
+def test_evaluation_parts_are_whole_batches_of_every_image_once(length, world, batch_size):
+    def batches(images):
+        return [tuple(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+
+    parts = [shard(length, batch_size, rank, world) for rank in range(world)]
+    assert [batch for part in parts for batch in batches(part)] == batches(range(length))
+    counts = [len(batches(part)) for part in parts]
+    assert max(counts) - min(counts) <= 1
 
 
 @given(st.lists(st.floats(1, 4), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 2), st.integers(0, 2**40))

@@ -1,13 +1,13 @@
 """A run that was interrupted and resumed equals one that was not."""
 
-import csv
 from pathlib import Path
 
 import pytest
 import torch
+from comparing import assert_same, rows
 
 from detector.errors import ConfigError, WeightsError
-from detector.training.callbacks import CtrlC
+from detector.training.interrupt import Interrupt
 from detector.training.run import train
 
 
@@ -18,34 +18,11 @@ def stop_after(monkeypatch, step):
         if step is not None and trainer.global_step == step - 1:
             self.requested = True
 
-    monkeypatch.setattr(CtrlC, "on_train_batch_start", press, raising=False)
+    monkeypatch.setattr(Interrupt, "on_train_batch_start", press, raising=False)
 
 
 def checkpoint_of(folder, name="last.ckpt"):
     return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)
-
-
-def assert_same(a, b, path=""):
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}/{i}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    else:
-        assert a == b, path
-
-
-def rows(folder):
-    """The logged metrics without those that measure time."""
-    with open(Path(folder) / "metrics.csv", newline="") as file:
-        timed = ("train/images_per_s", "train/data_wait")
-        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
 
 
 SCHEDULES = {
