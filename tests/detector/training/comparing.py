@@ -28,3 +28,8 @@ def rows(folder):
     with open(Path(folder) / "metrics.csv", newline="") as file:
         timed = ("train/images_per_s", "train/data_wait")
         return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+
+
+def checkpoint_of(folder, name="last.ckpt"):
+    """The content of a checkpoint of a run."""
+    return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)

@@ -8,9 +8,16 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from detector.config import ModelConfig, OptimConfig, RoiConfig
+from detector.config import Config, ModelConfig, OptimConfig, RoiConfig
 from detector.models.faster_rcnn import build_model
-from detector.training.optim import build_optimizer, build_scheduler, lr_factor, parameter_groups
+from detector.training.optim import (
+    build_optimizer,
+    build_scheduler,
+    images_a_step,
+    lr_factor,
+    parameter_groups,
+    scaled_lr,
+)
 
 
 def factors(total, steps, **keys):
@@ -157,3 +164,14 @@ def test_backbone_is_frozen_for_a_while():
         scheduler.step()
         changes.append((not torch.equal(before[0], backbone), not torch.equal(before[1], head)))
     assert changes == [(False, True), (False, True), (True, True), (True, True)]
+
+
+def test_rate_follows_the_batch():
+    """Sixteen images of SGD at 0.02 become eight at 0.01; of Adam, four times the images take twice the rate."""
+    sgd, adam = (OptimConfig(name=name, lr=0.02, base_batch=16) for name in ("sgd", "adamw"))
+    assert scaled_lr(sgd, 8) == pytest.approx(0.01)
+    assert scaled_lr(adam, 64) == pytest.approx(0.04)
+    assert scaled_lr(OptimConfig(lr=0.02), 64) == 0.02
+    config = Config()
+    config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
+    assert images_a_step(config) == 120

@@ -1,10 +1,9 @@
 """A run that was interrupted and resumed equals one that was not."""
 
-from pathlib import Path
 
 import pytest
 import torch
-from comparing import assert_same, rows
+from comparing import assert_same, checkpoint_of, rows
 
 from detector.errors import ConfigError, WeightsError
 from detector.training.interrupt import Interrupt
@@ -19,10 +18,6 @@ def stop_after(monkeypatch, step):
             self.requested = True
 
     monkeypatch.setattr(Interrupt, "on_train_batch_start", press, raising=False)
-
-
-def checkpoint_of(folder, name="last.ckpt"):
-    return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)
 
 
 SCHEDULES = {
