@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 from comparing import assert_same, checkpoint_of, rows
 from PIL import Image
 
@@ -163,8 +164,10 @@ def test_sweep_of_runs_with_several_processes(script, tmp_path):
     sweep = ["--multirun", "seed=0,1", "hydra.sweep.dir=runs/sweep", "trainer.devices=2", "trainer.max_steps=2"]
     done = subprocess.run(script(*sweep), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    seeds = [json.loads((tmp_path / f"runs/sweep/{job}/metrics.json").read_text())["seed"] for job in (0, 1)]
-    assert seeds == [0, 1]
+    for job in (0, 1):
+        folder = tmp_path / "runs/sweep" / str(job)
+        assert (folder / "metrics.json").is_file()
+        assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == job
 
 
 @pytest.mark.slow
