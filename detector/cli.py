@@ -97,16 +97,15 @@ def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
     for key in sorted(missing_keys(cfg)):
         raise ConfigError(f"{key}: has to be given, as {key}=VALUE")
     raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
-    if cfg.get("resume") == "auto" and "${now" in raw_folder:
+    if cfg.get("resume") == "auto" and "${now" in raw_folder and not sweep:
         raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
     config = parse(cfg, schema)
     trainer = getattr(config, "trainer", None)
-    if sweep and trainer is not None and trainer.devices * trainer.num_nodes > 1:
+    if sweep and trainer is not None and (trainer.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
         raise ConfigError(
-            "--multirun with several devices for each run: Lightning starts the processes of a run by starting this "
-            "command again, which would start the whole sweep again. Start the runs one after the other from the "
-            "shell (for seed in 0 1 2; do python scripts/train.py trainer=ddp seed=$seed; done), or give each run "
-            "one device."
+            "--multirun with processes that are started from outside: each of them would go through the sweep by "
+            "itself. Start the runs one after the other from the shell (for seed in 0 1 2; do torchrun ... "
+            "scripts/train.py seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
         )
     return config
 
@@ -180,6 +179,9 @@ class CommandLine:
         for override in self.overrides:
             if not override.key_or_group.startswith("hydra"):
                 self.check_override(override)
+        given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
+        if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
+            raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
         for arguments in self.jobs():
             cfg = self.compose(arguments)
             # What refers to the state of a running job is checked in the job.

@@ -55,6 +55,8 @@ class RpnConfig:
     batch_size_per_image: int = number(256, 1)  # anchors sampled for the loss
     positive_fraction: float = number(0.5, 0, 1)
     score_thresh: float = number(0.0, 0, 1)  # proposals below this objectness are dropped
+    box_loss: str = one_of("smooth_l1", "giou")
+    box_loss_weight: float = number(1.0, 0)  # factor of the box loss
 
 
 @dataclass
@@ -67,6 +69,11 @@ class HeadConfig:
     score_thresh: float = number(0.05, 0, 1)  # detections below this score are dropped
     nms_thresh: float = number(0.5, 0, 1)
     detections_per_image: int = number(100, 1)
+    class_agnostic: bool = False  # one box a proposal for all classes instead of one for each
+    class_loss: str = one_of("cross_entropy", "focal")
+    focal_gamma: float = number(2.0, 0)  # focal: exponent that plays down what is easy
+    box_loss: str = one_of("smooth_l1", "giou")
+    box_loss_weight: float = number(1.0, 0)  # factor of the box loss
 
 
 @dataclass
@@ -136,6 +143,8 @@ class DataConfig:
     workers: int = number(2, 0)  # loader processes, each process
     aspect_grouping: bool = True  # batches of images of like shape, less padding
     keep_empty: bool = True  # train on images without an object too
+    # Images with a class that fewer than this share of the images show are repeated in each pass; 0: none are.
+    repeat_threshold: float = number(0.0, 0, 1)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
 
 
@@ -170,7 +179,14 @@ class OptimConfig:
     gamma: float = number(0.1, 0, 1)  # step: factor of each drop
     final_factor: float = number(0.01, 0, 1)  # cosine and one_cycle: last learning rate, relative to lr
     clip_norm: float = number(10.0, 0)  # largest gradient norm; 0: no clipping
+    # lr is meant for so many images a step and is scaled to those of the run, all processes and accumulated batches
+    # together: in proportion for sgd, with the square root for adamw; 0: lr is taken as it is.
+    base_batch: int = number(0, 0)
     accumulate: int = number(1, 1)  # batches whose gradients are added up for one step
+    backbone_lr: float = number(1.0, 0)  # learning rate of the backbone, relative to lr
+    stage_decay: float = number(1.0, 0, 1)  # factor of the rate from each backbone stage to the one before it
+    backbone_frozen_steps: int = number(0, 0)  # optimiser steps in which the backbone's weights stay as they are
+    ema: float = number(0.0, 0, 1)  # decay a step of the averaged weights that are evaluated and kept; 0: none
 
 
 @dataclass
@@ -183,6 +199,7 @@ class TrainerConfig:
     max_steps: int = number(1000, 1)  # optimiser steps of the whole training
     eval_every: int = number(0, 0)  # optimiser steps between evaluations; 0: only at the end
     checkpoint_every: int = number(0, 0)  # optimiser steps between checkpoints; 0: only when evaluating
+    checkpoint_minutes: float = number(10.0, 0)  # minutes after which a checkpoint is due besides; 0: never
     log_every: int = number(10, 1)  # optimiser steps between rows of the logs
     early_stopping: int = number(0, 0)  # evaluations without a better AP that end the run; 0: never
     threads: int = number(0, 0)  # CPU threads of PyTorch; 0: PyTorch's own choice

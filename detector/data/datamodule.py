@@ -12,7 +12,8 @@ from detector.config import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader, StepLoader
 from detector.data.problems import LISTED
-from detector.data.samplers import ShardSampler, StepBatchSampler
+from detector.data.repeats import repeat_factors
+from detector.data.samplers import StepBatchSampler, shard
 from detector.data.shapes import ensure_shapes
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import DataError
@@ -28,6 +29,7 @@ class DetectionDataModule(pl.LightningDataModule):
         total_batches: training batches of the whole run; None: the training loader never ends.
         start_batch: training batch to start with; a Trainer that resumes puts the loader in its position by itself.
         eval_limit: evaluate on the first so many validation images only; 0: all.
+        val_padding: the validation image of this process is another one's, and does not count.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
         val_dataset: the validation images, those without a box included.
     """
@@ -40,6 +42,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self.total_batches: int | None = None
         self.start_batch = 0
         self.eval_limit = 0
+        self.val_padding = False
         self.train_dataset: CocoDataset
         self.val_dataset: CocoDataset
 
@@ -93,16 +96,21 @@ class DetectionDataModule(pl.LightningDataModule):
         sampler = StepBatchSampler(
             self.train_dataset.table.sizes, self.data.batch_size, self.seed, rank, world,
             start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
+            repeats=repeat_factors(self.train_dataset, self.data.repeat_threshold),
         )
         dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
         return StepLoader(dataset, sampler, **self._loading())
 
     def val_dataloader(self) -> DetectionLoader:
-        """The validation images of this process, in the order of the file; each image goes to one process."""
-        count = len(self.val_image_ids)
-        sampler = ShardSampler(count, *self._place())
-        return DetectionLoader(Subset(self.val_dataset, range(count)), sampler=sampler,
-                               batch_size=self.data.eval_batch_size, **self._loading())
+        """The validation images of this process, in the order of the file; each image goes to one process.
+
+        A process that none is left for gets one all the same, as no loop over nothing meets the others at its end;
+        ``val_padding`` says so.
+        """
+        part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._place())
+        self.val_padding = not part
+        return DetectionLoader(Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size,
+                               **self._loading())
 
     def summary(self) -> str:
         """Images, boxes and classes of both splits, to be printed: a table of the classes with their category ids."""

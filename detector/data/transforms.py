@@ -166,9 +166,9 @@ def item_rng(*key: int) -> Iterator[None]:
 
 
 class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
-    """A data set seen through an :class:`Augment`; items are asked for by (pass over the data, index).
+    """A data set seen through an :class:`Augment`; items are asked for by (number of the draw, index).
 
-    What happens to an image depends on (seed, pass, index) only: not on the other images of its batch, the number of
+    What happens to an image depends on (seed, draw, index) only: not on the other images of its batch, the number of
     loader processes or what was drawn before.
     """
 
@@ -181,7 +181,7 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
-        round_, index = key
+        draw, index = key
         image, target = self.dataset[index]
-        with item_rng(self.seed, round_, index):
+        with item_rng(self.seed, draw, index):
             return self.augment(image, target)

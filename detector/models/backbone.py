@@ -100,6 +100,19 @@ def group_norm(channels: int, most_groups: int = 32, least_channels: int = 8) ->
     return nn.GroupNorm(groups, channels)
 
 
+def stage_of(path: str) -> int | None:
+    """The stage that a part of a detector belongs to, counted from the last (0); None outside MobileNetV2.
+
+    Args:
+        path: name of a module in the detector, such as ``backbone.body.3.conv`` (fpn) or ``backbone.3.conv``.
+    """
+    parts = path.removeprefix("backbone.body.").removeprefix("backbone.").split(".")
+    if not path.startswith("backbone.") or not parts[0].isdigit():
+        return None
+    block = int(parts[0])
+    return next(len(STAGES) - 1 - i for i, (first, last) in enumerate(STAGES) if first <= block <= last)
+
+
 def freeze_stages(features: nn.Sequential, trainable: int) -> None:
     """Keep all but the last ``trainable`` stages of ``features`` as they are, norm statistics included."""
     present = [stage for stage in STAGES if stage[1] < len(features)]

@@ -9,6 +9,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from detector.config import AnchorConfig, ModelConfig, RoiConfig
 from detector.errors import ConfigError
 from detector.models.backbone import Backbone, build_backbone
+from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
 from detector.models.poolers import build_pooler
 from detector.models.precision import FullPrecisionAnchorGenerator, FullPrecisionPredictor, FullPrecisionRPNHead
 from detector.models.transform import DetectionTransform
@@ -36,32 +37,21 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     anchors = build_anchors(config.anchors, backbone, config.name)
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
     bins_high, bins_wide = pooler.output_size
-    rpn, head = config.rpn, config.head
+    rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
+    box_head = TwoMLPHead(backbone.out_channels * bins_high * bins_wide, config.head.width)
+    predictor = (AgnosticPredictor if config.head.class_agnostic else FullPrecisionPredictor)(
+        config.head.width, num_classes
+    )
     model = FasterRCNN(
         backbone.module,
         rpn_anchor_generator=anchors,
-        rpn_head=FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0]),
-        rpn_pre_nms_top_n_train=rpn.pre_nms_top_n_train,
-        rpn_pre_nms_top_n_test=rpn.pre_nms_top_n_test,
-        rpn_post_nms_top_n_train=rpn.post_nms_top_n_train,
-        rpn_post_nms_top_n_test=rpn.post_nms_top_n_test,
-        rpn_nms_thresh=rpn.nms_thresh,
-        rpn_fg_iou_thresh=rpn.fg_iou_thresh,
-        rpn_bg_iou_thresh=rpn.bg_iou_thresh,
-        rpn_batch_size_per_image=rpn.batch_size_per_image,
-        rpn_positive_fraction=rpn.positive_fraction,
-        rpn_score_thresh=rpn.score_thresh,
+        rpn_head=rpn_head,
         box_roi_pool=pooler,
-        box_head=TwoMLPHead(backbone.out_channels * bins_high * bins_wide, head.width),
-        box_predictor=FullPrecisionPredictor(head.width, num_classes),
-        box_score_thresh=head.score_thresh,
-        box_nms_thresh=head.nms_thresh,
-        box_detections_per_img=head.detections_per_image,
-        box_fg_iou_thresh=head.fg_iou_thresh,
-        box_bg_iou_thresh=head.bg_iou_thresh,
-        box_batch_size_per_image=head.batch_size_per_image,
-        box_positive_fraction=head.positive_fraction,
+        box_head=box_head,
+        box_predictor=predictor,
     )
+    model.rpn = ProposalNetwork(config.rpn, anchors, rpn_head)
+    model.roi_heads = RegionHeads(config.head, pooler, box_head, predictor)
     model.transform = DetectionTransform(
         config.min_size,
         config.max_size,

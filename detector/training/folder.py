@@ -14,7 +14,7 @@ from detector import checkpoint
 from detector.config import Config, to_dict
 from detector.errors import ConfigError
 from detector.files import replacing
-from detector.training.callbacks import BEST, LAST
+from detector.training.checkpoints import BEST, LAST
 
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
@@ -24,6 +24,7 @@ CONTINUED = (
     "data.batch_size",
     "data.aspect_grouping",
     "data.keep_empty",
+    "data.repeat_threshold",
     "augment",
     "optim",
     "trainer.devices",
@@ -116,6 +117,8 @@ def take(config: Config, start: Start) -> Path:
             with open(folder / "config.yaml", "x", encoding="utf-8") as file:
                 file.write(text)
         (folder / "checkpoints").mkdir(exist_ok=True)
+        for draft in (*folder.glob(".[0-9]*-*"), *folder.glob("checkpoints/.[0-9]*-*")):
+            draft.unlink()  # a process that was killed has left it
         if start.checkpoint and not (folder / "checkpoints" / LAST).exists():
             bring(start.checkpoint, folder / "checkpoints")
     except FileExistsError:

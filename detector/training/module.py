@@ -19,7 +19,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.models.faster_rcnn import build_model
 from detector.training.guard import check_finite
-from detector.training.optim import build_optimizer, build_scheduler
+from detector.training.optim import build_optimizer, build_scheduler, images_a_step, scaled_lr
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -77,8 +77,10 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
         # Lightning cannot clip the gradients of a fused optimiser under autocast.
-        optimizer = build_optimizer(self.model, self.config.optim, fused=self.config.trainer.precision == "32")
-        scheduler = build_scheduler(optimizer, self.config.optim, self.config.trainer.max_steps)
+        fused = self.config.trainer.precision == "32"
+        config = replace(self.config.optim, lr=scaled_lr(self.config.optim, images_a_step(self.config)))
+        optimizer = build_optimizer(self.model, config, fused)
+        scheduler = build_scheduler(optimizer, config, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # ---------------------------------------------------------------------------------------- validation
@@ -88,13 +90,19 @@ class DetectionModule(pl.LightningModule):
         ids = [int(target["image_id"]) for target in targets]
         self._parts.append(Detections.from_model(self.model(images), ids, self.category_ids))
 
+    def on_validation_epoch_start(self) -> None:
+        """Give all processes the statistics of batch norm that process 0 has, and that its checkpoints hold."""
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def on_validation_epoch_end(self) -> None:
         """Score the detections of all processes on process 0, and tell the others."""
-        shards = self._gather(Detections.concat(self._parts))
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        shards = self._gather(Detections.empty() if data.val_padding else Detections.concat(self._parts))
         self._parts = []
         result = None
         if self.trainer.is_global_zero:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
             self.detections = Detections.concat(shards)
             result = evaluate(self._ground_truth(), self.detections, data.val_image_ids)
         self.result = self.trainer.strategy.broadcast(result)

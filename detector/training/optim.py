@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from detector.config import OptimConfig
+from detector.config import Config, OptimConfig
+from detector.models.backbone import stage_of
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -29,25 +31,58 @@ def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
+def scaled_lr(config: OptimConfig, images: int) -> float:
+    """The learning rate for steps of ``images`` images.
+
+    SGD: in proportion to them (Goyal et al., Accurate, Large Minibatch SGD, 2017). Adam: to their square root
+    (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022).
+    """
+    if not config.base_batch:
+        return config.lr
+    ratio = images / config.base_batch
+    return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
+
+
+def images_a_step(config: Config) -> int:
+    """Images of one optimiser step, of all processes and accumulated batches."""
+    processes = config.trainer.devices * config.trainer.num_nodes
+    return config.data.batch_size * processes * config.optim.accumulate
+
+
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Two groups: weights, and normalisation parameters and biases with a weight decay of their own."""
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for module in model.modules():
+    """The parameters that train, put together where weight decay, learning rate and freezing are the same.
+
+    Normalisation parameters and biases have a weight decay of their own. The rate of the backbone's last stage is
+    ``backbone_lr`` times ``lr``, that of each stage before it ``stage_decay`` times that of the next one. Each group
+    has ``backbone``: whether ``backbone_frozen_steps`` hold for it.
+    """
+    groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
+    stages = {path: stage_of(path) for path, _ in model.named_modules()}
+    last = min((stage for stage in stages.values() if stage is not None), default=0)  # model=c4 lacks the last one
+    for path, module in model.named_modules():
+        stage = stages[path]
+        factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay ** (stage - last)
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                small = isinstance(module, NORMS) or name.endswith("bias")
-                (others if small else weights).append(parameter)
-    groups = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": config.norm_weight_decay},
-    ]
-    return [group for group in groups if group["params"]]
+            if not parameter.requires_grad:
+                continue
+            small = isinstance(module, NORMS) or name.endswith("bias")
+            backbone = stage is not None and config.backbone_frozen_steps > 0
+            group = groups.setdefault((small, factor, backbone), {"params": []})
+            group["params"].append(parameter)
+            group["weight_decay"] = config.norm_weight_decay if small else config.weight_decay
+            group["lr"] = config.lr * factor
+            group["backbone"] = backbone
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
 def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
     """The schedule of ``config``; to be stepped after every optimiser step."""
-    return LambdaLR(optimizer, lambda step: lr_factor(step, config, total_steps))
+
+    def factor(frozen: int) -> Callable[[int], float]:
+        return lambda step: 0.0 if step < frozen else lr_factor(step, config, total_steps)
+
+    groups = optimizer.param_groups
+    return LambdaLR(optimizer, [factor(config.backbone_frozen_steps if g["backbone"] else 0) for g in groups])
 
 
 def lr_factor(step: int, config: OptimConfig, total_steps: int) -> float:

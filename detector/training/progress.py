@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from detector.training.callbacks import Monitor
 from detector.training.module import DetectionModule
+from detector.training.monitor import Monitor
 
 SHORT = {
     "loss": "loss",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,24 +14,25 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from detector import checkpoint
 from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
-from detector.errors import ConfigError, TrainingError
+from detector.errors import ConfigError
 from detector.evaluation.coco import CocoResult
 from detector.training import folder as run_folder
-from detector.training.callbacks import BEST, LAST, Checkpoints, CtrlC, Interruption, Monitor
+from detector.training.announce import announce, finish
+from detector.training.checkpoints import BEST, LAST, Checkpoints
+from detector.training.ema import AveragedWeights
+from detector.training.failures import explained
+from detector.training.interrupt import Interrupt
 from detector.training.loggers import MetricsCsv
 from detector.training.module import DetectionModule
+from detector.training.monitor import Monitor
+from detector.training.processes import Place, agree, check_same, find_place, joined, launch, must_launch
 from detector.training.progress import ProgressDisplay
 from detector.training.report import write_report
-
-# The processes that Lightning starts compose the configuration anew, `${now:...}` included: they take this instead.
-FOLDER_VARIABLE = "DETECTOR_RUN_DIR"
 
 
 @dataclass
@@ -53,68 +52,75 @@ def train(config: Config) -> TrainResult:
     """Train as ``config`` says, evaluate the best weights, and write everything to ``config.run_dir``.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/best.ckpt`` and
-    ``last.ckpt``, ``curves.png``, ``predictions.png`` and ``predictions.json``.
+    ``last.ckpt``, ``curves.png``, ``predictions.png`` and ``predictions.json``. With several devices, the processes are
+    started here, unless torchrun or SLURM has started them.
 
     Raises:
         DetectorError: the configuration, the data, the weights or the course of the training are at fault.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     accelerator = check_hardware(config)
-    config.run_dir = os.environ.get(FOLDER_VARIABLE, config.run_dir)
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    console = Console(quiet=not first, soft_wrap=not Console().is_terminal)
-    with settings(config), explained(config):
-        data = DetectionDataModule(config.data, config.augment, config.seed)
-        data.prepare_data()
-        data.setup()
-        start = run_folder.find_start(config, data.class_names, data.category_ids)
-        pl.seed_everything(config.seed, verbose=False)
-        # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
-        module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
-        if first:
-            run_folder.take(config, start)
-        folder = Path(config.run_dir).expanduser().absolute()
-        data.total_batches = config.trainer.max_steps * config.optim.accumulate
-        data.start_batch = start.step * config.optim.accumulate
-        data.eval_limit = config.trainer.limit_eval_images
+    if must_launch(config.trainer):
+        return launch(train, config)
+    place = find_place(config.trainer)
+    with settings(config), explained(config), joined(place, accelerator == "gpu"):
+        config.run_dir = agree(config.run_dir, place)  # of processes started from outside each has its own clock
+        return _train(config, accelerator, place)
 
-        monitor = Monitor(config.trainer.log_every)
-        checkpoints = Checkpoints(
-            folder / "checkpoints",
-            config.trainer.checkpoint_every,
-            config.trainer.eval_every,
-            config.trainer.early_stopping,
-        )
-        display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
-        callbacks = [monitor, *display, checkpoints, CtrlC(checkpoints, config.trainer.log_every, console.print)]
-        trainer = build_trainer(config, accelerator, folder, callbacks, build_loggers(config, folder, start.step))
-        announce(console, config, module, data, trainer, start)
-        begun = time.monotonic()
-        with environment(FOLDER_VARIABLE, str(folder)):
-            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-        if checkpoints.evaluated_step != trainer.global_step:
-            # The run was resumed after its last step: only the evaluation is missing.
-            trainer.validate(module, datamodule=data, verbose=False)
-        result, detections = checkpoints.best_result, checkpoints.best_detections
-        if result is None:  # the best weights are those of an earlier process
-            module.load_state_dict(checkpoint.read(folder / "checkpoints" / BEST)["state_dict"])
-            evaluator = build_trainer(config, accelerator, folder, display, [])
-            evaluator.validate(module, datamodule=data, verbose=False)
-            result, detections = module.result, module.detections
-        assert result is not None
-        outcome = TrainResult(
-            folder,
-            result,
-            checkpoints.best_step,
-            trainer.global_step,
-            folder / "checkpoints" / BEST,
-            folder / "checkpoints" / LAST,
-            time.monotonic() - begun,
-        )
-        if trainer.is_global_zero:
-            assert detections is not None
-            write_report(config, outcome, detections, data)
-            finish(console, outcome)
+
+def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
+    console = Console(quiet=place.rank > 0, soft_wrap=not Console().is_terminal)
+    data = DetectionDataModule(config.data, config.augment, config.seed)
+    data.prepare_data()
+    data.setup()
+    start = run_folder.find_start(config, data.class_names, data.category_ids)
+    splits = len(data.train_dataset), len(data.val_dataset)
+    check_same({"their checkpoint's step": start.step, "their numbers of images": splits}, place)
+    pl.seed_everything(config.seed, verbose=False)
+    # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
+    module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
+    if place.rank == 0:
+        run_folder.take(config, start)
+    folder = Path(config.run_dir).expanduser().absolute()
+    data.total_batches = config.trainer.max_steps * config.optim.accumulate
+    data.start_batch = start.step * config.optim.accumulate
+    data.eval_limit = config.trainer.limit_eval_images
+
+    monitor = Monitor(config.trainer.log_every)
+    checkpoints = Checkpoints(folder / "checkpoints", config.trainer)
+    display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
+    average = [AveragedWeights(config.optim.ema)] if config.optim.ema else []
+    interrupt = Interrupt(checkpoints, config.trainer.log_every, console.print)
+    # In this order: a checkpoint holds the average of the step that is just done.
+    callbacks = [monitor, *display, *average, checkpoints, interrupt]
+    loggers = build_loggers(config, folder, start.step)
+    trainer = build_trainer(config, accelerator, place, folder, callbacks, loggers)
+    announce(console, config, module, data, trainer, start)
+    begun = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    if checkpoints.evaluated_step != trainer.global_step:
+        # The run was resumed after its last step: only the evaluation is missing.
+        trainer.validate(module, datamodule=data, verbose=False)
+    result, detections = checkpoints.best_result, checkpoints.best_detections
+    if result is None:  # the best weights are those of an earlier process
+        module.load_state_dict(checkpoint.read(folder / "checkpoints" / BEST)["state_dict"])
+        evaluator = build_trainer(config, accelerator, place, folder, display, [])
+        evaluator.validate(module, datamodule=data, verbose=False)
+        result, detections = module.result, module.detections
+    assert result is not None
+    outcome = TrainResult(
+        folder,
+        result,
+        checkpoints.best_step,
+        trainer.global_step,
+        folder / "checkpoints" / BEST,
+        folder / "checkpoints" / LAST,
+        time.monotonic() - begun,
+    )
+    if trainer.is_global_zero:
+        assert detections is not None
+        write_report(config, outcome, detections, data)
+        finish(console, outcome)
     return outcome
 
 
@@ -167,48 +173,8 @@ def settings(config: Config) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable that is set inside the block, for processes started there."""
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-
-
-@contextmanager
-def explained(config: Config) -> Iterator[None]:
-    """Errors of Lightning and PyTorch that a user can mend, in the words of our keys."""
-    interrupt = signal.getsignal(signal.SIGINT)
-    advice = f"interrupted; to go on: run_dir={config.run_dir} resume=auto, beside the same other arguments"
-    try:
-        yield
-    except Interruption:
-        raise KeyboardInterrupt(advice) from None
-    except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, interrupt)
-        raise KeyboardInterrupt(advice) from None
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from None
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU is out of memory ({str(error).splitlines()[0]}). A smaller data.batch_size with a larger "
-            "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less."
-        ) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"a loader process ended: {str(error).splitlines()[0]} If the machine ran out of memory, use fewer "
-            f"data.workers. To go on: run_dir={config.run_dir} resume=auto"
-        ) from None
-
-
 def build_trainer(
-    config: Config, accelerator: str, folder: Path, callbacks: list[Any], loggers: list[Logger]
+    config: Config, accelerator: str, place: Place, folder: Path, callbacks: list[Any], loggers: list[Logger]
 ) -> pl.Trainer:
     """Lightning's Trainer; training counts optimiser steps, and its data is one epoch of all of them."""
     wanted = config.trainer
@@ -217,7 +183,8 @@ def build_trainer(
         accelerator=accelerator,
         devices=wanted.devices,
         num_nodes=wanted.num_nodes,
-        strategy=wanted.strategy,
+        strategy="ddp" if place.world > 1 else wanted.strategy,
+        plugins=[place.environment],
         precision=wanted.precision,  # type: ignore[arg-type]
         max_steps=wanted.max_steps,
         max_epochs=-1,
@@ -261,43 +228,3 @@ def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
 
         loggers.append(WandbLogger(project=config.logger.wandb_project, name=folder.name, save_dir=folder))
     return loggers
-
-
-def announce(
-    console: Console,
-    config: Config,
-    module: DetectionModule,
-    data: DetectionDataModule,
-    trainer: pl.Trainer,
-    start: run_folder.Start,
-) -> None:
-    """Print what is about to run."""
-    model, wanted = config.model, config.trainer
-    parameters = sum(p.numel() for p in module.parameters())
-    training = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    size = f"{parameters / 1e6:.1f} M parameters" + (
-        f", {training / 1e6:.1f} M train" if training != parameters else ""
-    )
-    device = trainer.strategy.root_device
-    place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
-    batch = config.data.batch_size * trainer.world_size * config.optim.accumulate
-    layout = "channels_last" if model.channels_last else "contiguous"
-    say = lambda text: console.print(text, highlight=False)
-    say(data.summary())
-    say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}, {layout}")
-    say(f"on      {place}{several}, precision {wanted.precision}")
-    say(f"steps   {start.step} to {wanted.max_steps} of {batch} images, {config.optim.name}, lr {config.optim.lr:g}")
-    say(f"folder  {config.run_dir}")
-    if model.norm == "frozen" and model.weights == "none" and start.checkpoint is None:
-        say("note    frozen norm with random weights learns badly: use model.norm=batch, or give model.weights")
-
-
-def finish(console: Console, outcome: TrainResult) -> None:
-    """Print the numbers and where everything is."""
-    console.print(outcome.result)
-    console.print(
-        f"best weights after {outcome.best_step} of {outcome.steps} steps, {outcome.seconds:.0f} s\n"
-        f"results in {outcome.run_dir}",
-        highlight=False,
-    )

@@ -1,13 +1,14 @@
 """The stream of training batches."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.data.samplers import ShardSampler, StepBatchSampler
+from detector.data.samplers import StepBatchSampler, shard
 
 SIZES = [(480, 640)] * 13 + [(640, 480)] * 7 + [(500, 500)] * 3
 
@@ -106,9 +107,45 @@ def test_mistakes_of_the_caller(arguments, words):
         StepBatchSampler(**arguments)
 
 
-@given(st.integers(0, 50), st.integers(1, 6))
-def test_evaluation_parts_cover_every_image_once(length, world):
-    parts = [ShardSampler(length, rank, world) for rank in range(world)]
-    assert [i for part in parts for i in part] == list(range(length))
-    assert sum(len(part) for part in parts) == length
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+@given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 8))
+def test_evaluation_parts_are_whole_batches_of_every_image_once(length, world, batch_size):
+    def batches(images):
+        return [tuple(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+
+    parts = [shard(length, batch_size, rank, world) for rank in range(world)]
+    assert [batch for part in parts for batch in batches(part)] == batches(range(length))
+    counts = [len(batches(part)) for part in parts]
+    assert max(counts) - min(counts) <= 1
+
+
+@given(st.lists(st.floats(1, 4), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 2), st.integers(0, 2**40))
+def test_repeats_are_rounded_down_or_up(factors, batch_size, world, seed):
+    """In each pass every image occurs its factor's number of times, and no draw comes twice."""
+    factors = np.array(factors)
+    length = math.ceil(factors.sum()) if (factors > 1).any() else len(factors)
+    steps = -(-3 * length // (batch_size * world))
+    sizes = [(3, 4), (4, 3)] * len(factors)
+    ranks = [
+        list(StepBatchSampler(sizes[: len(factors)], batch_size, seed, r, world, total_steps=steps, repeats=factors))
+        for r in range(world)
+    ]
+    keys = [key for step in zip(*ranks, strict=True) for batch in step for key in batch]
+    assert len(set(keys)) == len(keys)
+    raised = factors * length / factors.sum() + 1e-9
+    for number in range(3):
+        seen = [i for _, i in keys[number * length : (number + 1) * length]]
+        counts = np.bincount(seen, minlength=len(factors))
+        assert ((counts >= np.floor(factors)) & (counts <= np.ceil(raised))).all()
+
+
+def test_repeats_on_average():
+    """2 or 3 times in each pass is 2.5 on average."""
+    sampler = StepBatchSampler([(1, 1)] * 4, 1, 0, total_steps=7 * 400, repeats=np.array([1, 1, 2.5, 2.5]))
+    counts = np.bincount([i for _, i in stream(sampler)])
+    assert counts[:2].tolist() == [400, 400]
+    assert counts[2:] / 400 == pytest.approx([2.5, 2.5], abs=0.1)
+
+
+def test_no_repeats_changes_nothing():
+    plain, ones = (StepBatchSampler(SIZES, 4, 7, total_steps=30, repeats=r) for r in (None, np.ones(len(SIZES))))
+    assert list(plain) == list(ones)

@@ -1,5 +1,8 @@
 """A training run of seconds: a data set of a few small images and a narrow network."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from detector.config import Config
@@ -37,5 +40,39 @@ def tiny(tmp_path, shapes_root):
             assert hasattr(part, name), key
             setattr(part, name, value)
         return config
+
+    return make
+
+
+@pytest.fixture
+def script(shapes_root):
+    """A function: arguments -> the command line of scripts/train.py for a tiny run."""
+    arguments = [
+        f"data.root={shapes_root}",
+        "data.shapes.train_images=10",
+        "data.shapes.val_images=3",
+        "data.shapes.image_size=64",
+        "data.shapes.max_object=40",
+        "data.batch_size=2",
+        "data.workers=0",
+        "model.min_size=[64]",
+        "model.fpn_channels=16",
+        "model.head.width=16",
+        "model.anchors.sizes=[[8],[16],[32],[64],[128]]",
+        "optim.lr=0.001",
+        "optim.warmup_steps=2",
+        "trainer.max_steps=4",
+        "trainer.log_every=1",
+        "trainer.accelerator=cpu",
+        "trainer.threads=1",
+        "logger.tensorboard=false",
+        "logger.sheet_images=1",
+    ]
+    path = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
+
+    def make(*more):
+        changed = {argument.split("=")[0] for argument in more}
+        kept = [argument for argument in arguments if argument.split("=")[0] not in changed]
+        return [sys.executable, str(path), *kept, *more]
 
     return make

@@ -8,8 +8,16 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from detector.config import OptimConfig
-from detector.training.optim import build_optimizer, build_scheduler, lr_factor, parameter_groups
+from detector.config import Config, ModelConfig, OptimConfig, RoiConfig
+from detector.models.faster_rcnn import build_model
+from detector.training.optim import (
+    build_optimizer,
+    build_scheduler,
+    images_a_step,
+    lr_factor,
+    parameter_groups,
+    scaled_lr,
+)
 
 
 def factors(total, steps, **keys):
@@ -113,3 +121,57 @@ def test_sgd_step_by_hand():
         model.weight.grad = torch.full((1, 1), 3.0)
         optimizer.step()
         assert model.weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+def detector_of(name):
+    sizes = [8.0, 16.0, 32.0, 64.0, 128.0]
+    config = ModelConfig(name=name, fpn_channels=8)
+    config.head.width = 8
+    config.anchors.sizes = [[s] for s in sizes] if name == "fpn" else [sizes]
+    return build_model(config, RoiConfig(), 3)
+
+
+@pytest.mark.parametrize(("name", "stages"), [("fpn", 5), ("c4", 4), ("c5", 5)])
+def test_rates_by_layer(name, stages):
+    """The last stage of the backbone learns with 0.1 * 0.5 of the rate, each one before it with half of that."""
+    model = detector_of(name)
+    config = OptimConfig(lr=0.1, backbone_lr=0.5, stage_decay=0.5)
+    optimizer = build_optimizer(model, config)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == len(list(model.parameters()))
+    features = list((model.backbone.body if name == "fpn" else model.backbone).children())
+    assert rate[id(features[0][0].weight)] == pytest.approx(0.05 * 0.5 ** (stages - 1))
+    assert [rate[id(p)] for p in features[-1].parameters()] == pytest.approx(
+        [0.05] * len(list(features[-1].parameters()))
+    )
+    assert rate[id(model.rpn.head.cls_logits.weight)] == rate[id(model.roi_heads.box_head.fc6.weight)] == 0.1
+    if name == "fpn":
+        assert {rate[id(p)] for p in model.backbone.fpn.parameters()} == {0.1}
+
+
+def test_backbone_is_frozen_for_a_while():
+    model = detector_of("c4")
+    config = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0, backbone_frozen_steps=2, backbone_lr=0.5)
+    optimizer = build_optimizer(model, config)
+    scheduler = build_scheduler(optimizer, config, 10)
+    backbone, head = model.backbone[0][0].weight, model.rpn.head.cls_logits.weight
+    changes = []
+    for _ in range(4):
+        before = backbone.detach().clone(), head.detach().clone()
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        scheduler.step()
+        changes.append((not torch.equal(before[0], backbone), not torch.equal(before[1], head)))
+    assert changes == [(False, True), (False, True), (True, True), (True, True)]
+
+
+def test_rate_follows_the_batch():
+    """Sixteen images of SGD at 0.02 become eight at 0.01; of Adam, four times the images take twice the rate."""
+    sgd, adam = (OptimConfig(name=name, lr=0.02, base_batch=16) for name in ("sgd", "adamw"))
+    assert scaled_lr(sgd, 8) == pytest.approx(0.01)
+    assert scaled_lr(adam, 64) == pytest.approx(0.04)
+    assert scaled_lr(OptimConfig(lr=0.02), 64) == 0.02
+    config = Config()
+    config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
+    assert images_a_step(config) == 120

@@ -1,13 +1,12 @@
 """A run that was interrupted and resumed equals one that was not."""
 
-import csv
-from pathlib import Path
 
 import pytest
 import torch
+from comparing import assert_same, checkpoint_of, rows
 
 from detector.errors import ConfigError, WeightsError
-from detector.training.callbacks import CtrlC
+from detector.training.interrupt import Interrupt
 from detector.training.run import train
 
 
@@ -18,37 +17,24 @@ def stop_after(monkeypatch, step):
         if step is not None and trainer.global_step == step - 1:
             self.requested = True
 
-    monkeypatch.setattr(CtrlC, "on_train_batch_start", press, raising=False)
+    monkeypatch.setattr(Interrupt, "on_train_batch_start", press, raising=False)
 
 
-def checkpoint_of(folder, name="last.ckpt"):
-    return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)
-
-
-def assert_same(a, b, path=""):
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}/{i}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    else:
-        assert a == b, path
-
-
-def rows(folder):
-    """The logged metrics without those that measure time."""
-    with open(Path(folder) / "metrics.csv", newline="") as file:
-        timed = ("train/images_per_s", "train/data_wait")
-        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
-
-
-SCHEDULES = {"trainer__eval_every": 3, "optim__schedule": "cosine", "augment__scale_jitter": [0.7, 1.4]}
+SCHEDULES = {
+    "trainer__eval_every": 3,
+    "optim__schedule": "cosine",
+    "optim__ema": 0.9,
+    "augment__scale_jitter": [0.7, 1.4],
+}
+STATE = (
+    "state_dict",
+    "current_model_state",
+    "averaging_state",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "global_step",
+)
 
 
 @pytest.mark.slow
@@ -68,7 +54,7 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stops, accumu
 
     for name in ("last.ckpt", "best.ckpt"):
         a, b = checkpoint_of(tmp_path / "whole", name), checkpoint_of(tmp_path / "run", name)
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step"):
+        for key in STATE:
             assert_same(a[key], b[key], f"{name}/{key}")
     assert rows(tmp_path / "whole") == rows(tmp_path / "run")
     assert resumed.result.metrics == whole.result.metrics

@@ -1,0 +1,120 @@
+"""When ``last.ckpt`` and ``best.ckpt`` are written, and when training ends early."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from detector.config import TrainerConfig
+from detector.evaluation.coco import CocoResult
+from detector.evaluation.detections import Detections
+from detector.files import replacing
+from detector.training.module import Batch, DetectionModule
+from detector.training.processes import agreed
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class Checkpoints(pl.Callback):
+    """Writes ``last.ckpt``, and ``best.ckpt``: the weights with the highest AP so far, the first of equals.
+
+    ``last.ckpt`` is written when a step is done and before its evaluation, so that nothing is lost if the
+    evaluation fails. A run that resumes from it first repeats that evaluation.
+
+    Args:
+        folder: where they go.
+        wanted: how often, and the patience of early stopping.
+
+    Attributes:
+        evaluated_step: optimiser steps done at the last evaluation by this process; -1: none yet.
+        best_step: optimiser steps that the weights of ``best.ckpt`` had seen.
+        best_result, best_detections: their evaluation, where it was made by this process.
+    """
+
+    def __init__(self, folder: Path, wanted: TrainerConfig):
+        self.folder = folder
+        self.every = wanted.checkpoint_every
+        self.seconds = 60 * wanted.checkpoint_minutes
+        self.eval_every = wanted.eval_every
+        self.patience = wanted.early_stopping
+        self.agree_every = wanted.log_every
+        self.best_ap = -1.0
+        self.best_step = 0
+        self.worse = 0  # evaluations since the best one
+        self.saved_step = -1
+        self.saved_at = 0.0  # time.monotonic()
+        self.evaluated_step = -1
+        self.best_result: CocoResult | None = None
+        self.best_detections: Detections | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know, as plain values."""
+        return {"best_ap": self.best_ap, "best_step": self.best_step, "worse": self.worse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best AP of the run that is resumed."""
+        self.best_ap, self.best_step = state_dict["best_ap"], state_dict["best_step"]
+        self.worse = state_dict["worse"]
+
+    def evaluates(self, step: int, max_steps: int) -> bool:
+        """Whether an evaluation follows when ``step`` optimiser steps are done."""
+        return step >= max_steps or (self.eval_every > 0 and step > 0 and step % self.eval_every == 0)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Repeat the evaluation that the resumed run may not have finished."""
+        self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+        if self.evaluates(trainer.global_step, trainer.max_steps):
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Write ``last.ckpt`` where it is due."""
+        step = trainer.global_step
+        if step == self.saved_step:  # gradients are still being accumulated
+            return
+        if step >= trainer.max_steps:
+            # Lightning evaluates after multiples of its interval; infinity means: after the last batch.
+            trainer.val_check_batch = float("inf")
+        due = self.evaluates(step, trainer.max_steps) or (self.every > 0 and step % self.every == 0)
+        if not due and self.seconds:
+            due = agreed(trainer, time.monotonic() - self.saved_at >= self.seconds, self.agree_every)
+        if due:
+            self.save_last(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt`` of the step just done. To be called on every process."""
+        if self.saved_step == trainer.global_step:
+            return
+        self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            with replacing(self.folder / LAST) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.folder / LAST)  # writes nothing, but takes part
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Compare with the best AP; keep the weights if this is better."""
+        assert isinstance(module, DetectionModule)
+        if module.result is None:
+            return
+        self.evaluated_step = trainer.global_step
+        ap = module.result.metrics["AP"]
+        # Without ground truth there is no AP to compare by: the newest weights count as the best.
+        if ap is not None and ap <= self.best_ap:
+            self.worse += 1
+            trainer.should_stop = trainer.should_stop or (0 < self.patience <= self.worse)
+            return
+        self.best_ap = self.best_ap if ap is None else ap
+        self.best_step = trainer.global_step
+        self.worse = 0
+        self.best_result, self.best_detections = module.result, module.detections
+        if trainer.is_global_zero:
+            with replacing(self.folder / BEST) as temporary:
+                shutil.copyfile(self.folder / LAST, temporary)

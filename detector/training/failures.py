@@ -1,0 +1,80 @@
+"""Errors of Lightning, PyTorch and the operating system that a user can mend, in the words of our keys."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from detector.config import Config
+from detector.errors import ConfigError, TrainingError
+from detector.training.interrupt import Interruption
+from detector.training.processes import ConnectionLost
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What collectives say when the process at the other end is gone.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout", "recvValue failed",
+        "Timed out waiting", "NCCL error", "gloo")
+
+
+@contextmanager
+def explained(config: Config) -> Iterator[None]:
+    """Raises inside the block leave it as a :class:`DetectorError` or a ``KeyboardInterrupt`` with a message, as far
+    as it is known what they mean."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    again = f"run_dir={config.run_dir} resume=auto, beside the same other arguments"
+    try:
+        yield
+    except Interruption:
+        raise KeyboardInterrupt(f"interrupted; to go on: {again}") from None
+    except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt(f"interrupted; to go on: {again}") from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from None
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU is out of memory ({first_line(error)}). A smaller data.batch_size with a larger "
+            "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less. If it came in the "
+            f"middle of the training, larger images came too; to go on: {again}"
+        ) from None
+    except MemoryError:
+        raise TrainingError(f"the machine is out of memory: use fewer data.workers. To go on: {again}") from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise TrainingError(
+            f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}. The last checkpoint "
+            f"that was written is whole. Make room, then go on: {again}"
+        ) from None
+    except torch.distributed.DistError as error:
+        raise ConnectionLost(lost(error)) from None
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise TrainingError(
+                f"a loader process ended: {first_line(error)} If the machine ran out of memory, use fewer "
+                f"data.workers. To go on: {again}"
+            ) from None
+        if torch.distributed.is_initialized() and any(word in str(error) for word in LOST):
+            raise ConnectionLost(lost(error)) from None
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def lost(error: BaseException) -> str:
+    """The message for a collective that failed."""
+    return (
+        f"another process of this run has ended, and its message says why; this one lost the connection "
+        f"({first_line(error)})"
+    )

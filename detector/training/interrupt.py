@@ -1,0 +1,101 @@
+"""Ctrl-C and the signals of schedulers: training ends after the step that runs, with its checkpoint written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from detector.training.checkpoints import Checkpoints
+from detector.training.processes import agreed
+
+# Ctrl-C; what `kill`, Kubernetes and SLURM at a time limit send; what a SLURM job asks for by --signal=USR1@120.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interruption(Exception):
+    """The run was asked to stop, and has stopped between two steps with its checkpoint written."""
+
+
+class Interrupt(pl.Callback):
+    """The first signal ends training after the step that runs, with a checkpoint; a second one ends it at once.
+
+    On SLURM, SIGUSR1 also puts the job back into the queue; with ``resume=auto`` it goes on there.
+
+    Args:
+        checkpoints: writes the checkpoint.
+        every: with several processes, optimiser steps after which they agree on whether to stop.
+        say: prints a line.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, every: int = 1, say: Any = print):
+        self.checkpoints = checkpoints
+        self.every = every
+        self.say = say
+        self.requested = False
+        self.requeue = False
+        self._process = os.getpid()
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take over the signals; only the main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if asked to, and if this is between two optimiser steps."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if agreed(trainer, self.requested, self.every):
+            self.checkpoints.save_last(trainer)
+            if self.requeue and trainer.is_global_zero:
+                requeue(self.say)
+            raise Interruption
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Leave the evaluation if asked to: its checkpoint is written, and a resumed run repeats it."""
+        if self.requested and trainer.world_size == 1:
+            if self.requeue:
+                requeue(self.say)
+            raise Interruption
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader process: the main one decides
+            return
+        self.requested = True
+        self.requeue = number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ
+        self._restore()
+        how = "press Ctrl-C again" if number == signal.SIGINT else "send the signal again"
+        self.say(f"stopping after this step; {how} to stop at once")
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+
+def requeue(say: Any) -> None:
+    """Put the SLURM job that this process belongs to back into the queue."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        say(f"job {job} is queued again" if done.returncode == 0 else f"scontrol requeue {job}: {done.stderr.strip()}")
+    except OSError as error:
+        say(f"scontrol requeue {job}: {error.strerror}")

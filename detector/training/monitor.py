@@ -1,0 +1,91 @@
+"""Losses, learning rate, speed and memory of the training: for the progress bar and the loggers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from detector.training.module import Batch, DetectionModule
+
+
+class Monitor(pl.Callback):
+    """Keeps the newest losses and speed for the progress bar, and writes rows to the loggers.
+
+    A row belongs to the number of optimiser steps that are done. Speed is images over the time since the last row,
+    evaluations and checkpoints apart.
+
+    Args:
+        log_every: optimiser steps between rows of training metrics.
+    """
+
+    def __init__(self, log_every: int):
+        self.log_every = log_every
+        self.step = 0  # optimiser steps done
+        self.row = -1  # step of the newest row
+        self.metrics: dict[str, float] = {}  # its losses
+        self.images_per_s = 0.0
+        self.waiting = 0.0  # share of the time spent waiting for data
+        self._images = 0
+        self._lr = 0.0
+        self._busy = self._idle = 0.0  # seconds in steps and between steps since the last row
+        self._mark: float | None = None  # end of the last step; None: something else came between
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take up the count of a resumed run."""
+        self.step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the learning rate of the step to come, and the time waited for its data."""
+        now = time.perf_counter()
+        if self._mark is not None:
+            self._idle += now - self._mark
+        self._mark = now
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch; after every ``log_every`` steps write a row."""
+        self._images += len(batch[0]) * trainer.world_size
+        done = trainer.global_step
+        due = done != self.step and (done % self.log_every == 0 or done in (1, trainer.max_steps))
+        self.step = done
+        if due:
+            losses = {name: value.item() for name, value in outputs.items() if name != "loss"}
+        now = time.perf_counter()
+        self._busy += now - (self._mark or now)
+        self._mark = now
+        if due:
+            self._log_training(trainer, losses)
+
+    def _log_training(self, trainer: pl.Trainer, losses: dict[str, float]) -> None:
+        seconds = self._busy + self._idle
+        self.images_per_s = self._images / seconds if seconds else 0.0
+        self.waiting = self._idle / seconds if seconds else 0.0
+        self._images, self._busy, self._idle = 0, 0.0, 0.0
+        self.metrics = {"loss": sum(losses.values()), **losses}
+        self.row = self.step
+        row = {f"train/{name}": value for name, value in self.metrics.items()}
+        row.update({"train/lr": self._lr, "train/images_per_s": self.images_per_s, "train/data_wait": self.waiting})
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=self.step)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take evaluation out of the speed of training."""
+        self._mark = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the writing of checkpoints out of it."""
+        self._mark = None
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write a row of the twelve numbers, those without ground truth left out."""
+        assert isinstance(module, DetectionModule)
+        if module.result is not None:
+            row = {f"val/{name}": value for name, value in module.result.metrics.items() if value is not None}
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)

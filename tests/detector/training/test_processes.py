@@ -1,0 +1,252 @@
+"""Several processes on the CPU: the same numbers as one, and one failure ends all with its message."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+import yaml
+from comparing import assert_same, checkpoint_of, rows
+from PIL import Image
+
+from detector.config import EvaluateConfig, TrainerConfig
+from detector.data.samplers import StepBatchSampler
+from detector.errors import ConfigError, DataError, TrainingError
+from detector.evaluation.run import evaluate_from_config
+from detector.training.interrupt import requeue
+from detector.training.processes import find_place, must_launch
+from detector.training.run import train
+
+SIZES = [(64, 64), (48, 80), (80, 48), (64, 96), (40, 64), (64, 64), (72, 56)]
+
+
+@pytest.fixture(scope="module")
+def odd_data(tmp_path_factory):
+    """Seven images of seven shapes to evaluate on, and to train on eight of which only the first has a box."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for split, sizes in (("train", [(64, 64)] * 8), ("val", SIZES)):
+        images, boxes = [], []
+        for number, (height, width) in enumerate(sizes, 1):
+            name = f"{split}{number}.png"
+            Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
+            images.append({"id": number, "file_name": name, "height": height, "width": width})
+            if split == "val" or number == 1:
+                box = [4, 6, 25, 20]
+                boxes.append({"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": 500})
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def two(tiny, odd_data):
+    """A function: keys -> the configuration of a run of two processes on the odd data."""
+
+    def make(**keys):
+        return tiny(
+            data__name="coco",
+            data__root=str(odd_data),
+            data__batch_size=1,
+            data__eval_batch_size=2,
+            trainer__devices=2,
+            trainer__threads=1,
+            model__head__score_thresh=0.0,
+            **keys,
+        )
+
+    return make
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def meanwhile(action, condition):
+    """Do ``action`` in another thread once ``condition`` holds."""
+    thread = threading.Thread(target=lambda: (wait_for(condition), action()), daemon=True)
+    thread.start()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_like_one(two, tmp_path):
+    """Seven images in batches of two: one process gets three of them and the other four. Seven of eight training
+    images are empty, so that in most steps no process has a box, and in others one of them has."""
+    outcome = train(two(optim__ema=0.5, trainer__eval_every=2, trainer__max_steps=6))
+    assert outcome.steps == 6
+    single = EvaluateConfig(
+        checkpoint=str(outcome.best_checkpoint),
+        output_dir=str(tmp_path / "single"),
+        batch_size=2,
+        workers=0,
+        accelerator="cpu",
+        sheet_images=0,
+        progress_bar=False,
+    )
+    result, folder = evaluate_from_config(single)
+    assert result.metrics == outcome.result.metrics
+    together = json.loads((outcome.run_dir / "predictions.json").read_text())
+    assert len(together) > 100
+    key = lambda d: (d["image_id"], d["score"], d["bbox"])
+    alone = json.loads((folder / "predictions.json").read_text())
+    assert sorted(together, key=key) == sorted(alone, key=key)
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed(two, tmp_path):
+    """Ctrl-C reaches the process that waits; the resumed run ends like an uninterrupted one."""
+    whole = train(two(run_dir=str(tmp_path / "whole"), trainer__max_steps=40))
+    csv = tmp_path / "run/metrics.csv"
+    meanwhile(lambda: os.kill(os.getpid(), signal.SIGINT), lambda: csv.is_file() and len(csv.read_text()) > 400)
+    with pytest.raises(KeyboardInterrupt, match="resume=auto"):
+        train(two(trainer__max_steps=40))
+    assert 0 < checkpoint_of(tmp_path / "run")["global_step"] < 40
+    train(two(trainer__max_steps=40, resume="auto"))
+    a, b = checkpoint_of(whole.run_dir), checkpoint_of(tmp_path / "run")
+    for name in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+        assert_same(a[name], b[name], name)
+    assert rows(whole.run_dir) == rows(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_message_of_the_process_that_fails(two, odd_data, tmp_path):
+    """An image that only process 1 reads is damaged after the data were checked."""
+    sampler = StepBatchSampler([(64, 64)] * 8, 1, 0, rank=1, world=2, total_steps=4)
+    broken = odd_data / "images" / f"train{sampler.batch(2)[0][1] + 1}.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:60])
+    begun = time.monotonic()
+    try:
+        with pytest.raises(DataError, match=rf"^process 1 of 2: cannot read the image .*{broken.name}"):
+            train(two())
+    finally:
+        broken.write_bytes(content)
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.slow
+def test_killed_process_ends_the_others(two, tmp_path):
+    csv = tmp_path / "run/metrics.csv"
+    before = set(multiprocessing.active_children())
+
+    def kill():
+        own = [p for p in multiprocessing.active_children() if p not in before]
+        os.kill(max(p.pid for p in own), signal.SIGKILL)
+
+    meanwhile(kill, csv.is_file)
+    with pytest.raises(TrainingError, match=r"process [01] of 2 was ended by SIGKILL"):
+        train(two(trainer__max_steps=1000))
+    assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.slow
+def test_torchrun_makes_one_folder(script, tmp_path):
+    """Each process composes a time of its own; the folder is that of process 0."""
+    python, *rest = script("run_dir=runs/${now:%H%M%S%f}", "trainer.devices=2", "trainer.strategy=ddp")
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *rest]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "metrics.json").is_file()
+    assert done.stdout.count("results in") == 1
+
+
+@pytest.mark.slow
+def test_sweep_of_runs_with_several_processes(script, tmp_path):
+    sweep = ["--multirun", "seed=0,1", "hydra.sweep.dir=runs/sweep", "trainer.devices=2", "trainer.max_steps=2"]
+    done = subprocess.run(script(*sweep), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for job in (0, 1):
+        folder = tmp_path / "runs/sweep" / str(job)
+        assert (folder / "metrics.json").is_file()
+        assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == job
+
+
+@pytest.mark.slow
+def test_slurm_job_is_queued_again(script, tmp_path):
+    """Two processes as srun starts them; SIGUSR1, as before the time limit, writes a checkpoint and calls scontrol."""
+    fake = tmp_path / "bin" / "scontrol"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    fake.chmod(0o755)
+    command = script("trainer.max_steps=1000", "trainer.devices=2", "run_dir=runs/4242")
+    processes = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "PATH": f"{fake.parent}:{os.environ['PATH']}",
+            **{f"SLURM_{key}": "2" for key in ("NTASKS", "STEP_NUM_TASKS", "NTASKS_PER_NODE")},
+            **{f"SLURM_{key}": str(rank) for key in ("PROCID", "LOCALID")},
+            **{"SLURM_NODEID": "0", "SLURM_JOB_ID": "4242", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "x"},
+        }
+        processes.append(
+            subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        )
+    wait_for(lambda: (tmp_path / "runs/4242/metrics.csv").is_file() or any(p.poll() is not None for p in processes))
+    for process in processes:
+        process.send_signal(signal.SIGUSR1)
+    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [130, 130], errors
+    assert (tmp_path / "calls").read_text() == "requeue 4242\n"
+    assert checkpoint_of(tmp_path / "runs/4242")["global_step"] < 1000
+
+
+# ------------------------------------------------------------------------------------------------- one process
+ENVIRONMENT = {"torchrun": {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}}
+ENVIRONMENT["srun"] = {
+    f"SLURM_{key}": value
+    for key, value in {
+        "STEP_NUM_TASKS": "4",
+        "NTASKS": "4",
+        "NTASKS_PER_NODE": "2",
+        "PROCID": "3",
+        "LOCALID": "1",
+        "NODEID": "1",
+    }.items()
+}
+
+
+@pytest.mark.parametrize("starter", ENVIRONMENT)
+def test_place_in_a_job(starter, monkeypatch):
+    for name, value in ENVIRONMENT[starter].items():
+        monkeypatch.setenv(name, value)
+    place = find_place(TrainerConfig(devices=2, num_nodes=2))
+    assert (place.rank, place.world, place.local_rank) == (3, 4, 1)
+    assert not must_launch(TrainerConfig(devices=4))
+    with pytest.raises(ConfigError, match=rf"these are 1 processes, but {starter} started 4"):
+        find_place(TrainerConfig())
+
+
+def test_place_of_a_single_process_in_a_batch_script(monkeypatch):
+    """The batch script of a job with four tasks is not one of them."""
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert find_place(TrainerConfig()).world == 1
+    assert must_launch(TrainerConfig(devices=2))
+
+
+def test_several_machines_are_not_started_here():
+    with pytest.raises(ConfigError, match=r"started from outside:\n(.*\n)*.*torchrun --nnodes 2"):
+        find_place(TrainerConfig(num_nodes=2))
+
+
+def test_requeue_of_an_array_job(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    requeue(said.append)
+    assert said == ["scontrol requeue 7: No such file or directory"]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    requeue(said.append)
+    assert said[1:] == ["job 5_2 is queued again"]
