@@ -221,11 +221,11 @@ def test_photographs_equal_pycocotools(shared_dir, tmp_path):
     annotations = shared_dir / "data" / "bccd" / "val.json"
     truth = GroundTruth(annotations)
     rng = np.random.default_rng(0)
-    boxes = [b for b in truth.boxes() for _ in range(rng.integers(0, 3))]
+    rows = np.repeat(np.arange(len(truth.ids)), rng.integers(0, 3, len(truth.ids)))
     found = Detections(
-        [b["image_id"] for b in boxes], rng.choice(truth.category_ids, len(boxes), p=[0.6, 0.1, 0.3]),
-        np.abs([b["bbox"] for b in boxes] + rng.normal(0, 6, (len(boxes), 4))),
-        rng.random(len(boxes)).astype(np.float32).round(2))
+        np.array(truth.image_ids)[truth.image[rows]], rng.choice(truth.category_ids, len(rows), p=[0.6, 0.1, 0.3]),
+        np.abs(truth.boxes_xywh[rows] + rng.normal(0, 6, (len(rows), 4))),
+        rng.random(len(rows)).astype(np.float32).round(2))
     found.to_json(tmp_path / "dt.json")
     ours = evaluate(annotations, found)
     theirs = pycocotools_stats(annotations, tmp_path / "dt.json")
