@@ -1,0 +1,80 @@
+"""The compile matrix, which needs no GPU: ``python -m roi_ops.cuda.compile_all [--arch 75,90] [--dtype f32,bf16]``.
+
+Compiles every kernel for every architecture, prints registers, shared memory, stack and spills of each, and fails
+if one spills registers to memory or does not compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from typing import NamedTuple
+
+from roi_ops.cuda.compiler import CompileError, compile_kernel, compiler_version
+from roi_ops.cuda.programs import NAMES, Kernel, every_kernel
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+
+class Usage(NamedTuple):
+    """What a kernel takes of the device; bytes but for the registers."""
+
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def usage(kernel: Kernel, arch: str) -> Usage:
+    """Compile a kernel and read the assembler's report.
+
+    Raises:
+        CompileError: it does not compile, or the report is not there.
+    """
+    _, log = compile_kernel(kernel, arch)
+    registers = re.search(r"Used (\d+) registers", log)
+    stack = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    if registers is None or stack is None:
+        raise CompileError(f"{kernel.name}: the compiler for {arch} reported no registers:\n{log}")
+    shared = re.search(r"(\d+) bytes smem", log)
+    frame, stores, loads = map(int, stack.groups())
+    return Usage(int(registers[1]), int(shared[1]) if shared else 0, frame, stores + loads)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the matrix; the exit code is 1 if a kernel spills or does not compile."""
+    parser = argparse.ArgumentParser(prog="python -m roi_ops.cuda.compile_all", description=__doc__)
+    parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="compute capabilities, as 75,90")
+    parser.add_argument("--dtype", default=",".join(NAMES.values()), help="storage dtypes: f32,f64,f16,bf16")
+    options = parser.parse_args(arguments)
+    wanted = options.dtype.split(",")
+    if not set(wanted) <= set(NAMES.values()):
+        parser.error(f"--dtype {options.dtype}: known are {', '.join(NAMES.values())}")
+    kernels = every_kernel(tuple(dtype for dtype, name in NAMES.items() if name in wanted))
+    architectures = [f"sm_{number}" for number in options.arch.split(",")]
+    begin, bad = time.monotonic(), []
+    print(f"{compiler_version()}: {len(kernels)} kernels for {', '.join(architectures)}; registers (+ stack, spills)")
+    for kernel in kernels:
+        cells = []
+        for arch in architectures:
+            try:
+                u = usage(kernel, arch)
+            except CompileError as error:
+                print(error, file=sys.stderr)
+                cells.append("error")
+                bad.append(f"{kernel.name} {arch}: does not compile")
+                continue
+            cells.append(f"{u.registers}" + (f"+{u.stack}+{u.spills}" if u.stack or u.spills else ""))
+            if u.spills:
+                bad.append(f"{kernel.name} {arch}: {u.spills} bytes of spills")
+        print(f"  {kernel.name:<36}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+    print(f"{time.monotonic() - begin:.0f} s")
+    for line in bad:
+        print(line, file=sys.stderr)
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

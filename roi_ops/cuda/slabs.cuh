@@ -1,0 +1,87 @@
+// How the threads of a block share channels and bins, and how its results reach memory.
+//
+// A block works on a slab of channels of one RoI. Its results pass through a tile in shared memory, so that
+// neighbouring threads may read neighbouring channels and yet write neighbouring bins.
+#pragma once
+
+#include "tables.cuh"
+
+namespace roi {
+
+// How features are read. VECTOR and SCALAR: channels are innermost, threads side by side along them, 16 bytes
+// or one element each. PLANAR: any strides, threads side by side along the bins.
+enum Layout : int { VECTOR = 0, SCALAR = 1, PLANAR = 2 };
+
+template <class S, int LAYOUT>
+constexpr int CHANNELS_A_THREAD = LAYOUT == VECTOR ? 16 / int(sizeof(S)) : 1;
+
+// One thread's piece of work in a round: `channel` (of CHANNELS_A_THREAD) and `bin`, counted from the slab's and
+// the chunk's first.
+struct Item {
+  int channel, bin;
+  bool active;
+};
+
+template <int LAYOUT, int V>
+ROI_DEVICE Item item_of(const Plan& plan, int i, int channels, int bins) {
+  Item item;
+  if (LAYOUT == PLANAR) {
+    item.channel = i / bins;
+    item.bin = i - item.channel * bins;
+  } else {  // plan.lanes is a power of two that divides the block
+    item.channel = (i & (plan.lanes - 1)) * V;
+    item.bin = i / plan.lanes;
+  }
+  item.active = item.channel < channels && item.bin < bins;
+  return item;
+}
+
+template <int LAYOUT>
+ROI_DEVICE int item_count(const Plan& plan, int channels, int bins) {
+  return (LAYOUT == PLANAR ? channels : plan.lanes) * bins;
+}
+
+template <class T>
+ROI_DEVICE T* pooled_at(const Pooled& tensor, long long roi, int channel, int bin) {
+  return static_cast<T*>(tensor.data) + roi * tensor.stride_k + channel * tensor.stride_c + bin * tensor.stride_bin;
+}
+
+// Copy the tile [channels, bins] to bins first_bin .. of the RoI's channels from first_channel on.
+template <class T>
+ROI_DEVICE void copy_tile(const T* tile, const Pooled& to, long long roi, int first_channel, int channels, int first_bin, int bins) {
+  T* out = pooled_at<T>(to, roi, first_channel, first_bin);
+  const int total = channels * bins;
+  if (to.stride_bin == 1 && to.stride_c == bins) {  // one run of memory
+    constexpr int PACK = 16 / int(sizeof(T));
+    if (reinterpret_cast<unsigned long long>(out) % 16 == 0 && total % PACK == 0) {
+      const uint4* from = reinterpret_cast<const uint4*>(tile);
+      for (int i = threadIdx.x; i < total / PACK; i += blockDim.x) reinterpret_cast<uint4*>(out)[i] = from[i];
+    } else {
+      for (int i = threadIdx.x; i < total; i += blockDim.x) out[i] = tile[i];
+    }
+  } else if (to.stride_c == 1) {
+    for (int i = threadIdx.x; i < total; i += blockDim.x) {
+      const int bin = i / channels, channel = i - bin * channels;
+      out[bin * to.stride_bin + channel] = tile[channel * bins + bin];
+    }
+  } else {
+    for (int i = threadIdx.x; i < total; i += blockDim.x) {
+      const int channel = i / bins, bin = i - channel * bins;
+      out[channel * to.stride_c + bin * to.stride_bin] = tile[i];
+    }
+  }
+}
+
+// The same value for all bins of the RoI's channels from first_channel on.
+template <class T>
+ROI_DEVICE void fill_pooled(T value, const Pooled& to, long long roi, int first_channel, int channels, int bins) {
+  const bool channels_innermost = to.stride_c == 1;
+  T* out = pooled_at<T>(to, roi, first_channel, 0);
+  for (int i = threadIdx.x; i < channels * bins; i += blockDim.x) {
+    const int channel = channels_innermost ? i % channels : i / bins;
+    const int bin = channels_innermost ? i / channels : i % bins;
+    out[channel * to.stride_c + bin * to.stride_bin] = value;
+  }
+}
+
+}  // namespace roi
