@@ -1,0 +1,187 @@
+// The CUDA built-ins that roi_ops/cuda uses, for a host compiler: the device code of the package runs on the CPU.
+//
+// Threads of a block are real threads, and a barrier is a real barrier: a missing __syncthreads is a data race that
+// ThreadSanitizer finds, an index beyond shared memory an overflow that AddressSanitizer finds. Blocks run one
+// after another. Shared memory is filled with NaNs before each block, so that no kernel can count on zeros.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#define ROI_EMULATOR 1
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __shared__ static
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+
+inline thread_local dim3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+
+namespace emulator {
+
+class Barrier {
+ public:
+  explicit Barrier(unsigned threads) { pthread_barrier_init(&barrier_, nullptr, threads); }
+  ~Barrier() { pthread_barrier_destroy(&barrier_); }
+  void wait() { pthread_barrier_wait(&barrier_); }
+  Barrier(const Barrier&) = delete;
+  Barrier& operator=(const Barrier&) = delete;
+
+ private:
+  pthread_barrier_t barrier_;
+};
+
+// What the threads of a warp give each other in a shuffle.
+struct Warp {
+  Barrier barrier{32};
+  uint64_t value[32];
+};
+
+struct Block {
+  explicit Block(unsigned threads) : barrier(threads), warps(threads / 32) {}
+  Barrier barrier;
+  std::vector<Warp> warps;
+  unsigned char* dynamic_shared = nullptr;
+};
+
+inline Block* block = nullptr;
+
+inline unsigned char* dynamic_shared() { return block->dynamic_shared; }
+
+template <class T>
+T exchange(T mine, unsigned lane_of_other) {
+  static_assert(sizeof(T) <= 8, "shuffles move 8 bytes");
+  Warp& warp = block->warps[threadIdx.x / 32];
+  std::memcpy(&warp.value[threadIdx.x % 32], &mine, sizeof(T));
+  warp.barrier.wait();
+  T other;
+  std::memcpy(&other, &warp.value[lane_of_other], sizeof(T));
+  warp.barrier.wait();
+  return other;
+}
+
+// Run a kernel: its threads are made once and go through all blocks.
+inline void run(void (*kernel)(const void*), unsigned grid, unsigned threads, size_t shared, const void* arguments) {
+  Block all(threads);
+  block = &all;
+  gridDim.x = grid;
+  blockDim.x = threads;
+  // To the byte, so that AddressSanitizer sees what lies beyond; aligned to 16 as on the device.
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 16, shared + (shared == 0))) std::abort();
+  all.dynamic_shared = static_cast<unsigned char*>(memory);
+  auto work = [&](unsigned thread) {
+    threadIdx.x = thread;
+    for (unsigned b = 0; b < grid; ++b) {
+      blockIdx.x = b;
+      if (thread == 0) std::memset(all.dynamic_shared, 0xff, shared);
+      all.barrier.wait();
+      kernel(arguments);
+      all.barrier.wait();
+    }
+  };
+  std::vector<std::thread> pool;
+  for (unsigned t = 0; t < threads; ++t) pool.emplace_back(work, t);
+  for (std::thread& t : pool) t.join();
+  std::free(all.dynamic_shared);
+  block = nullptr;
+}
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::block->barrier.wait(); }
+inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return emulator::exchange(value, threadIdx.x % 32 ^ unsigned(mask));
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
+  const unsigned lane = threadIdx.x % 32;
+  return emulator::exchange(value, lane >= unsigned(distance) ? lane - distance : lane);
+}
+inline int atomicAdd(int* to, int value) { return __atomic_fetch_add(to, value, __ATOMIC_RELAXED); }
+
+template <class T>
+T __ldg(const T* from) {
+  return *from;
+}
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+
+// ------------------------------------------------------------------------------------------- half types
+#define __CUDA_FP16_TYPES_EXIST__ 1
+#define __CUDA_BF16_TYPES_EXIST__ 1
+
+namespace emulator {
+inline uint32_t bits(float x) {
+  uint32_t u;
+  std::memcpy(&u, &x, 4);
+  return u;
+}
+inline float number(uint32_t u) {
+  float x;
+  std::memcpy(&x, &u, 4);
+  return x;
+}
+}  // namespace emulator
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 x) { return emulator::number(uint32_t(x.bits) << 16); }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  const uint32_t u = emulator::bits(x);
+  if (x != x) return {0x7fff};
+  return {uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
+}
+
+struct __half {
+  uint16_t bits;
+};
+inline float __half2float(__half x) {
+  const int exponent = x.bits >> 10 & 31, mantissa = x.bits & 1023;
+  float value;
+  if (exponent == 31) {
+    value = mantissa ? NAN : INFINITY;
+  } else if (exponent == 0) {
+    value = std::ldexp(float(mantissa), -24);
+  } else {
+    value = std::ldexp(float(mantissa + 1024), exponent - 25);
+  }
+  return x.bits & 0x8000 ? -value : value;
+}
+inline __half __float2half_rn(float x) {
+  const uint16_t sign = emulator::bits(x) >> 16 & 0x8000;
+  const float size = std::fabs(x);
+  if (x != x) return {0x7fff};
+  if (size == 0) return {sign};
+  if (size >= 65520.0f) return {uint16_t(sign | 0x7c00)};
+  int exponent;
+  std::frexp(size, &exponent);                                    // size = [0.5, 1) * 2 ** exponent
+  const int shift = exponent < -13 ? -24 : exponent - 11;         // of the last bit
+  const uint32_t last = uint32_t(std::nearbyint(std::ldexp(size, -shift)));  // ties to even
+  // Subnormals count in units of 2 ** -24; a rounding up to 2048 carries into the exponent by itself.
+  return {uint16_t(sign | (exponent < -13 ? last : (uint32_t(exponent + 13) << 10) + last))};
+}
