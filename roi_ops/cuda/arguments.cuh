@@ -35,6 +35,7 @@ struct Plan {
   int lanes;          // threads side by side along the channels
   int bins;           // bins a block holds at a time
   int capacity_y, capacity_x;  // entries of the tables of the two axes
+  int tile;           // where in dynamic shared memory the tile of results begins, bytes
 };
 
 struct ForwardArguments {
@@ -67,15 +68,26 @@ struct BinArguments {
   Bins bins;
 };
 
+// Tiles that many RoIs touch are summed in parts by several blocks. Each image has the same number of slots for
+// such tiles, so that no image's result depends on others; those that find no slot are summed by one block.
+struct Crowd {
+  int* count;       // [tiles], RoIs that touch each tile
+  int* slot;        // [tiles], -1: summed by one block
+  int* tile;        // [images * slots], the tile of each slot, -1: none
+  void* partial;    // [images * slots, PARTS, slabs, pixels of a tile, TILE_CHANNELS] in the arithmetic type
+  int slots;        // of an image; 0: no tile is split
+};
+
 struct BackwardArguments {
   Call call;  // its levels are the gradients to write
   Pooled grad;
   Pooled argmax;
   Bins bins;
+  Crowd crowd;
   int tile_begin[MAX_LEVELS + 1];  // first tile of each level; tiles of a level: image, row, column
   int slabs;
-  int chunk_bins;  // bins of a RoI that are staged at a time: whole rows, or a part of one
-  int slots;       // RoIs that are staged at a time
+  int chunk_bins;   // bins of a RoI that are staged at a time: whole rows, or a part of one
+  int staged;       // RoIs that are staged at a time
 };
 
 }  // namespace roi

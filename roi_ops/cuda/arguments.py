@@ -51,7 +51,7 @@ class Pooled(Structure):
 class Plan(Structure):
     """How a call is cut into blocks; see :mod:`roi_ops.cuda.plan`."""
 
-    _fields_ = [(name, c_int) for name in ("slab", "groups", "lanes", "bins", "capacity_y", "capacity_x")]
+    _fields_ = [(name, c_int) for name in ("slab", "groups", "lanes", "bins", "capacity_y", "capacity_x", "tile")]
 
 
 class ForwardArguments(Structure):
@@ -78,18 +78,25 @@ class BinArguments(Structure):
     _fields_ = [("call", Call), ("bins", Bins)]
 
 
+class Crowd(Structure):
+    """Tiles that several blocks sum up."""
+
+    _fields_ = [*[(name, c_void_p) for name in ("count", "slot", "tile", "partial")], ("slots", c_int)]
+
+
 class BackwardArguments(Structure):
-    """Of ``backward_features``."""
+    """Of ``count_tiles``, ``give_slots``, ``backward_features`` and ``add_parts``."""
 
     _fields_ = [
         ("call", Call),
         ("grad", Pooled),
         ("argmax", Pooled),
         ("bins", Bins),
+        ("crowd", Crowd),
         ("tile_begin", c_int * (MAX_LEVELS + 1)),
         ("slabs", c_int),
         ("chunk_bins", c_int),
-        ("slots", c_int),
+        ("staged", c_int),
     ]
 
 
@@ -131,5 +138,5 @@ def pooled_form(tensor: Tensor) -> Tensor:
 
 def sizes() -> dict[str, int]:
     """Bytes of each struct, for the test that holds them against those of the compiler."""
-    structs = (Level, Call, Pooled, Plan, ForwardArguments, PointArguments, Bins, BinArguments, BackwardArguments)
+    structs = (Level, Call, Pooled, Plan, ForwardArguments, PointArguments, Bins, BinArguments, Crowd, BackwardArguments)
     return {s.__name__: ctypes.sizeof(s) for s in structs}

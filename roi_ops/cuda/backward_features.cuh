@@ -3,47 +3,21 @@
 //
 // RoIs come in lists by image and level (bins.cuh). The block picks those whose window meets its tile, 256 at a
 // time, stages the gradients of a few of them in shared memory and adds them up: linear kinds in registers,
-// A_y^T G A_x restricted to the tile; maxima in shared memory, each cell by one thread.
+// A_y^T G A_x restricted to the tile; maxima in shared memory, each cell by one thread. Crowded tiles are summed in
+// parts by several blocks (tiles.cuh), and the parts added in order.
 #pragma once
 
-#include "bins.cuh"
 #include "max_points.cuh"
+#include "tiles.cuh"
 
 namespace roi {
-
-constexpr int TILE_THREADS = 256;
-constexpr int TILE_CHANNELS = 32;
-constexpr int TILE_W = 16;
-template <class A>
-constexpr int TILE_H = sizeof(A) == 4 ? 16 : 8;
 
 constexpr int STRIP_CHANNELS = 4;  // linear kinds: a thread sums this many channels ...
 template <class A>
 constexpr int STRIP = TILE_H<A> * TILE_W * TILE_CHANNELS / STRIP_CHANNELS / TILE_THREADS;  // ... of so many pixels
 constexpr int PITCH = TILE_CHANNELS + 1;  // of the finished tile: neither of its two readings meets a bank twice
-
-struct Tile {
-  int level, image, y0, x0, first_channel, channels;
-};
-
-ROI_DEVICE Tile tile_of(const BackwardArguments& a, int tile_h) {
-  // The coarse levels have the most RoIs a tile: they go first, lest they finish last.
-  const int number = gridDim.x - 1 - blockIdx.x;
-  int tile = number / a.slabs;
-  Tile t;
-  t.level = 0;
-  while (tile >= a.tile_begin[t.level + 1]) ++t.level;
-  tile -= a.tile_begin[t.level];
-  const Level& map = a.call.level[t.level];
-  const int across = (map.width + TILE_W - 1) / TILE_W, down = (map.height + tile_h - 1) / tile_h;
-  t.image = tile / (across * down);
-  tile -= t.image * across * down;
-  t.y0 = tile / across * tile_h;
-  t.x0 = tile % across * TILE_W;
-  t.first_channel = number % a.slabs * TILE_CHANNELS;
-  t.channels = smaller(TILE_CHANNELS, a.call.channels - t.first_channel);
-  return t;
-}
+template <class A>
+constexpr int PIXELS = TILE_H<A> * TILE_W;
 
 // A chunk of bins of one RoI on one tile, in shared memory.
 template <class A>
@@ -161,11 +135,10 @@ ROI_DEVICE void stage(const BackwardArguments& a, const Tile& tile, long long ro
   const A* corner = corners<A>(a.call, roi);
   const Call& call = a.call;
   for_rows(call.pooled_h, call.pooled_w, [&](bool is_y, int p) {
-    if (is_y) {
-      stage_row<A, IS_MAX>(call.kind, axis_y(call, corner, tile.level), p, tile.y0, TILE_H<A>, slot.weight_y + p * TILE_H<A>, slot.span_y + 2 * p);
-    } else {
-      stage_row<A, IS_MAX>(call.kind, axis_x(call, corner, tile.level), p, tile.x0, TILE_W, slot.weight_x + p * TILE_W, slot.span_x + 2 * p);
-    }
+    const Axis<A> axis = is_y ? axis_y(call, corner, tile.level) : axis_x(call, corner, tile.level);
+    A* weight = is_y ? slot.weight_y + p * TILE_H<A> : slot.weight_x + p * TILE_W;
+    int* span = (is_y ? slot.span_y : slot.span_x) + 2 * p;
+    stage_row<A, IS_MAX>(call.kind, axis, p, is_y ? tile.y0 : tile.x0, is_y ? TILE_H<A> : TILE_W, weight, span);
   });
   const int first_bin = chunk.p0 * call.pooled_w + chunk.q0, bins = (chunk.p1 - chunk.p0) * (chunk.q1 - chunk.q0);
   stage_values<A, S>(a.grad, roi, first_bin, bins, tile, slot.grad);
@@ -260,10 +233,9 @@ ROI_DEVICE void write_tile(const BackwardArguments& a, const Tile& tile, const A
   using A = Arithmetic<S>;
   const Level& map = a.call.level[tile.level];
   S* to = static_cast<S*>(map.data) + tile.image * map.stride_n + tile.first_channel * map.stride_c + tile.y0 * map.stride_y + tile.x0 * map.stride_x;
-  constexpr int PIXELS = TILE_H<A> * TILE_W;
-  for (int i = threadIdx.x; i < PIXELS * TILE_CHANNELS; i += TILE_THREADS) {
-    const int channel = map.stride_c == 1 ? i % TILE_CHANNELS : i / PIXELS;
-    const int pixel = map.stride_c == 1 ? i / TILE_CHANNELS : i % PIXELS;
+  for (int i = threadIdx.x; i < PIXELS<A> * TILE_CHANNELS; i += TILE_THREADS) {
+    const int channel = map.stride_c == 1 ? i % TILE_CHANNELS : i / PIXELS<A>;
+    const int pixel = map.stride_c == 1 ? i / TILE_CHANNELS : i % PIXELS<A>;
     const int y = pixel / TILE_W, x = pixel % TILE_W;
     if (channel < tile.channels && tile.y0 + y < map.height && tile.x0 + x < map.width) {
       narrow(finished[pixel * PITCH + channel], to + channel * map.stride_c + y * map.stride_y + x * map.stride_x);
@@ -271,44 +243,50 @@ ROI_DEVICE void write_tile(const BackwardArguments& a, const Tile& tile, const A
   }
 }
 
+// Where part `part` of a slot's tile and slab is kept.
+template <class A>
+ROI_DEVICE A* partial_sums(const BackwardArguments& a, int slot, int part, int slab) {
+  const long long at = ((long long)slot * PARTS + part) * a.slabs + slab;
+  return static_cast<A*>(a.crowd.partial) + at * (PIXELS<A> * TILE_CHANNELS);
+}
+
+// Sum over the RoIs number from .. to - 1 of those that touch the tile, to `finished`.
 template <class S, bool IS_MAX>
-ROI_DEVICE void backward_features(const BackwardArguments& a) {
+ROI_DEVICE void sum_tile(const BackwardArguments& a, const Tile& tile, int from, int to, Arithmetic<S>* finished) {
   using A = Arithmetic<S>;
-  constexpr int PIXELS = TILE_H<A> * TILE_W;
   __shared__ int picked[TILE_THREADS], shared[MAX_WARPS];
-  const Tile tile = tile_of(a, TILE_H<A>);
   // Maxima are summed up in the finished tile, in front of the slots; linear sums go there when the slots are done.
-  A* finished = reinterpret_cast<A*>(ROI_DYNAMIC_SHARED);
-  unsigned char* slots = ROI_DYNAMIC_SHARED + (IS_MAX ? (PIXELS * PITCH * sizeof(A) + 15) / 16 * 16 : 0);
+  unsigned char* slots = reinterpret_cast<unsigned char*>(finished);
+  if (IS_MAX) slots += (PIXELS<A> * PITCH * sizeof(A) + 15) / 16 * 16;
   Strip<A> strip = {};
   if (IS_MAX) {
-    for (int i = threadIdx.x; i < PIXELS * PITCH; i += TILE_THREADS) finished[i] = A(0);
+    for (int i = threadIdx.x; i < PIXELS<A> * PITCH; i += TILE_THREADS) finished[i] = A(0);
   }
-
   const int key = tile.image * a.call.levels + tile.level;
   const int* list = a.bins.order + a.bins.begin[key];
   const int length = a.bins.count[key], chunks = chunk_count(a);
-  for (int segment = 0; segment < length; segment += TILE_THREADS) {
+  int seen = 0;
+  for (int segment = 0; segment < length && seen < to; segment += TILE_THREADS) {
     int roi = -1, total;
     if (segment + int(threadIdx.x) < length) {
       roi = list[segment + threadIdx.x];
-      const int4 window = *reinterpret_cast<const int4*>(a.bins.window + 4ll * roi);
-      if (window.x >= tile.y0 + TILE_H<A> || window.y <= tile.y0 || window.z >= tile.x0 + TILE_W || window.w <= tile.x0) {
-        roi = -1;
-      }
+      if (!touches<A>(a, roi, tile)) roi = -1;
     }
-    const int at = block_scan(roi >= 0, shared, &total);
-    if (roi >= 0) picked[at] = roi;
+    const int number = seen + block_scan(roi >= 0, shared, &total);
+    const int first = larger(seen, from), last = smaller(seen + total, to);
+    if (roi >= 0 && number >= first && number < last) picked[number - first] = roi;
+    seen += total;
     __syncthreads();
-    for (int first = 0; first < total * chunks; first += a.slots) {
-      const int here = smaller(a.slots, total * chunks - first);
+    const int works = larger(last - first, 0) * chunks;
+    for (int begin = 0; begin < works; begin += a.staged) {
+      const int here = smaller(a.staged, works - begin);
       for (int s = 0; s < here; ++s) {
-        const int work = first + s;
+        const int work = begin + s;
         stage<S, IS_MAX>(a, tile, picked[work / chunks], chunk_of(a, work % chunks), slot_at<A, IS_MAX>(a, slots, s));
       }
       __syncthreads();
       for (int s = 0; s < here; ++s) {
-        const int work = first + s;
+        const int work = begin + s;
         const Slot<A> slot = slot_at<A, IS_MAX>(a, slots, s);
         if (IS_MAX) {
           Box<A> box;
@@ -325,7 +303,52 @@ ROI_DEVICE void backward_features(const BackwardArguments& a) {
   }
   if (!IS_MAX) finish_linear(strip, finished);
   __syncthreads();
-  write_tile<S>(a, tile, finished);
+}
+
+// Block: a tile and a slab of channels; the first blocks are for the parts of split tiles, which take longest.
+template <class S, bool IS_MAX>
+ROI_DEVICE void backward_features(const BackwardArguments& a) {
+  using A = Arithmetic<S>;
+  A* finished = reinterpret_cast<A*>(ROI_DYNAMIC_SHARED);
+  const int parts = a.call.images * a.crowd.slots * PARTS * a.slabs;
+  // Of the other tiles those of coarse levels have the most RoIs: they go first, lest they finish last.
+  const bool is_part = int(blockIdx.x) < parts;
+  const int number = is_part ? int(blockIdx.x) : int(gridDim.x) - 1 - int(blockIdx.x);
+  const int slab = number % a.slabs, part = number / a.slabs % PARTS;
+  const int slot = is_part ? number / a.slabs / PARTS : -1;
+  const int index = is_part ? a.crowd.tile[slot] : number / a.slabs;
+  if (index < 0 || (!is_part && a.crowd.slots > 0 && a.crowd.slot[index] >= 0)) return;
+  const Tile tile = tile_of<A>(a, index, slab);
+  const long long touching = is_part ? a.crowd.count[index] : 0;
+  const int from = is_part ? int(touching * part / PARTS) : 0;
+  const int to = is_part ? int(touching * (part + 1) / PARTS) : 0x7fffffff;
+  sum_tile<S, IS_MAX>(a, tile, from, to, finished);
+  if (!is_part) {
+    write_tile<S>(a, tile, finished);
+    return;
+  }
+  A* sums = partial_sums<A>(a, slot, part, slab);
+  for (int i = threadIdx.x; i < PIXELS<A> * TILE_CHANNELS; i += TILE_THREADS) {
+    sums[i] = finished[i / TILE_CHANNELS * PITCH + i % TILE_CHANNELS];
+  }
+}
+
+// Block: a slot and a slab. The parts of its tile, added in order.
+template <class S>
+ROI_DEVICE void add_parts(const BackwardArguments& a) {
+  using A = Arithmetic<S>;
+  A* finished = reinterpret_cast<A*>(ROI_DYNAMIC_SHARED);
+  const int slot = blockIdx.x / a.slabs, slab = blockIdx.x % a.slabs;
+  const int index = a.crowd.tile[slot];
+  if (index < 0) return;
+  for (int i = threadIdx.x; i < PIXELS<A> * TILE_CHANNELS; i += TILE_THREADS) {
+    A sum = A(0);
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) sum += partial_sums<A>(a, slot, part, slab)[i];
+    finished[i / TILE_CHANNELS * PITCH + i % TILE_CHANNELS] = sum;
+  }
+  __syncthreads();
+  write_tile<S>(a, tile_of<A>(a, index, slab), finished);
 }
 
 }  // namespace roi

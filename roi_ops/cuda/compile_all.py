@@ -34,13 +34,14 @@ def usage(kernel: Kernel, arch: str) -> Usage:
         CompileError: it does not compile, or the report is not there.
     """
     _, log = compile_kernel(kernel, arch)
-    registers = re.search(r"Used (\d+) registers", log)
-    stack = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    if registers is None or stack is None:
+    registers = re.findall(r"Used (\d+) registers", log)
+    # One line for the kernel, and one for each function in it that is not inlined.
+    stack = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    if not registers or not stack:
         raise CompileError(f"{kernel.name}: the compiler for {arch} reported no registers:\n{log}")
-    shared = re.search(r"(\d+) bytes smem", log)
-    frame, stores, loads = map(int, stack.groups())
-    return Usage(int(registers[1]), int(shared[1]) if shared else 0, frame, stores + loads)
+    shared = re.findall(r"(\d+) bytes smem", log)
+    frames, stores, loads = (sum(map(int, column)) for column in zip(*stack, strict=True))
+    return Usage(max(map(int, registers)), max(map(int, shared), default=0), frames, stores + loads)
 
 
 def main(arguments: list[str] | None = None) -> int:

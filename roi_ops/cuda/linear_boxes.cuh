@@ -65,24 +65,20 @@ ROI_DEVICE void linear_backward_boxes(const PointArguments& a) {
   const long long roi = blockIdx.x;
   A* out = static_cast<A*>(a.out) + 5 * roi;
 
-  __shared__ Box<A> box;
-  if (threadIdx.x == 0) box = locate<A>(call, roi);
-  __syncthreads();
-  if (!box.used) {
+  using Rows = Tables<LinearRows, A, 3>;
+  __shared__ Rows tables;
+  Rows::build(&tables, call, a.plan, roi, ROI_DYNAMIC_SHARED);
+  if (!tables.box.used) {
     if (threadIdx.x < 5) out[threadIdx.x] = A(0);
     return;
   }
-  using Rows = Tables<LinearRows, A, 3>;
-  Rows tables;
-  Rows::build(&tables, call, a.plan, box, ROI_DYNAMIC_SHARED);
-  const bool chunked = Rows::chunked(tables);
-  const Level& map = call.level[box.level];
-  const S* image = static_cast<const S*>(map.data) + box.image * map.stride_n;
+  const Level& map = call.level[tables.box.level];
+  const S* image = static_cast<const S*>(map.data) + tables.box.image * map.stride_n;
 
   AxisGradient<A> sum = {};
-  const int chunks = tables.cut_y.chunks * tables.cut_x.chunks;
+  const int chunks = Rows::chunks(tables);
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    if (chunked) Rows::refill(tables, call.kind, box, chunk / tables.cut_x.chunks, chunk % tables.cut_x.chunks);
+    Rows::turn_to(&tables, chunk);
     for (int c = 0; c < call.channels; c += a.plan.slab) {
       const int channels = smaller(a.plan.slab, call.channels - c);
       const int items = item_count<LAYOUT>(a.plan, channels, bins);
@@ -98,7 +94,7 @@ ROI_DEVICE void linear_backward_boxes(const PointArguments& a) {
       }
     }
   }
-  write_box_gradient(sum, box, A(map.scale), out);
+  write_box_gradient(sum, tables.box, A(map.scale), out);
 }
 
 }  // namespace roi

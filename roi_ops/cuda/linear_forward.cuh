@@ -38,10 +38,10 @@ ROI_DEVICE void linear_forward(const ForwardArguments& a) {
   const long long roi = blockIdx.x / a.plan.groups;
   const int first_slab = (blockIdx.x % a.plan.groups) * a.plan.slab, slab_step = a.plan.groups * a.plan.slab;
 
-  __shared__ Box<A> box;
-  if (threadIdx.x == 0) box = locate<A>(call, roi);
-  __syncthreads();
-  if (!box.used) {
+  using Rows = Tables<LinearRows, A, 1>;
+  __shared__ Rows tables;
+  Rows::build(&tables, call, a.plan, roi, ROI_DYNAMIC_SHARED);
+  if (!tables.box.used) {
     S zero;
     narrow(A(0), &zero);
     for (int c = first_slab; c < call.channels; c += slab_step) {
@@ -49,31 +49,25 @@ ROI_DEVICE void linear_forward(const ForwardArguments& a) {
     }
     return;
   }
-  using Rows = Tables<LinearRows, A, 1>;
-  Rows tables;
-  S* tile = reinterpret_cast<S*>(Rows::build(&tables, call, a.plan, box, ROI_DYNAMIC_SHARED));
-  const bool chunked = Rows::chunked(tables);
+  S* tile = reinterpret_cast<S*>(ROI_DYNAMIC_SHARED + a.plan.tile);
   const bool direct = LAYOUT != PLANAR && a.out.stride_c == 1;
-  const Level& map = call.level[box.level];
-  const S* image = static_cast<const S*>(map.data) + box.image * map.stride_n;
+  const Level& map = call.level[tables.box.level];
+  const S* image = static_cast<const S*>(map.data) + tables.box.image * map.stride_n;
+  const int chunks = Rows::chunks(tables);
 
   for (int c = first_slab; c < call.channels; c += slab_step) {
     const int channels = smaller(a.plan.slab, call.channels - c);
     for (int first_bin = 0; first_bin < bins; first_bin += a.plan.bins) {
       const int here = smaller(a.plan.bins, bins - first_bin);
       const int items = item_count<LAYOUT>(a.plan, channels, here);
-      for (int base = 0; base < items; base += blockDim.x) {  // all threads take every turn: refill has barriers
+      for (int base = 0; base < items; base += blockDim.x) {  // all threads take every turn: turn_to has barriers
         const Item item = item_of<LAYOUT, V>(a.plan, base + threadIdx.x, channels, here);
         const int bin = first_bin + item.bin, p = bin / call.pooled_w, q = bin - p * call.pooled_w;
         const S* from = image + (c + item.channel) * map.stride_c;
         A sum[V] = {};
-        if (!chunked) {
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          Rows::turn_to(&tables, chunk);
           if (item.active) pool_bin<S, V>(from, map, tables.y, tables.x, p, q, sum);
-        } else {
-          for (int i = 0; i < tables.cut_y.chunks * tables.cut_x.chunks; ++i) {
-            Rows::refill(tables, call.kind, box, i / tables.cut_x.chunks, i % tables.cut_x.chunks);
-            if (item.active) pool_bin<S, V>(from, map, tables.y, tables.x, p, q, sum);
-          }
         }
         if (item.active && direct) {
           store<V>(sum, pooled_at<S>(a.out, roi, c + item.channel, bin));

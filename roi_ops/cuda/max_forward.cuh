@@ -91,7 +91,7 @@ ROI_DEVICE void consider_void(const Box<A>& box, int void_y, int void_x, Largest
   }
 }
 
-// POOL tells RoIPool from the maximum of RoIAlign. Blocks as in linear_forward.
+// IS_POOL tells RoIPool from the maximum of RoIAlign. Blocks as in linear_forward.
 template <class S, int LAYOUT, bool IS_POOL>
 ROI_DEVICE void max_forward(const ForwardArguments& a) {
   using A = Arithmetic<S>;
@@ -101,9 +101,15 @@ ROI_DEVICE void max_forward(const ForwardArguments& a) {
   const long long roi = blockIdx.x / a.plan.groups;
   const int first_slab = (blockIdx.x % a.plan.groups) * a.plan.slab, slab_step = a.plan.groups * a.plan.slab;
 
-  __shared__ Box<A> box;
-  if (threadIdx.x == 0) box = locate<A>(call, roi);
-  __syncthreads();
+  using Rows = Tables<SampleRows, A, 1>;
+  __shared__ Rows tables;
+  if (IS_POOL) {
+    if (threadIdx.x == 0) tables.box = locate<A>(call, roi);
+    __syncthreads();
+  } else {
+    Rows::build(&tables, call, a.plan, roi, ROI_DYNAMIC_SHARED);
+  }
+  const Box<A>& box = tables.box;
   if (!box.used) {
     S zero;
     narrow(A(0), &zero);
@@ -113,17 +119,13 @@ ROI_DEVICE void max_forward(const ForwardArguments& a) {
     }
     return;
   }
-  using Rows = Tables<SampleRows, A, 1>;
-  Rows tables;
-  unsigned char* memory = ROI_DYNAMIC_SHARED;
-  if (!IS_POOL) memory = Rows::build(&tables, call, a.plan, box, memory);
-  const bool chunked = !IS_POOL && Rows::chunked(tables);
-  int* argmax_tile = reinterpret_cast<int*>(memory);
-  S* tile = reinterpret_cast<S*>(memory + (4ll * a.plan.slab * a.plan.bins + 15) / 16 * 16);
+  int* argmax_tile = reinterpret_cast<int*>(ROI_DYNAMIC_SHARED + a.plan.tile);
+  S* tile = reinterpret_cast<S*>(argmax_tile + (a.plan.slab * a.plan.bins + 3) / 4 * 4);
   const bool direct = LAYOUT != PLANAR && a.out.stride_c == 1;
   const Level& map = call.level[box.level];
   const S* image = static_cast<const S*>(map.data) + box.image * map.stride_n;
   const A lowest = Lowest<S>::get();
+  const int chunks = IS_POOL ? 1 : Rows::chunks(tables);
 
   for (int c = first_slab; c < call.channels; c += slab_step) {
     const int channels = smaller(a.plan.slab, call.channels - c);
@@ -151,13 +153,9 @@ ROI_DEVICE void max_forward(const ForwardArguments& a) {
           }
         }
         if (!IS_POOL) {
-          if (!chunked) {
+          for (int chunk = 0; chunk < chunks; ++chunk) {
+            Rows::turn_to(&tables, chunk);
             if (item.active) largest_sample<S, V>(from, map, tables.y, tables.x, p, q, box.x.samples, &best);
-          } else {
-            for (int i = 0; i < tables.cut_y.chunks * tables.cut_x.chunks; ++i) {
-              Rows::refill(tables, call.kind, box, i / tables.cut_x.chunks, i % tables.cut_x.chunks);
-              if (item.active) largest_sample<S, V>(from, map, tables.y, tables.x, p, q, box.x.samples, &best);
-            }
           }
           if (item.active) consider_void(box, tables.y.void_at[p], tables.x.void_at[q], &best);
         }

@@ -168,20 +168,43 @@ class Operators:
         if not grad.numel() or not first.shape[0]:
             return [g.zero_() for g in gradients]
         boxes, converted, argmax = _boxes(boxes, first), _gradient(grad, first), _argmax(argmax)
-        tiles = plan.backward(gradients, geometry, argmax is not None)
+        tiles = plan.backward(gradients, len(boxes), geometry, argmax is not None)
         if not tiles.launch.grid:
             return gradients
-        arguments = BackwardArguments(slabs=tiles.slabs, chunk_bins=tiles.chunk_bins, slots=tiles.slots)
+        arguments = BackwardArguments(slabs=tiles.slabs, chunk_bins=tiles.chunk_bins, staged=tiles.staged)
         fill_call(arguments.call, gradients, boxes, geometry)
         fill_pooled(arguments.grad, converted)
         if argmax is not None:
             fill_pooled(arguments.argmax, argmax)
         arguments.tile_begin[: len(tiles.begin)] = tiles.begin
-        workspace = self._sort_boxes(features, boxes, geometry, arguments.bins)
+        # Workspaces stay referenced until the last launch: then their memory is reused in stream order.
+        workspaces = [self._sort_boxes(features, boxes, geometry, arguments.bins)]
+        if tiles.crowd_slots:
+            workspaces += self._find_crowds(tiles, boxes, arguments)
         kernel = programs.backward_features(first.dtype, argmax is not None)
         self._launcher.launch(kernel, tiles.launch, arguments, first.device)
-        del workspace  # it had to live until here
+        if tiles.crowd_slots:
+            launch = plan.Launch(first.shape[0] * tiles.crowd_slots * tiles.slabs, plan.MAX_THREADS, tiles.launch.shared)
+            self._launcher.launch(programs.add_parts(first.dtype), launch, arguments, first.device)
+        del workspaces
         return gradients
+
+    def _find_crowds(self, tiles: plan.Tiles, boxes: Tensor, arguments: BackwardArguments) -> list[Tensor]:
+        """Fill ``arguments.crowd``; returns the memory it points to."""
+        total, images = tiles.begin[-1], arguments.call.images
+        numbers = torch.empty(2 * total + images * tiles.crowd_slots, dtype=torch.int32, device=boxes.device)
+        partial = torch.empty(tiles.partial, dtype=boxes.dtype, device=boxes.device)
+        crowd, base = arguments.crowd, numbers.data_ptr()
+        crowd.count, crowd.slot, crowd.tile = base, base + 4 * total, base + 8 * total
+        crowd.partial, crowd.slots = partial.data_ptr(), tiles.crowd_slots
+        threads = plan.MAX_THREADS
+        launches = (
+            (programs.count_tiles(boxes.dtype), plan.Launch(-(-total * plan.WARP // threads), threads, 0)),
+            (programs.give_slots(), plan.Launch(images, threads, 0)),
+        )
+        for kernel, launch in launches:
+            self._launcher.launch(kernel, launch, arguments, boxes.device)
+        return [numbers, partial]
 
     def _sort_boxes(self, features: list[Tensor], boxes: Tensor, geometry: Geometry, bins: Bins) -> Tensor:
         """Fill ``bins``; returns the memory it points to: 24 bytes a RoI and 8 an image and level."""

@@ -28,7 +28,12 @@ ENOUGH_BLOCKS = 8192
 VECTOR, SCALAR, PLANAR = 0, 1, 2
 LAYOUTS = ("vector", "scalar", "planar")
 
+# Of the backward kernels, as in ``tiles.cuh``: channels and columns of a tile, and from how many RoIs on it is
+# split into how many parts.
 TILE_CHANNELS, TILE_W = 32, 16
+CROWD, PARTS = 64, 8
+# Workspace for the parts: this fraction of what the gradients take, or that of a few tiles of each image.
+CROWD_FRACTION, CROWD_LEAST = 4, 4
 
 
 class Launch(NamedTuple):
@@ -48,6 +53,7 @@ class Slabs(NamedTuple):
     bins: int
     capacity_y: int
     capacity_x: int
+    tile: int
     launch: Launch
 
 
@@ -106,7 +112,7 @@ def points(channels: int, rois: int, bins: int, split: bool) -> Slabs:
     slab = WARP
     groups = _groups(-(-channels // slab), rois) if split else 1
     block = min(MAX_THREADS, _round_up(min(slab, channels) * bins, WARP))
-    return Slabs(slab, groups, 1, bins, 0, 0, Launch(rois * groups, block, 0))
+    return Slabs(slab, groups, 1, bins, 0, 0, 0, Launch(rois * groups, block, 0))
 
 
 def _slabs(
@@ -130,7 +136,7 @@ def _slabs(
         tile = _round_up(slab * here * tile_element, 16) + 16
     items = slab * here if layout == PLANAR else lanes * here
     groups = _groups(-(-channels // slab), rois) if split else 1
-    return Slabs(slab, groups, lanes, here, *capacity, Launch(rois * groups, _threads(items), tables + tile))
+    return Slabs(slab, groups, lanes, here, *capacity, tables, Launch(rois * groups, _threads(items), tables + tile))
 
 
 def _groups(slabs: int, rois: int) -> int:
@@ -145,16 +151,27 @@ def _threads(items: int) -> int:
 
 
 class Tiles(NamedTuple):
-    """Plan of ``backward_features``: first tile of each level and the end, and how RoIs are staged."""
+    """Plan of ``backward_features``.
+
+    Attributes:
+        begin: first tile of each level, and the end.
+        slabs: of channels.
+        chunk_bins, staged: bins of a RoI and RoIs that are staged at a time.
+        crowd_slots: tiles of an image that can be split; 0 if there are too few RoIs to crowd one.
+        partial: numbers of workspace for their parts.
+        launch: of the kernel itself.
+    """
 
     begin: list[int]
     slabs: int
     chunk_bins: int
-    slots: int
+    staged: int
+    crowd_slots: int
+    partial: int
     launch: Launch
 
 
-def backward(gradients: list[Tensor], geometry: Geometry, is_max: bool) -> Tiles:
+def backward(gradients: list[Tensor], rois: int, geometry: Geometry, is_max: bool) -> Tiles:
     """Plan of ``backward_features`` that writes ``gradients`` [N, C, H_l, W_l]."""
     images, channels = gradients[0].shape[:2]
     number = arithmetic_size(gradients[0].dtype)
@@ -172,9 +189,14 @@ def backward(gradients: list[Tensor], geometry: Geometry, is_max: bool) -> Tiles
     if chunk >= w:
         chunk = chunk // w * w
     slot = _round_up(fixed + chunk * a_bin, 16)
-    slots = max(1, min(4, room // slot))
-    shared = finished + slots * slot if is_max else max(finished, slots * slot)
-    return Tiles(begin, slabs, chunk, slots, Launch(begin[-1] * slabs, MAX_THREADS, shared))
+    staged = max(1, min(4, room // slot))
+    shared = finished + staged * slot if is_max else max(finished, staged * slot)
+    crowd = 0
+    if rois > CROWD:
+        crowd = min(begin[-1] // images, max(CROWD_LEAST, begin[-1] // images // (CROWD_FRACTION * PARTS)))
+    parts = images * crowd * PARTS * slabs
+    launch = Launch(begin[-1] * slabs + parts, MAX_THREADS, shared)
+    return Tiles(begin, slabs, chunk, staged, crowd, parts * tile_h * TILE_W * TILE_CHANNELS, launch)
 
 
 def _round_up(n: int, to: int) -> int:

@@ -29,6 +29,7 @@ FILES = (
     "max_forward.cuh",
     "max_points.cuh",
     "bins.cuh",
+    "tiles.cuh",
     "backward_features.cuh",
 )
 
@@ -50,7 +51,7 @@ class Kernel(NamedTuple):
     arguments: str
     call: str
     header: str | None
-    blocks: int = 1
+    blocks: int = 3
 
     @property
     def source(self) -> str:
@@ -86,7 +87,7 @@ def max_forward(dtype: torch.dtype, layout: int, is_pool: bool) -> Kernel:
     name = f"{'pool' if is_pool else 'align_max'}_forward"
     kernel = _by_layout(name, "max_forward.cuh", "ForwardArguments", dtype, layout)
     call = f"max_forward<{DTYPES[dtype]}, {LAYOUTS[layout].upper()}, {str(is_pool).lower()}>"
-    return kernel._replace(call=call)
+    return kernel._replace(call=call, blocks=kernel.blocks if is_pool else kernel.blocks - 1)
 
 
 @cache
@@ -121,26 +122,46 @@ def sort_boxes() -> Kernel:
     return Kernel("sort_boxes", "bins.cuh", "BinArguments", "sort_boxes", None)
 
 
+@cache
+def count_tiles(dtype: torch.dtype) -> Kernel:
+    """RoIs that touch each tile; ``dtype``: of the boxes."""
+    return _by_type("count_tiles", "tiles.cuh", "BackwardArguments", dtype)
+
+
+@cache
+def give_slots() -> Kernel:
+    """Which tiles are split."""
+    return Kernel("give_slots", "tiles.cuh", "BackwardArguments", "give_slots", None)
+
+
+@cache
+def add_parts(dtype: torch.dtype) -> Kernel:
+    """The parts of split tiles, added."""
+    return _by_type("add_parts", "backward_features.cuh", "BackwardArguments", dtype)
+
+
 def _by_layout(function: str, file: str, arguments: str, dtype: torch.dtype, layout: int) -> Kernel:
-    name, call = f"{function}_{NAMES[dtype]}_{LAYOUTS[layout]}", f"{function}<{DTYPES[dtype]}, {LAYOUTS[layout].upper()}>"
-    return Kernel(name, file, arguments, call, HEADERS.get(dtype))
+    name = f"{function}_{NAMES[dtype]}_{LAYOUTS[layout]}"
+    call = f"{function}<{DTYPES[dtype]}, {LAYOUTS[layout].upper()}>"
+    return Kernel(name, file, arguments, call, HEADERS.get(dtype), 2 if dtype == torch.float64 else 4)
 
 
 def _by_type(function: str, file: str, arguments: str, dtype: torch.dtype) -> Kernel:
-    return Kernel(f"{function}_{NAMES[dtype]}", file, arguments, f"{function}<{DTYPES[dtype]}>", HEADERS.get(dtype))
+    name, blocks = f"{function}_{NAMES[dtype]}", 2 if dtype == torch.float64 else 3
+    return Kernel(name, file, arguments, f"{function}<{DTYPES[dtype]}>", HEADERS.get(dtype), blocks)
 
 
 def every_kernel(dtypes: tuple[torch.dtype, ...] = tuple(DTYPES)) -> list[Kernel]:
     """Every kernel that features of these dtypes can need."""
-    kernels = [sort_boxes()]
+    kernels = [sort_boxes(), give_slots()]
     for dtype in dtypes:
         for layout in range(len(LAYOUTS)):
             kernels += [linear_forward(dtype, layout), linear_backward_boxes(dtype, layout)]
             kernels += [max_forward(dtype, layout, is_pool) for is_pool in (False, True)]
-        kernels += [max_gather(dtype), max_backward_boxes(dtype)]
+        kernels += [max_gather(dtype), max_backward_boxes(dtype), add_parts(dtype)]
         kernels += [backward_features(dtype, is_max) for is_max in (False, True)]
         if dtype in (torch.float32, torch.float64):
-            kernels.append(key_boxes(dtype))
+            kernels += [key_boxes(dtype), count_tiles(dtype)]
     return kernels
 
 

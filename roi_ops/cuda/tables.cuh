@@ -90,84 +90,95 @@ struct Cut {
 };
 
 template <class Rows, class A, int VALUES>
-ROI_DEVICE void count_row(int kind, const Axis<A>& axis, const Table<A, VALUES>& table, int p) {
-  table.number[p] = Rows::each(kind, axis, p, 0, 1 << 30, [](int, int, const Weight<A>&) {});
-}
-
-template <class Rows, class A, int VALUES>
 ROI_DEVICE Cut cut_axis(int kind, const Axis<A>& axis, const Table<A, VALUES>& table, bool counted) {
-  const int domain = Rows::domain(kind, axis);
   if (!counted) return {1, 1 << 30, Rows::longest(kind, axis)};
   int total = 0;
   for (int p = 0; p < axis.bins; ++p) total = smaller(total + table.number[p], 1 << 30);
   if (total <= table.capacity) return {1, 1 << 30, 0};
   const int window = table.capacity / axis.bins;  // a row has no entry twice, so this always fits
-  return {(domain + window - 1) / window, window, window};
+  return {(Rows::domain(kind, axis) + window - 1) / window, window, window};
 }
 
-// Rows of the two axes go to threads of different warps: they take different turns.
+// work(is_y, p) for each row of both axes. Rows of y and of x go to different warps, which take different turns.
 template <class Work>
 ROI_DEVICE void for_rows(int bins_y, int bins_x, Work&& work) {
   const int x_begin = (bins_y + WARP - 1) / WARP * WARP;
   for (int i = threadIdx.x; i < x_begin + bins_x; i += blockDim.x) {
-    if (i < bins_y) work(true, i);
-    if (i >= x_begin) work(false, i - x_begin);
+    const bool is_y = i < x_begin;
+    if (!is_y || i < bins_y) work(is_y, is_y ? i : i - x_begin);
   }
 }
 
+// A RoI and its two tables. Lives in shared memory: threads keep none of it in registers.
 template <class Rows, class A, int VALUES>
 struct Tables {
+  Box<A> box;
   Table<A, VALUES> y, x;
   Cut cut_y, cut_x;
+  int kind;
+  bool counted_y, counted_x;
 
-  // Needs a barrier before (the box is in shared memory) and leaves with the first chunks filled, after a barrier.
-  ROI_DEVICE unsigned char* build(Tables* t, const Call& call, const Plan& plan, const Box<A>& box, unsigned char* memory) {
-    memory = Table<A, VALUES>::place(&t->y, memory, plan.capacity_y, call.pooled_h);
-    memory = Table<A, VALUES>::place(&t->x, memory, plan.capacity_x, call.pooled_w);
-    const int kind = call.kind;
-    const bool count_y = (long long)Rows::longest(kind, box.y) * box.y.bins > t->y.capacity;
-    const bool count_x = (long long)Rows::longest(kind, box.x) * box.x.bins > t->x.capacity;
-    if (count_y || count_x) {
-      for_rows(box.y.bins, box.x.bins, [&](bool is_y, int p) {
-        if (is_y && count_y) count_row<Rows>(kind, box.y, t->y, p);
-        if (!is_y && count_x) count_row<Rows>(kind, box.x, t->x, p);
-      });
+  // Locate the RoI and, if it is used, fill its tables (their first chunks). Every thread of the block calls it.
+  ROI_DEVICE void build(Tables* t, const Call& call, const Plan& plan, long long roi, unsigned char* memory) {
+    if (threadIdx.x == 0) {
+      t->box = locate<A>(call, roi);
+      t->kind = call.kind;
+      memory = Table<A, VALUES>::place(&t->y, memory, plan.capacity_y, call.pooled_h);
+      Table<A, VALUES>::place(&t->x, memory, plan.capacity_x, call.pooled_w);
+      t->counted_y = (long long)Rows::longest(call.kind, t->box.y) * call.pooled_h > plan.capacity_y;
+      t->counted_x = (long long)Rows::longest(call.kind, t->box.x) * call.pooled_w > plan.capacity_x;
+      if (!t->counted_y) t->cut_y = cut_axis<Rows>(call.kind, t->box.y, t->y, false);
+      if (!t->counted_x) t->cut_x = cut_axis<Rows>(call.kind, t->box.x, t->x, false);
+    }
+    __syncthreads();
+    if (!t->box.used) return;
+    if (t->counted_y || t->counted_x) {
+      fill(t, 0, 0, true);
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        if (t->counted_y) t->cut_y = cut_axis<Rows>(call.kind, t->box.y, t->y, true);
+        if (t->counted_x) t->cut_x = cut_axis<Rows>(call.kind, t->box.x, t->x, true);
+      }
       __syncthreads();
     }
-    t->cut_y = cut_axis<Rows>(kind, box.y, t->y, count_y);
-    t->cut_x = cut_axis<Rows>(kind, box.x, t->x, count_x);
-    fill(*t, kind, box, 0, 0);
-    __syncthreads();
-    return memory;
-  }
-
-  ROI_DEVICE bool chunked(const Tables& t) { return t.cut_y.chunks > 1 || t.cut_x.chunks > 1; }
-
-  // Go to another chunk. Every thread of the block calls it.
-  ROI_DEVICE void refill(const Tables& t, int kind, const Box<A>& box, int chunk_y, int chunk_x) {
-    __syncthreads();
-    fill(t, kind, box, chunk_y, chunk_x);
+    fill(t, 0, 0, false);
     __syncthreads();
   }
 
-  ROI_DEVICE void fill(const Tables& t, int kind, const Box<A>& box, int chunk_y, int chunk_x) {
-    for_rows(box.y.bins, box.x.bins, [&](bool is_y, int p) {
-      if (is_y) {
-        fill_row(t.y, t.cut_y, kind, box.y, p, chunk_y);
-      } else {
-        fill_row(t.x, t.cut_x, kind, box.x, p, chunk_x);
-      }
+  // How many pairs of chunks the block goes through.
+  ROI_DEVICE int chunks(const Tables& t) { return t.cut_y.chunks * t.cut_x.chunks; }
+
+  // Go to a pair of chunks. Every thread of the block calls it.
+  ROI_DEVICE void turn_to(Tables* t, int chunk) {
+    if (chunks(*t) == 1) return;
+    __syncthreads();
+    fill(t, chunk / t->cut_x.chunks, chunk % t->cut_x.chunks, false);
+    __syncthreads();
+  }
+
+  // Not inlined: the code of a row is long, and its registers are not the business of the loops over channels.
+  static __device__ __noinline__ void fill(Tables* t, int chunk_y, int chunk_x, bool counting) {
+    for_rows(t->box.y.bins, t->box.x.bins, [&](bool is_y, int p) {
+      fill_row(is_y ? t->y : t->x, is_y ? t->cut_y : t->cut_x, t->kind, is_y ? t->box.y : t->box.x, p,
+               is_y ? chunk_y : chunk_x, counting);
     });
   }
 
-  ROI_DEVICE void fill_row(const Table<A, VALUES>& table, const Cut& cut, int kind, const Axis<A>& axis, int p, int chunk) {
-    int begin = p * cut.stride;
-    if (cut.stride == 0) {
-      for (int before = 0; before < p; ++before) begin += table.number[before];
+  ROI_DEVICE void fill_row(
+      const Table<A, VALUES>& table, const Cut& cut, int kind, const Axis<A>& axis, int p, int chunk, bool counting) {
+    int begin = 0, from = 0, to = 1 << 30;
+    if (!counting) {
+      begin = p * cut.stride;
+      if (cut.stride == 0) {
+        for (int before = 0; before < p; ++before) begin += table.number[before];
+      }
+      if (cut.chunks > 1) {
+        from = chunk * cut.window;
+        to = from + cut.window;
+      }
     }
-    const int from = cut.chunks > 1 ? chunk * cut.window : 0;
-    const int to = cut.chunks > 1 ? from + cut.window : 1 << 30;
     const int count = Rows::each(kind, axis, p, from, to, [&](int i, int pixel, const Weight<A>& weight) {
+      if (counting) return;
       table.pixel[begin + i] = pixel;
       table.value[begin + i] = weight.value;
       if (VALUES == 3) {
@@ -175,6 +186,10 @@ struct Tables {
         table.value[2 * table.capacity + begin + i] = weight.d_extent;
       }
     });
+    if (counting) {
+      table.number[p] = count;
+      return;
+    }
     table.begin[p] = begin;
     table.end[p] = begin + count;
     if (Rows::SAMPLES) {

@@ -143,6 +143,22 @@ def test_more_roi_than_a_block_takes_at_a_time(kind):
     check([f], boxes, geometry(kind, scales=[1.0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["align", "pool"])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_crowded_tiles_are_split(kind, dtype, slots, monkeypatch):
+    """Two hundred boxes on two spots of each image: several tiles are crowded, with slots for some or for all."""
+    monkeypatch.setattr(plan, "CROWD_LEAST", slots)
+    generator = torch.Generator().manual_seed(7)
+    spot = torch.tensor([[8.0, 10.0], [26.0, 4.0]])[torch.randint(2, (400,), generator=generator)]
+    corner = spot + torch.rand(400, 2, generator=generator) * 3
+    boxes = torch.cat([torch.randint(2, (400, 1), generator=generator), corner, corner + 7], 1)
+    f = torch.randn(2, 33, 30, 40, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+    emulator().launched.clear()
+    check([f], boxes.to(torch.float64 if dtype == torch.float64 else torch.float32), geometry(kind, scales=[1.0]))
+    assert f"add_parts_{programs.NAMES[dtype]}" in emulator().launched
+
+
 def test_gradients_of_any_strides():
     maps, boxes, geom = maps_of("channels_last", torch.float32), boxes_of(torch.float32), geometry("align")
     for grad in (
