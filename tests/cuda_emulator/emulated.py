@@ -25,8 +25,8 @@ RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
 
 @cache
 def emulator() -> Emulator:
-    """The launcher with every kernel."""
-    return Emulator(build(programs.every_kernel(), BUILDS, ("-O1", "-shared", "-fPIC")))
+    """The launcher with every kernel; threads are fibers."""
+    return Emulator(build(programs.every_kernel(), BUILDS, ("-O1", "-shared", "-fPIC", "-DEMULATOR_FIBERS")))
 
 
 @cache
