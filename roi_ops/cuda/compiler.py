@@ -81,14 +81,17 @@ def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
             Path(folder, name).write_text(text)
         includes = [folder] + ([cuda_headers()] if kernel.header else [])
         target, kind = _target(arch)
-        options = ProgramOptions(name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"])
+        options = ProgramOptions(
+            name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"]
+        )
         try:
             code = Program(kernel.source, "c++", options).compile(kind, logs=log).code
         except Exception as error:
             text = f"{error}\n{log.getvalue()}"
             path = cache_folder() / f"{kernel.name}-{arch}.log"
             _write(path, text.encode())
-            raise CompileError(f"{kernel.name} does not compile for {arch}; the log is {path}:\n{text[:2000]}") from error
+            message = f"{kernel.name} does not compile for {arch}; the log is {path}:\n{text[:2000]}"
+            raise CompileError(message) from error
     return bytes(code), log.getvalue()
 
 

@@ -184,7 +184,8 @@ class Operators:
         kernel = programs.backward_features(first.dtype, argmax is not None)
         self._launcher.launch(kernel, tiles.launch, arguments, first.device)
         if tiles.crowd_slots:
-            launch = plan.Launch(first.shape[0] * tiles.crowd_slots * tiles.slabs, plan.MAX_THREADS, tiles.launch.shared)
+            grid = first.shape[0] * tiles.crowd_slots * tiles.slabs
+            launch = plan.Launch(grid, plan.MAX_THREADS, tiles.launch.shared)
             self._launcher.launch(programs.add_parts(first.dtype), launch, arguments, first.device)
         del workspaces
         return gradients

@@ -36,13 +36,9 @@ struct Table {
   }
 };
 
-// Row p of a linear kind: entries are pixels. Parts of it are cut out by pixel.
+// Row p of a linear kind: entries are pixels. `each` emits the entries from .. to - 1 and returns their number.
 struct LinearRows {
   static constexpr bool SAMPLES = false;
-  template <class A>
-  ROI_DEVICE int domain(int, const Axis<A>& axis) {
-    return axis.length;
-  }
   template <class A>
   ROI_DEVICE int longest(int kind, const Axis<A>& axis) {
     return kind == PRROI ? axis.length : smaller(2 * axis.samples, axis.length);
@@ -51,19 +47,16 @@ struct LinearRows {
   ROI_DEVICE int each(int kind, const Axis<A>& axis, int p, int from, int to, Emit&& emit) {
     int count = 0;
     matrix_row(kind, axis, p, [&](int pixel, const Weight<A>& weight) {
-      if (pixel >= from && pixel < to) emit(count++, pixel, weight);
+      if (count >= from && count < to) emit(count - from, pixel, weight);
+      ++count;
     });
-    return count;
+    return larger(smaller(count, to) - from, 0);
   }
 };
 
 // Samples of bin p that lie on the map: an entry is the lower pixel and the weight of the higher one.
 struct SampleRows {
   static constexpr bool SAMPLES = true;
-  template <class A>
-  ROI_DEVICE int domain(int, const Axis<A>& axis) {
-    return larger(axis.samples, 1);
-  }
   template <class A>
   ROI_DEVICE int longest(int, const Axis<A>& axis) {
     return axis.samples;
@@ -72,8 +65,8 @@ struct SampleRows {
   ROI_DEVICE int each(int, const Axis<A>& axis, int p, int from, int to, Emit&& emit) {
     int first, last;
     valid_samples(axis, p, &first, &last);
-    first = larger(first, from);
-    last = smaller(last, to);
+    last = first + smaller(last - first, to);
+    first += from;
     for (int j = first; j < last; ++j) {
       const Neighbours<A> at = neighbours(sample_position(axis, p, j), axis.length);
       emit(j - first, at.low, Weight<A>{at.frac, A(0), A(0)});
@@ -85,18 +78,21 @@ struct SampleRows {
 // How one axis goes into its table.
 struct Cut {
   int chunks;  // 1: all of it at once
-  int window;  // pixels or samples of a chunk
+  int window;  // entries of a row in a chunk
   int stride;  // slots of a row; 0: rows are packed, by the numbers counted
 };
 
 template <class Rows, class A, int VALUES>
 ROI_DEVICE Cut cut_axis(int kind, const Axis<A>& axis, const Table<A, VALUES>& table, bool counted) {
   if (!counted) return {1, 1 << 30, Rows::longest(kind, axis)};
-  int total = 0;
-  for (int p = 0; p < axis.bins; ++p) total = smaller(total + table.number[p], 1 << 30);
+  int total = 0, most = 0;
+  for (int p = 0; p < axis.bins; ++p) {
+    total = smaller(total + table.number[p], 1 << 30);
+    most = larger(most, table.number[p]);
+  }
   if (total <= table.capacity) return {1, 1 << 30, 0};
-  const int window = table.capacity / axis.bins;  // a row has no entry twice, so this always fits
-  return {(Rows::domain(kind, axis) + window - 1) / window, window, window};
+  const int window = table.capacity / axis.bins;
+  return {(most + window - 1) / window, window, window};
 }
 
 // work(is_y, p) for each row of both axes. Rows of y and of x go to different warps, which take different turns.
@@ -195,7 +191,7 @@ struct Tables {
     if (Rows::SAMPLES) {
       int first, last;
       valid_samples(axis, p, &first, &last);
-      table.first[p] = larger(first, from);
+      table.first[p] = first + from;
       table.void_at[p] = first >= last || first > 0 ? 0 : last < axis.samples ? last : -1;
     }
   }

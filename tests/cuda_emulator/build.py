@@ -30,7 +30,8 @@ def source(kernels: Sequence[programs.Kernel], extra: str = "") -> str:
     lines += [kernel.entry for kernel in kernels]
     lines.append("static const std::map<std::string, void (*)(const void*)> kernels = {")
     for k in kernels:
-        lines.append(f'  {{"{k.name}", [](const void* a) {{ ::{k.name}(*static_cast<const roi::{k.arguments}*>(a)); }}}},')
+        call = f"::{k.name}(*static_cast<const roi::{k.arguments}*>(a))"
+        lines.append(f'  {{"{k.name}", [](const void* a) {{ {call}; }}}},')
     lines.append("};")
     lines.append(
         'extern "C" int emulator_run(const char* name, unsigned grid, unsigned block, size_t shared, const void* a) {\n'

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cuda_emulator.build import build, compiler
 from cuda_emulator.launcher import Emulator
-
 from roi_ops.cuda import programs
 from roi_ops.cuda.operators import Operators
 

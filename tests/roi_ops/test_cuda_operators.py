@@ -245,7 +245,8 @@ def test_results_repeat_to_the_bit(kind):
 
 def test_images_do_not_depend_on_each_other():
     """The gradient of an image is the same to the bit whatever other images and their boxes are in the batch."""
-    maps, boxes, geom = maps_of("channels_last", torch.float32), boxes_of(torch.float32, count=3)[:27], geometry("align")
+    maps, geom = maps_of("channels_last", torch.float32), geometry("align")
+    boxes = boxes_of(torch.float32, count=3)[:27]
     grad = torch.randn(27, 16, 3, 2, generator=torch.Generator().manual_seed(6))
     together = operators().linear_backward_features(grad, maps, boxes, *geom)
     mine = boxes[:, 0] == 1
@@ -266,6 +267,6 @@ def test_the_emulators_half_types_round_as_torch_does():
         out, _ = operators().max_forward([f], boxes, False, *geometry("pool", (1, 127), scales=[1.0]))
         finite = torch.isfinite(f)
         assert torch.equal(out[finite], f[finite])
-        mean = operators().linear_forward([f], torch.tensor([[0.0, 0, 0, 8, 1]]), False, *geometry("align", scales=[1.0]))
-        expected = reference.linear_forward([f], torch.tensor([[0.0, 0, 0, 8, 1]]), False, *geometry("align", scales=[1.0]))
+        args = ([f], torch.tensor([[0.0, 0, 0, 8, 1]]), False, *geometry("align", scales=[1.0]))
+        mean, expected = operators().linear_forward(*args), reference.linear_forward(*args)
         assert relative(mean.double(), expected.double()) <= torch.finfo(dtype).eps
