@@ -136,7 +136,8 @@ class Operators:
         geometry: Geometry,
     ) -> Tensor:
         # Tensors made here stay referenced until the launch: after it their memory is reused in stream order.
-        boxes, grad, argmax = _boxes(boxes, features[0]), _gradient(grad, features[0]), _argmax(argmax)
+        boxes, argmax = _boxes(boxes, features[0]), _argmax(argmax)
+        grad = None if grad is None else _gradient(grad, features[0])
         arguments = PointArguments(out=out.data_ptr(), plan=Plan(*slabs[:-1]))
         fill_call(arguments.call, features, boxes, geometry)
         if grad is not None:
@@ -167,13 +168,13 @@ class Operators:
         ]
         if not grad.numel() or not first.shape[0]:
             return [g.zero_() for g in gradients]
-        boxes, converted, argmax = _boxes(boxes, first), _gradient(grad, first), _argmax(argmax)
+        boxes, grad, argmax = _boxes(boxes, first), _gradient(grad, first), _argmax(argmax)
         tiles = plan.backward(gradients, len(boxes), geometry, argmax is not None)
         if not tiles.launch.grid:
             return gradients
         arguments = BackwardArguments(slabs=tiles.slabs, chunk_bins=tiles.chunk_bins, staged=tiles.staged)
         fill_call(arguments.call, gradients, boxes, geometry)
-        fill_pooled(arguments.grad, converted)
+        fill_pooled(arguments.grad, grad)
         if argmax is not None:
             fill_pooled(arguments.argmax, argmax)
         arguments.tile_begin[: len(tiles.begin)] = tiles.begin
@@ -231,8 +232,8 @@ def _boxes(boxes: Tensor, feature: Tensor) -> Tensor:
     return boxes.to(torch.float64 if feature.dtype == torch.float64 else torch.float32).contiguous()
 
 
-def _gradient(grad: Tensor | None, feature: Tensor) -> Tensor | None:
-    return None if grad is None else pooled_form(grad.to(feature.dtype))
+def _gradient(grad: Tensor, feature: Tensor) -> Tensor:
+    return pooled_form(grad.to(feature.dtype))
 
 
 def _argmax(argmax: Tensor | None) -> Tensor | None:

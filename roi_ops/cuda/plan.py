@@ -136,7 +136,8 @@ def _slabs(
         tile = _round_up(slab * here * tile_element, 16) + 16
     items = slab * here if layout == PLANAR else lanes * here
     groups = _groups(-(-channels // slab), rois) if split else 1
-    return Slabs(slab, groups, lanes, here, *capacity, tables, Launch(rois * groups, _threads(items), tables + tile))
+    launch = Launch(rois * groups, _threads(items), tables + tile)
+    return Slabs(slab, groups, lanes, here, capacity[0], capacity[1], tables, launch)
 
 
 def _groups(slabs: int, rois: int) -> int:
