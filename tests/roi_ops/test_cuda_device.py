@@ -1,4 +1,4 @@
-"""What only a device can show: no waiting, graphs, streams, sizes beyond 2^31. Parity is in the tests with ``device``."""
+"""What only a device can show: no waiting, graphs, sizes beyond 2^31. Parity is in the tests that take ``device``."""
 
 import pytest
 import torch
