@@ -15,33 +15,40 @@ namespace roi {
 constexpr int STRIP_CHANNELS = 4;  // linear kinds: a thread sums this many channels ...
 template <class A>
 constexpr int STRIP = TILE_H<A> * TILE_W * TILE_CHANNELS / STRIP_CHANNELS / TILE_THREADS;  // ... of so many pixels
-constexpr int PITCH = TILE_CHANNELS + 1;  // of the finished tile: neither of its two readings meets a bank twice
+constexpr int LANES = TILE_CHANNELS / STRIP_CHANNELS;  // threads side by side: channels lane, lane + LANES, ...
+// Numbers from one bin, or pixel, to the next in shared memory: one more than a warp's banks, so that neither threads
+// along channels nor threads along bins meet in a bank.
+constexpr int PITCH = TILE_CHANNELS + 1;
 template <class A>
 constexpr int PIXELS = TILE_H<A> * TILE_W;
+constexpr int AXES_BYTES = 64;  // room for two axes
+static_assert(2 * sizeof(Axis<double>) <= AXES_BYTES, "two axes take more room");
 
 // A chunk of bins of one RoI on one tile, in shared memory.
 template <class A>
 struct Slot {
-  A* grad;         // [chunk_bins, TILE_CHANNELS]
-  A* weight_y;     // [pooled_h, TILE_H]; linear kinds
-  A* weight_x;     // [pooled_w, TILE_W]
-  int* argmax;     // [chunk_bins, TILE_CHANNELS]; maxima
-  int* span_y;     // [pooled_h, 2]: first and last row of the tile that bin row p touches, first > last: none
-  int* span_x;     // [pooled_w, 2]
+  A* weight_y;  // [pooled_h, TILE_H]; linear kinds
+  A* weight_x;  // [pooled_w, TILE_W]; rows of both begin at multiples of 16 bytes
+  A* grad;      // [chunk_bins, PITCH]
+  Axis<A>* axes;  // of the box, y and x; maxima
+  int* argmax;  // [chunk_bins, PITCH]; maxima
+  int* span_y;  // [pooled_h, 2]: first and last row of the tile that bin row p touches, first > last: none
+  int* span_x;  // [pooled_w, 2]
 };
 
-// See slot_bytes in plan.py.
+// See backward in plan.py.
 template <class A, bool IS_MAX>
 ROI_DEVICE Slot<A> slot_at(const BackwardArguments& a, unsigned char* memory, int slot) {
-  const int h = a.call.pooled_h, w = a.call.pooled_w, elements = a.chunk_bins * TILE_CHANNELS;
-  const int numbers = IS_MAX ? elements : elements + h * TILE_H<A> + w * TILE_W;
+  const int h = a.call.pooled_h, w = a.call.pooled_w, elements = a.chunk_bins * PITCH;
+  const int head = IS_MAX ? AXES_BYTES : (h * TILE_H<A> + w * TILE_W) * int(sizeof(A));
   const int integers = (IS_MAX ? elements : 0) + 2 * (h + w);
-  const int bytes = (numbers * int(sizeof(A)) + integers * 4 + 15) / 16 * 16;
+  memory += slot * ((head + elements * int(sizeof(A)) + integers * 4 + 15) / 16 * 16);
   Slot<A> s;
-  s.grad = reinterpret_cast<A*>(memory + slot * bytes);
-  s.weight_y = s.grad + elements;
+  s.axes = reinterpret_cast<Axis<A>*>(memory);
+  s.weight_y = reinterpret_cast<A*>(memory);
   s.weight_x = s.weight_y + h * TILE_H<A>;
-  s.argmax = reinterpret_cast<int*>(s.grad + numbers);
+  s.grad = reinterpret_cast<A*>(memory + head);
+  s.argmax = reinterpret_cast<int*>(s.grad + elements);
   s.span_y = s.argmax + (IS_MAX ? elements : 0);
   s.span_x = s.span_y + 2 * h;
   return s;
@@ -78,13 +85,7 @@ ROI_DEVICE void stage_row(int kind, const Axis<A>& axis, int p, int origin, int 
     if (kind == POOL) {
       pool_range(axis, p, &from, &to);
     } else {
-      valid_samples(axis, p, &from, &to);
-      if (from < to) {
-        const int a = neighbours(sample_position(axis, p, from), axis.length).low;
-        const int b = neighbours(sample_position(axis, p, to - 1), axis.length).low;
-        from = smaller(a, b);
-        to = larger(a, b) + 2;
-      }
+      reach(axis, p, p + 1, &from, &to);
     }
     if (from < to) {
       first = larger(from - origin, 0);
@@ -105,44 +106,72 @@ ROI_DEVICE void stage_row(int kind, const Axis<A>& axis, int p, int origin, int 
   span[1] = last;
 }
 
-// Copy a chunk of a RoI's gradient (or argmax) to [bins, TILE_CHANNELS], neighbours in memory by neighbours.
+// Copy a chunk of a RoI's gradient (or argmax) to [bins, PITCH], neighbours in memory by neighbours, several
+// loads of a thread under way at a time.
 template <class A, class T>
 ROI_DEVICE void stage_values(const Pooled& from, long long roi, int first_bin, int bins, const Tile& tile, A* to) {
+  constexpr int WARPS = TILE_THREADS / WARP;
   const T* data = pooled_at<const T>(from, roi, tile.first_channel, first_bin);
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   if (from.stride_c == 1) {
-    const int channel = threadIdx.x % TILE_CHANNELS;
-    for (int bin = threadIdx.x / TILE_CHANNELS; bin < bins; bin += TILE_THREADS / TILE_CHANNELS) {
-      if (channel < tile.channels) to[bin * TILE_CHANNELS + channel] = A(widen(data[channel + bin * from.stride_bin]));
-    }
+    if (lane >= tile.channels) return;
+#pragma unroll 4
+    for (int bin = warp; bin < bins; bin += WARPS) to[bin * PITCH + lane] = A(widen(__ldg(data + bin * from.stride_bin + lane)));
   } else {
-    const int step_channel = TILE_THREADS / bins, step_bin = TILE_THREADS % bins;
-    int channel = threadIdx.x / bins, bin = threadIdx.x % bins;
-    while (channel < tile.channels) {
-      to[bin * TILE_CHANNELS + channel] = A(widen(data[channel * from.stride_c + bin * from.stride_bin]));
-      channel += step_channel;
-      bin += step_bin;
-      if (bin >= bins) {
-        bin -= bins;
-        ++channel;
+#pragma unroll 1
+    for (int bin = lane; bin < bins; bin += WARP) {
+#pragma unroll
+      for (int i = 0; i < TILE_CHANNELS / WARPS; ++i) {
+        const int channel = warp + i * WARPS;
+        if (channel < tile.channels) {
+          to[bin * PITCH + channel] = A(widen(__ldg(data + channel * from.stride_c + bin * from.stride_bin)));
+        }
       }
     }
   }
 }
 
-template <class S, bool IS_MAX>
-ROI_DEVICE void stage(const BackwardArguments& a, const Tile& tile, long long roi, const Chunk& chunk, const Slot<Arithmetic<S>>& slot) {
-  using A = Arithmetic<S>;
-  const A* corner = corners<A>(a.call, roi);
+// The pieces of work of a turn: begin .. begin + count - 1, each a chunk of one of the picked RoIs.
+struct Turn {
+  const int* picked;
+  int chunks, begin, count;
+  unsigned char* slots;
+};
+
+// Rows of all slots side by side: each has warps of its own for y and for x.
+template <class A, bool IS_MAX>
+ROI_DEVICE void stage_rows(const BackwardArguments& a, const Tile& tile, const Turn& turn) {
   const Call& call = a.call;
-  for_rows(call.pooled_h, call.pooled_w, [&](bool is_y, int p) {
+  const int x_begin = (call.pooled_h + WARP - 1) / WARP * WARP;
+  const int rows = x_begin + (call.pooled_w + WARP - 1) / WARP * WARP;
+  for (int i = threadIdx.x; i < turn.count * rows; i += TILE_THREADS) {
+    const int s = i / rows, row = i - s * rows;
+    const bool is_y = row < x_begin;
+    const int p = is_y ? row : row - x_begin;
+    if (p >= (is_y ? call.pooled_h : call.pooled_w)) continue;
+    const Slot<A> slot = slot_at<A, IS_MAX>(a, turn.slots, s);
+    const A* corner = corners<A>(call, turn.picked[(turn.begin + s) / turn.chunks]);
     const Axis<A> axis = is_y ? axis_y(call, corner, tile.level) : axis_x(call, corner, tile.level);
     A* weight = is_y ? slot.weight_y + p * TILE_H<A> : slot.weight_x + p * TILE_W;
     int* span = (is_y ? slot.span_y : slot.span_x) + 2 * p;
+    if (IS_MAX && p == 0) slot.axes[is_y ? 0 : 1] = axis;
     stage_row<A, IS_MAX>(call.kind, axis, p, is_y ? tile.y0 : tile.x0, is_y ? TILE_H<A> : TILE_W, weight, span);
-  });
-  const int first_bin = chunk.p0 * call.pooled_w + chunk.q0, bins = (chunk.p1 - chunk.p0) * (chunk.q1 - chunk.q0);
-  stage_values<A, S>(a.grad, roi, first_bin, bins, tile, slot.grad);
-  if (IS_MAX) stage_values<int, int>(a.argmax, roi, first_bin, bins, tile, slot.argmax);
+  }
+}
+
+template <class S, bool IS_MAX>
+ROI_DEVICE void stage(const BackwardArguments& a, const Tile& tile, const Turn& turn) {
+  using A = Arithmetic<S>;
+  stage_rows<A, IS_MAX>(a, tile, turn);
+#pragma unroll 1
+  for (int s = 0; s < turn.count; ++s) {
+    const int work = turn.begin + s, roi = turn.picked[work / turn.chunks];
+    const Chunk chunk = chunk_of(a, work % turn.chunks);
+    const Slot<A> slot = slot_at<A, IS_MAX>(a, turn.slots, s);
+    const int first_bin = chunk.p0 * a.call.pooled_w + chunk.q0, bins = (chunk.p1 - chunk.p0) * (chunk.q1 - chunk.q0);
+    stage_values<A, S>(a.grad, roi, first_bin, bins, tile, slot.grad);
+    if (IS_MAX) stage_values<int, int>(a.argmax, roi, first_bin, bins, tile, slot.argmax);
+  }
 }
 
 // The thread's strip of the tile: STRIP pixels of one row, STRIP_CHANNELS channels.
@@ -153,8 +182,7 @@ struct Strip {
 
 template <class A>
 ROI_DEVICE void add_linear(const BackwardArguments& a, const Slot<A>& slot, const Chunk& chunk, Strip<A>* strip) {
-  constexpr int LANES = TILE_CHANNELS / STRIP_CHANNELS;
-  const int lane = threadIdx.x % LANES * STRIP_CHANNELS, worker = threadIdx.x / LANES;
+  const int lane = threadIdx.x % LANES, worker = threadIdx.x / LANES;
   const int y = worker / (TILE_W / STRIP<A>), x0 = worker % (TILE_W / STRIP<A>) * STRIP<A>;
   int p0 = chunk.p1, p1 = chunk.p0;  // rows of bins that touch this row of pixels
   for (int p = chunk.p0; p < chunk.p1; ++p) {
@@ -171,16 +199,20 @@ ROI_DEVICE void add_linear(const BackwardArguments& a, const Slot<A>& slot, cons
     for (int p = p0; p < p1; ++p) {
       const A weight = slot.weight_y[p * TILE_H<A> + y];
       if (weight == A(0)) continue;  // an infinite gradient stays with the pixels it belongs to
-      const A* from = slot.grad + ((p - chunk.p0) * across + q - chunk.q0) * TILE_CHANNELS + lane;
+      const A* from = slot.grad + ((p - chunk.p0) * across + q - chunk.q0) * PITCH + lane;
 #pragma unroll
-      for (int v = 0; v < STRIP_CHANNELS; ++v) grad[v] = fused(weight, from[v], grad[v]);
+      for (int v = 0; v < STRIP_CHANNELS; ++v) grad[v] = fused(weight, from[v * LANES], grad[v]);
     }
+    constexpr int PACK = 16 / int(sizeof(A));
 #pragma unroll
-    for (int x = 0; x < STRIP<A>; ++x) {
-      const A weight = slot.weight_x[q * TILE_W + x0 + x];
-      if (weight != A(0)) {
+    for (int x = 0; x < STRIP<A>; x += PACK) {
+      const uint4 raw = *reinterpret_cast<const uint4*>(slot.weight_x + q * TILE_W + x0 + x);
+      const A* weight = reinterpret_cast<const A*>(&raw);
 #pragma unroll
-        for (int v = 0; v < STRIP_CHANNELS; ++v) strip->sum[x][v] = fused(weight, grad[v], strip->sum[x][v]);
+      for (int i = 0; i < PACK; ++i) {
+        if (weight[i] == A(0)) continue;
+#pragma unroll
+        for (int v = 0; v < STRIP_CHANNELS; ++v) strip->sum[x + i][v] = fused(weight[i], grad[v], strip->sum[x + i][v]);
       }
     }
   }
@@ -188,34 +220,32 @@ ROI_DEVICE void add_linear(const BackwardArguments& a, const Slot<A>& slot, cons
 
 template <class A>
 ROI_DEVICE void finish_linear(const Strip<A>& strip, A* finished) {
-  constexpr int LANES = TILE_CHANNELS / STRIP_CHANNELS;
-  const int lane = threadIdx.x % LANES * STRIP_CHANNELS, worker = threadIdx.x / LANES;
+  const int lane = threadIdx.x % LANES, worker = threadIdx.x / LANES;
 #pragma unroll
   for (int x = 0; x < STRIP<A>; ++x) {
 #pragma unroll
-    for (int v = 0; v < STRIP_CHANNELS; ++v) finished[(worker * STRIP<A> + x) * PITCH + lane + v] = strip.sum[x][v];
+    for (int v = 0; v < STRIP_CHANNELS; ++v) finished[(worker * STRIP<A> + x) * PITCH + lane + v * LANES] = strip.sum[x][v];
   }
 }
 
 // Maxima: a thread adds what falls on its rows of the tile, of one channel.
 template <class A>
 ROI_DEVICE void add_maxima(
-    const BackwardArguments& a, const Tile& tile, const Box<A>& box, const Slot<A>& slot, const Chunk& chunk, A* sums) {
+    const BackwardArguments& a, const Tile& tile, const Slot<A>& slot, const Chunk& chunk, A* sums) {
   constexpr int ROWS = TILE_H<A> / (TILE_THREADS / TILE_CHANNELS);
   const int channel = threadIdx.x % TILE_CHANNELS, y0 = threadIdx.x / TILE_CHANNELS * ROWS;
   if (channel >= tile.channels) return;
   const int across = chunk.q1 - chunk.q0;
   for (int p = chunk.p0; p < chunk.p1; ++p) {
     if (slot.span_y[2 * p] >= y0 + ROWS || slot.span_y[2 * p + 1] < y0) continue;
+#pragma unroll 1
     for (int q = chunk.q0; q < chunk.q1; ++q) {
       if (slot.span_x[2 * q] > slot.span_x[2 * q + 1]) continue;
-      const int element = ((p - chunk.p0) * across + q - chunk.q0) * TILE_CHANNELS + channel;
-      const int at = slot.argmax[element];
-      if (at < 0) continue;
-      const A grad = slot.grad[element];
+      const int element = ((p - chunk.p0) * across + q - chunk.q0) * PITCH + channel;
       Place<A> y, x;
-      place_of(a.call.kind, box, p, q, at, &y, &x);
-#pragma unroll
+      if (!place_of(a.call.kind, slot.axes[0], slot.axes[1], p, q, slot.argmax[element], &y, &x)) continue;
+      const A grad = slot.grad[element];
+#pragma unroll 1
       for (int i = 0; i < 4; ++i) {
         const int row = (i < 2 ? y.low : y.high) - tile.y0, column = (i % 2 == 0 ? x.low : x.high) - tile.x0;
         const A weight = (i < 2 ? A(1) - y.frac : y.frac) * (i % 2 == 0 ? A(1) - x.frac : x.frac);
@@ -233,6 +263,7 @@ ROI_DEVICE void write_tile(const BackwardArguments& a, const Tile& tile, const A
   using A = Arithmetic<S>;
   const Level& map = a.call.level[tile.level];
   S* to = static_cast<S*>(map.data) + tile.image * map.stride_n + tile.first_channel * map.stride_c + tile.y0 * map.stride_y + tile.x0 * map.stride_x;
+#pragma unroll 1
   for (int i = threadIdx.x; i < PIXELS<A> * TILE_CHANNELS; i += TILE_THREADS) {
     const int channel = map.stride_c == 1 ? i % TILE_CHANNELS : i / PIXELS<A>;
     const int pixel = map.stride_c == 1 ? i / TILE_CHANNELS : i % PIXELS<A>;
@@ -280,20 +311,14 @@ ROI_DEVICE void sum_tile(const BackwardArguments& a, const Tile& tile, int from,
     const int works = larger(last - first, 0) * chunks;
     for (int begin = 0; begin < works; begin += a.staged) {
       const int here = smaller(a.staged, works - begin);
-      for (int s = 0; s < here; ++s) {
-        const int work = begin + s;
-        stage<S, IS_MAX>(a, tile, picked[work / chunks], chunk_of(a, work % chunks), slot_at<A, IS_MAX>(a, slots, s));
-      }
+      stage<S, IS_MAX>(a, tile, {picked, chunks, begin, here, slots});
       __syncthreads();
+#pragma unroll 1
       for (int s = 0; s < here; ++s) {
         const int work = begin + s;
         const Slot<A> slot = slot_at<A, IS_MAX>(a, slots, s);
         if (IS_MAX) {
-          Box<A> box;
-          const A* corner = corners<A>(a.call, picked[work / chunks]);
-          box.y = axis_y(a.call, corner, tile.level);
-          box.x = axis_x(a.call, corner, tile.level);
-          add_maxima(a, tile, box, slot, chunk_of(a, work % chunks), finished);
+          add_maxima(a, tile, slot, chunk_of(a, work % chunks), finished);
         } else {
           add_linear(a, slot, chunk_of(a, work % chunks), &strip);
         }

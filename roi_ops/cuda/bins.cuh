@@ -5,27 +5,33 @@
 
 namespace roi {
 
-// Pixels [first, last) of an axis that can have a gradient: a little more than those that do.
+// Pixels [first, last) that samples of bins from .. to - 1 can touch: a little more than those that they do.
+template <class A>
+ROI_DEVICE void reach(const Axis<A>& axis, int from, int to, int* first, int* last) {
+  const A end = add(axis.start, mul(axis.bin, A(axis.bins)));
+  const A epsilon = sizeof(A) == 4 ? A(1e-6) : A(1e-15);  // roundings of sample positions, generously
+  const A slack = A(0.01) + epsilon * ((axis.start < A(0) ? -axis.start : axis.start) + (end < A(0) ? -end : end));
+  const A a = add(axis.start, mul(axis.bin, A(from))), b = add(axis.start, mul(axis.bin, A(to)));
+  const A low = smaller(a, b) - slack, high = larger(a, b) + slack, length = A(axis.length);
+  if (low > length || high < A(-1)) {
+    *first = *last = 0;
+    return;
+  }
+  // A position touches the pixels below and above it; those up to a pixel outside touch the map's edge.
+  *first = int(smaller(larger(floor(low), A(0)), length - A(1)));
+  *last = int(smaller(larger(floor(high) + A(2), A(1)), length));
+}
+
+// Pixels [first, last) of an axis that can have a gradient.
 template <class A>
 ROI_DEVICE void touched(int kind, const Axis<A>& axis, int* first, int* last) {
   if (kind == POOL) {
     int ignored;
     pool_range(axis, 0, first, &ignored);
     pool_range(axis, axis.bins - 1, &ignored, last);
-    return;
+  } else {
+    reach(axis, 0, axis.bins, first, last);
   }
-  const A end = add(axis.start, mul(axis.bin, A(axis.bins)));
-  const A low = smaller(axis.start, end), high = larger(axis.start, end);
-  const A epsilon = sizeof(A) == 4 ? A(1e-6) : A(1e-15);  // roundings of sample positions, generously
-  const A slack = A(0.01) + epsilon * ((low < A(0) ? -low : low) + (high < A(0) ? -high : high));
-  const A length = A(axis.length);
-  if (low - slack > length || high + slack < A(-1)) {
-    *first = *last = 0;
-    return;
-  }
-  // A position touches the pixels below and above it; those up to a pixel outside touch the map's edge.
-  *first = int(smaller(larger(floor(low - slack), A(0)), length - A(1)));
-  *last = int(smaller(larger(floor(high + slack) + A(2), A(1)), length));
 }
 
 // Thread: one RoI. Its key and its window.

@@ -12,33 +12,30 @@ struct Place {
   A frac, slope, slope_extent;
 };
 
+// Sample j of bin p; false if it is not on the map.
 template <class A>
-ROI_DEVICE Place<A> place_on(const Axis<A>& axis, int p, int j) {
-  // An argmax that is not of this box must not lead outside the map.
-  const A position = smaller(larger(sample_position(axis, p, j), A(-1)), A(axis.length));
+ROI_DEVICE bool place_on(const Axis<A>& axis, int p, int j, Place<A>* place) {
+  const A position = sample_position(axis, p, j);
+  if (!(position >= A(-1) && position <= A(axis.length))) return false;
   const Neighbours<A> at = neighbours(position, axis.length);
   const A slope = at.slope ? A(1) : A(0);
-  return {at.low, at.high, at.frac, slope, slope * sample_extent_slope(axis, p, j)};
+  *place = {at.low, at.high, at.frac, slope, slope * sample_extent_slope(axis, p, j)};
+  return true;
 }
 
+// Both axes of the maximum of bin (p, q), of which argmax tells the pixel (RoIPool) or the sample; false if there is
+// none. An argmax that cannot be of this box is none, so that it leads nowhere outside the map.
 template <class A>
-ROI_DEVICE Place<A> pixel_place(int i, int length) {
-  const int pixel = smaller(larger(i, 0), length - 1);
-  return {pixel, pixel, A(0), A(0), A(0)};
-}
-
-// Both axes of the maximum of bin (p, q), of which argmax tells the pixel (RoIPool) or the sample.
-template <class A>
-ROI_DEVICE void place_of(int kind, const Box<A>& box, int p, int q, int argmax, Place<A>* y, Place<A>* x) {
+ROI_DEVICE bool place_of(int kind, const Axis<A>& axis_y, const Axis<A>& axis_x, int p, int q, int argmax, Place<A>* y, Place<A>* x) {
+  if (argmax < 0) return false;
+  const int per_row = kind == POOL ? axis_x.length : larger(axis_x.samples, 1);
+  const int row = argmax / per_row, column = argmax - row * per_row;
   if (kind == POOL) {
-    const int row = argmax / box.x.length;
-    *y = pixel_place<A>(row, box.y.length);
-    *x = pixel_place<A>(argmax - row * box.x.length, box.x.length);
-  } else {
-    const int per_row = larger(box.x.samples, 1), row = argmax / per_row;
-    *y = place_on(box.y, p, row);
-    *x = place_on(box.x, q, argmax - row * per_row);
+    *y = {row, row, A(0), A(0), A(0)};
+    *x = {column, column, A(0), A(0), A(0)};
+    return row < axis_y.length;
   }
+  return row < axis_y.samples && place_on(axis_y, p, row, y) && place_on(axis_x, q, column, x);
 }
 
 // Value there, and its derivatives along y and x.
@@ -89,10 +86,9 @@ ROI_DEVICE void max_gather(const PointArguments& a) {
       const int channel = c + e.channel, p = e.bin / call.pooled_w, q = e.bin - p * call.pooled_w;
       A value = A(0);
       const int at = box.used ? *pooled_at<const int>(a.argmax, roi, channel, e.bin) : -1;
-      if (at >= 0) {
-        Place<A> y, x;
+      Place<A> y, x;
+      if (place_of(call.kind, box.y, box.x, p, q, at, &y, &x)) {
         A along_y, along_x;
-        place_of(call.kind, box, p, q, at, &y, &x);
         const S* from = static_cast<const S*>(map.data) + box.image * map.stride_n + channel * map.stride_c;
         value = value_at<S>(from, map, y, x, &along_y, &along_x);
       }
@@ -126,10 +122,9 @@ ROI_DEVICE void max_backward_boxes(const PointArguments& a) {
       const Element e = element_of(a.argmax, i, channels, bins);
       const int channel = c + e.channel, p = e.bin / call.pooled_w, q = e.bin - p * call.pooled_w;
       const int at = *pooled_at<const int>(a.argmax, roi, channel, e.bin);
-      if (at < 0) continue;
       Place<A> y, x;
+      if (!place_of(call.kind, box.y, box.x, p, q, at, &y, &x)) continue;
       A along_y, along_x;
-      place_of(call.kind, box, p, q, at, &y, &x);
       value_at<S>(image + channel * map.stride_c, map, y, x, &along_y, &along_x);
       const A grad = widen(__ldg(pooled_at<const S>(a.grad, roi, channel, e.bin)));
       along_y *= grad;

@@ -26,11 +26,12 @@ SHARED_BUDGET = 46 << 10
 ENOUGH_BLOCKS = 8192
 
 VECTOR, SCALAR, PLANAR = 0, 1, 2
+INT_MAX = 2**31 - 1
 LAYOUTS = ("vector", "scalar", "planar")
 
-# Of the backward kernels, as in ``tiles.cuh``: channels and columns of a tile, and from how many RoIs on it is
-# split into how many parts.
-TILE_CHANNELS, TILE_W = 32, 16
+# Of the backward kernels, as in ``tiles.cuh`` and ``backward_features.cuh``: channels and columns of a tile, numbers
+# from one of its pixels to the next in shared memory, bytes of the axes of a box, and from how many RoIs on it is split into how many parts.
+TILE_CHANNELS, TILE_W, PITCH, AXES_BYTES = 32, 16, 33, 64
 CROWD, PARTS = 64, 8
 # Workspace for the parts: this fraction of what the gradients take, or that of a few tiles of each image.
 CROWD_FRACTION, CROWD_LEAST = 4, 4
@@ -64,7 +65,7 @@ def layout_of(features: list[Tensor]) -> int:
     aligned = channels % vector == 0
     for f in features:
         n, c, y, x = f.stride()
-        if c != 1 or (x == 1 and f.shape[3] > 1):
+        if c != 1 or (x == 1 and f.shape[3] > 1) or max(y, x) > INT_MAX:
             return PLANAR
         aligned = aligned and f.data_ptr() % 16 == 0 and n % vector == 0 and y % vector == 0 and x % vector == 0
     return VECTOR if aligned else SCALAR
@@ -182,10 +183,10 @@ def backward(gradients: list[Tensor], rois: int, geometry: Geometry, is_max: boo
         begin.append(begin[-1] + images * -(-g.shape[2] // tile_h) * -(-g.shape[3] // TILE_W))
     slabs = -(-channels // TILE_CHANNELS)
     h, w = geometry.pooled_h, geometry.pooled_w
-    finished = _round_up(tile_h * TILE_W * (TILE_CHANNELS + 1) * number, 16)
+    finished = _round_up(tile_h * TILE_W * PITCH * number, 16)
     room = SHARED_BUDGET - finished if is_max else finished
-    a_bin = TILE_CHANNELS * (number + 4 if is_max else number)
-    fixed = 8 * (h + w) + (0 if is_max else number * (h * tile_h + w * TILE_W))
+    a_bin = PITCH * (number + 4 if is_max else number)
+    fixed = 8 * (h + w) + (AXES_BYTES if is_max else number * (h * tile_h + w * TILE_W))
     chunk = min(h * w, (room - fixed - 16) // a_bin)
     if chunk >= w:
         chunk = chunk // w * w

@@ -87,7 +87,9 @@ def max_forward(dtype: torch.dtype, layout: int, is_pool: bool) -> Kernel:
     name = f"{'pool' if is_pool else 'align_max'}_forward"
     kernel = _by_layout(name, "max_forward.cuh", "ForwardArguments", dtype, layout)
     call = f"max_forward<{DTYPES[dtype]}, {LAYOUTS[layout].upper()}, {str(is_pool).lower()}>"
-    return kernel._replace(call=call, blocks=kernel.blocks if is_pool else kernel.blocks - 1)
+    # A thread keeps the maximum and its place of each of its channels: eight of half types at 16 bytes.
+    wide = LAYOUTS[layout] == "vector" and dtype.itemsize == 2
+    return kernel._replace(call=call, blocks=kernel.blocks - (not is_pool) - wide)
 
 
 @cache

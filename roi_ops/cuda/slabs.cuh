@@ -8,12 +8,26 @@
 
 namespace roi {
 
-// How features are read. VECTOR and SCALAR: channels are innermost, threads side by side along them, 16 bytes
-// or one element each. PLANAR: any strides, threads side by side along the bins.
+// How features are read. VECTOR and SCALAR: channels are innermost and strides of pixels and rows fit an int; threads
+// are side by side along the channels, 16 bytes or one element each. PLANAR: any strides, threads side by side along
+// the bins.
 enum Layout : int { VECTOR = 0, SCALAR = 1, PLANAR = 2 };
 
 template <class S, int LAYOUT>
 constexpr int CHANNELS_A_THREAD = LAYOUT == VECTOR ? 16 / int(sizeof(S)) : 1;
+
+// Strides from pixel to pixel and row to row: int where plan.py has made sure of it, as a product of two of them is
+// one instruction.
+template <bool IS_LONG>
+struct StrideOf {
+  using type = int;
+};
+template <>
+struct StrideOf<true> {
+  using type = long long;
+};
+template <int LAYOUT>
+using PixelStride = typename StrideOf<LAYOUT == PLANAR>::type;
 
 // One thread's piece of work in a round: `channel` (of CHANNELS_A_THREAD) and `bin`, counted from the slab's and
 // the chunk's first.
