@@ -30,7 +30,8 @@ INT_MAX = 2**31 - 1
 LAYOUTS = ("vector", "scalar", "planar")
 
 # Of the backward kernels, as in ``tiles.cuh`` and ``backward_features.cuh``: channels and columns of a tile, numbers
-# from one of its pixels to the next in shared memory, bytes of the axes of a box, and from how many RoIs on it is split into how many parts.
+# from one of its pixels to the next in shared memory, bytes of the axes of a box, and from how many RoIs on a tile is
+# split into how many parts.
 TILE_CHANNELS, TILE_W, PITCH, AXES_BYTES = 32, 16, 33, 64
 CROWD, PARTS = 64, 8
 # Workspace for the parts: this fraction of what the gradients take, or that of a few tiles of each image.
