@@ -47,11 +47,12 @@ from typing import Any
 import torch
 
 from roi_ops import reference
-from roi_ops.cuda.compiler import CompileError
+from roi_ops.cuda.compiler import CompileError, cache_folder, compiler_version
 from roi_ops.cuda.operators import Operators, supports
 from roi_ops.geometry import Geometry
 
 __all__ = [
+    "CompileError",
     "available",
     "linear_backward_boxes",
     "linear_backward_features",
@@ -60,6 +61,7 @@ __all__ = [
     "max_backward_features",
     "max_forward",
     "max_gather",
+    "status",
     "why_not",
 ]
 
@@ -69,13 +71,13 @@ OLDEST = (7, 5)
 
 def why_not() -> str | None:
     """Why the kernels cannot be used here, or None if they can (or could until one failed to compile)."""
-    missing = [name for name in ("cuda.core", "cuda.bindings") if not _found(name)]
-    if missing:
-        return f"{' and '.join(missing)} not installed: pip install cuda-core"
     if torch.version.hip:
         return "PyTorch is built for ROCm"
     if not torch.cuda.is_available():
         return "no CUDA device"
+    missing = [name for name in ("cuda.core", "cuda.bindings") if not _found(name)]
+    if missing:
+        return f"{' and '.join(missing)} not installed: pip install cuda-core"
     capability = torch.cuda.get_device_capability()
     if capability < OLDEST:
         return f"the device has compute capability {capability[0]}.{capability[1]}, older than {OLDEST[0]}.{OLDEST[1]}"
@@ -93,6 +95,17 @@ def _found(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # its parent package is not there
         return False
+
+
+def status() -> dict[str, Any]:
+    """For the doctor: ``compiler``, and what is in the ``cache``: ``cached_kernels``, ``cached_bytes``."""
+    try:
+        compiler = compiler_version()
+    except CompileError as error:
+        compiler = str(error)
+    folder = cache_folder()
+    sizes = [path.stat().st_size for path in folder.glob("*.cubin")]
+    return {"compiler": compiler, "cache": str(folder), "cached_kernels": len(sizes), "cached_bytes": sum(sizes)}
 
 
 @cache

@@ -1,15 +1,17 @@
 """The compile matrix, which needs no GPU: ``python -m roi_ops.cuda.compile_all [--arch 75,90] [--dtype f32,bf16]``.
 
-Compiles every kernel for every architecture, prints registers, shared memory, stack and spills of each, and fails
-if one spills registers to memory or does not compile.
+Compiles every kernel for every architecture, prints registers, stack and spills of each, and fails if one spills
+registers to memory or does not compile. What it compiles for this machine's own GPU later is not kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from roi_ops.cuda.compiler import CompileError, compile_kernel, compiler_version
@@ -22,7 +24,6 @@ class Usage(NamedTuple):
     """What a kernel takes of the device; bytes but for the registers."""
 
     registers: int
-    shared: int
     stack: int
     spills: int
 
@@ -39,9 +40,8 @@ def usage(kernel: Kernel, arch: str) -> Usage:
     stack = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
     if not registers or not stack:
         raise CompileError(f"{kernel.name}: the compiler for {arch} reported no registers:\n{log}")
-    shared = re.findall(r"(\d+) bytes smem", log)
     frames, stores, loads = (sum(map(int, column)) for column in zip(*stack, strict=True))
-    return Usage(max(map(int, registers)), max(map(int, shared), default=0), frames, stores + loads)
+    return Usage(max(map(int, registers)), frames, stores + loads)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,20 +57,27 @@ def main(arguments: list[str] | None = None) -> int:
     architectures = [f"sm_{number}" for number in options.arch.split(",")]
     begin, bad = time.monotonic(), []
     print(f"{compiler_version()}: {len(kernels)} kernels for {', '.join(architectures)}; registers (+ stack, spills)")
-    for kernel in kernels:
-        cells = []
-        for arch in architectures:
-            try:
-                u = usage(kernel, arch)
-            except CompileError as error:
-                print(error, file=sys.stderr)
-                cells.append("error")
-                bad.append(f"{kernel.name} {arch}: does not compile")
-                continue
-            cells.append(f"{u.registers}" + (f"+{u.stack}+{u.spills}" if u.stack or u.spills else ""))
-            if u.spills:
-                bad.append(f"{kernel.name} {arch}: {u.spills} bytes of spills")
-        print(f"  {kernel.name:<36}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+
+    def attempt(kernel: Kernel, arch: str) -> Usage | CompileError:
+        try:
+            return usage(kernel, arch)
+        except CompileError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
+        for kernel, row in [(k, [pool.submit(attempt, k, a) for a in architectures]) for k in kernels]:
+            cells = []
+            for arch, future in zip(architectures, row, strict=True):
+                u = future.result()
+                if isinstance(u, CompileError):
+                    print(u, file=sys.stderr)
+                    cells.append("error")
+                    bad.append(f"{kernel.name} {arch}: does not compile")
+                    continue
+                cells.append(f"{u.registers}" + (f"+{u.stack}+{u.spills}" if u.stack or u.spills else ""))
+                if u.spills:
+                    bad.append(f"{kernel.name} {arch}: {u.spills} bytes of spills")
+            print(f"  {kernel.name:<36}" + "".join(f" {cell:>10}" for cell in cells), flush=True)
     print(f"{time.monotonic() - begin:.0f} s")
     for line in bad:
         print(line, file=sys.stderr)

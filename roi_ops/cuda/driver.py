@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from roi_ops.cuda.compiler import compiled
+from roi_ops.cuda.compiler import CompileError, compiled
 from roi_ops.cuda.plan import Launch
 from roi_ops.cuda.programs import Kernel
 
@@ -29,7 +29,7 @@ class Driver:
         """Launch on the current stream of ``device``.
 
         Raises:
-            CompileError: the kernel does not compile.
+            CompileError: the kernel does not compile, or the driver cannot load it.
             RuntimeError: the driver refuses; errors of the kernel itself show up later, as PyTorch's do.
         """
         from cuda.bindings import driver
@@ -73,6 +73,8 @@ class Driver:
             try:
                 module = _check(driver.cuModuleLoadData(code))
                 function = _check(driver.cuModuleGetFunction(module, kernel.name.encode()))
+            except RuntimeError as error:  # a driver too old for what the compiler makes
+                raise CompileError(f"{kernel.name}: the driver does not take what was compiled: {error}") from error
             finally:
                 driver.cuThreadExchangeStreamCaptureMode(mode)
             self._functions[kernel, index] = function
