@@ -1,6 +1,7 @@
-"""Run every kernel on a few boxes: ``python -m cuda_emulator.scenario LIBRARY [KIND ...]``, under a sanitizer.
+"""Run every float32 kernel on a few boxes, under a sanitizer: ``python -m cuda_emulator.scenario LIBRARY [KIND ...]``.
 
-Nothing is compared here; that is what tests/roi_ops/test_cuda_operators.py does.
+LIBRARY is what ``build`` made, or the word ``cuda``: then the kernels run on the GPU. Nothing is compared here; that is
+what tests/roi_ops/test_kernels.py does.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from pathlib import Path
 import torch
 
 from cuda_emulator.launcher import Emulator
-from roi_ops.cuda.operators import Operators
+from roi_ops.cuda.operators import Launcher, Operators
+from roi_ops.cuda.plan import CROWD
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
 
 BOXES = [[0, 1.2, 0.7, 20.9, 16.1], [1, -30, -20, 44, 33], [0, 3, 4, 3, 4], [1, 9, 9, 5, 5], [0, 0, 0, 9e9, 9e9]]
 
 
-def run(library: Path, kinds: list[str]) -> None:
-    """All seven operators over layouts, sampling ratios and the given kinds."""
-    operators = Operators(Emulator(library))
+def run(operators: Operators, device: str, kinds: list[str]) -> None:
+    """All seven operators over layouts, sampling ratios and the given kinds; one spot is crowded."""
     generator = torch.Generator().manual_seed(0)
-    boxes = torch.tensor(BOXES)
+    boxes = torch.tensor([*BOXES, *[[0, 5 + 0.1 * i, 5, 30, 30 + 0.1 * i] for i in range(CROWD)]], device=device)
     for channels_last, channels in ((True, 8), (False, 3)):
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        maps = [torch.randn(2, channels, n, n + 3, generator=generator).to(memory_format=layout) for n in (17, 9)]
+        maps = [torch.randn(2, channels, n, n + 3, generator=generator) for n in (17, 9)]
+        maps = [m.to(device, memory_format=layout) for m in maps]
         for kind in kinds:
             for ratio in (2, 0):
                 geometry = ([0.5, 0.25], kind, 2, 3, ratio, 1, 2, 28.0, 2.0)
@@ -41,5 +43,14 @@ def run(library: Path, kinds: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), sys.argv[2:] or [*LINEAR_KINDS, *MAX_KINDS])
+    if sys.argv[1] == "cuda":
+        from roi_ops.cuda.driver import Driver
+
+        launcher: Launcher = Driver()
+    else:
+        launcher = Emulator(Path(sys.argv[1]))
+    device = "cuda" if sys.argv[1] == "cuda" else "cpu"
+    run(Operators(launcher), device, sys.argv[2:] or [*LINEAR_KINDS, *MAX_KINDS])
+    if device == "cuda":
+        torch.cuda.synchronize()
     print("done")
