@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from ctypes import Structure, c_double, c_int, c_longlong, c_void_p
 
 import torch
@@ -100,22 +101,22 @@ class BackwardArguments(Structure):
     ]
 
 
+# A ``Call`` for :mod:`struct`: one call writes all of it, where setting field by field takes as long as the kernel.
+_CALL = struct.Struct("@" + "Pqqqqdii" * MAX_LEVELS + "Pdd10i")
+_NO_LEVEL = (0,) * 8
+
+
 def fill_call(call: Call, maps: list[Tensor], boxes: Tensor, geometry: Geometry) -> None:
     """Describe the maps [N, C, H_l, W_l] and the boxes [K, 5] of a call."""
-    for level, f, scale in zip(call.level, maps, geometry.scales, strict=False):
-        level.data = f.data_ptr()
-        level.stride_n, level.stride_c, level.stride_y, level.stride_x = f.stride()
-        level.scale = scale
-        _, _, level.height, level.width = f.shape
-    call.boxes = boxes.data_ptr()
-    call.canonical_scale, call.canonical_level = geometry.canonical_scale, geometry.canonical_level
-    call.levels = len(maps)
-    call.images, call.channels = maps[0].shape[:2]
-    call.rois = boxes.shape[0]
-    call.kind = KINDS[geometry.kind]
-    call.pooled_h, call.pooled_w = geometry.pooled_h, geometry.pooled_w
-    call.sampling_ratio = max(geometry.sampling_ratio, 0)
-    call.k_min, call.k_max = geometry.k_min, geometry.k_max
+    values: list[float] = []
+    for f, scale in zip(maps, geometry.scales, strict=False):
+        images, channels, height, width = f.shape
+        values += (f.data_ptr(), *f.stride(), scale, height, width)
+    values += _NO_LEVEL * (MAX_LEVELS - len(maps))
+    values += (boxes.data_ptr(), geometry.canonical_scale, geometry.canonical_level)
+    values += (len(maps), images, channels, boxes.shape[0], KINDS[geometry.kind], geometry.pooled_h, geometry.pooled_w)
+    values += (max(geometry.sampling_ratio, 0), geometry.k_min, geometry.k_max)
+    _CALL.pack_into(call, 0, *values)
 
 
 def fill_pooled(pooled: Pooled, tensor: Tensor) -> None:

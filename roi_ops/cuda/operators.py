@@ -86,7 +86,7 @@ class Operators:
             fill_pooled(arguments.argmax, argmax)
         layout = plan.layout_of(features)
         direct = layout != plan.PLANAR and arguments.out.stride_c == 1
-        slabs = plan.forward(features, len(boxes), geometry, direct)
+        slabs = plan.forward(features, layout, len(boxes), geometry, direct)
         arguments.plan = Plan(*slabs[:-1])
         if is_linear:
             kernel = programs.linear_forward(first.dtype, layout)
@@ -100,8 +100,9 @@ class Operators:
         geometry = Geometry(*geom)
         if not grad.numel() or not features[0].shape[0]:
             return torch.zeros_like(boxes)
-        slabs = plan.boxes(features, len(boxes), geometry)
-        kernel = programs.linear_backward_boxes(features[0].dtype, plan.layout_of(features))
+        layout = plan.layout_of(features)
+        slabs = plan.boxes(features, layout, len(boxes), geometry)
+        kernel = programs.linear_backward_boxes(features[0].dtype, layout)
         return self._points(kernel, slabs, torch.empty_like(boxes), grad, None, features, boxes, geometry)
 
     def max_backward_boxes(

@@ -5,6 +5,7 @@ Every block stays within the 48 KB of shared memory that all devices give withou
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -77,18 +78,18 @@ def arithmetic_size(dtype: torch.dtype) -> int:
     return 8 if dtype == torch.float64 else 4
 
 
-def table_capacity(geometry: Geometry, bins: int, length: int, bytes_an_entry: int) -> int:
-    """Entries of the table of an axis: all that any box needs, or what the budget holds (see ``tables.cuh``)."""
-    ratio, samples = geometry.sampling_ratio, geometry.kind.endswith("max")
-    if geometry.kind == "pool":
+def table_capacity(kind: str, ratio: int, bins: int, length: int, most: int) -> int:
+    """Entries of the table of an axis: all that any box needs, or ``most`` (see ``tables.cuh``)."""
+    samples = kind.endswith("max")
+    if kind == "pool":
         return 0
-    if geometry.kind == "prroi":
+    if kind == "prroi":
         need = length + 3 * bins + 4
     elif ratio > 0:
         need = bins * (ratio if samples else min(2 * ratio, max(length, 1)))
     else:  # samples lie half a pixel to a pixel apart
         need = 2 * length + 3 * bins + 4 if samples else length + 3 * bins + 4
-    return max(bins, min(need, TABLE_BUDGET // bytes_an_entry))
+    return max(bins, min(need, most))
 
 
 def table_bytes(capacity: int, bins: int, values: int, number: int) -> int:
@@ -96,17 +97,20 @@ def table_bytes(capacity: int, bins: int, values: int, number: int) -> int:
     return _round_up(capacity * (values * number + 4) + 5 * bins * 4, 16)
 
 
-def forward(features: list[Tensor], rois: int, geometry: Geometry, direct: bool) -> Slabs:
+def forward(features: list[Tensor], layout: int, rois: int, geometry: Geometry, direct: bool) -> Slabs:
     """Plan of ``linear_forward`` and ``max_forward``; ``direct``: results go out along channels, without a tile."""
     itemsize = features[0].element_size()
     is_max = geometry.kind in ("pool", "align_max", "align_aligned_max")
     element = itemsize + 4 if is_max else itemsize
-    return _slabs(features, rois, geometry, 1, 0 if direct else element, split=True)
+    slabs = _slabs(features, layout, geometry, 1, 0 if direct else element)
+    groups = _groups(-(-features[0].shape[1] // slabs.slab), rois)
+    return slabs._replace(groups=groups, launch=slabs.launch._replace(grid=rois * groups))
 
 
-def boxes(features: list[Tensor], rois: int, geometry: Geometry) -> Slabs:
+def boxes(features: list[Tensor], layout: int, rois: int, geometry: Geometry) -> Slabs:
     """Plan of ``linear_backward_boxes``: a block a RoI."""
-    return _slabs(features, rois, geometry, 3, 0, split=False)
+    slabs = _slabs(features, layout, geometry, 3, 0)
+    return slabs._replace(launch=slabs.launch._replace(grid=rois))
 
 
 def points(channels: int, rois: int, bins: int, split: bool) -> Slabs:
@@ -117,29 +121,49 @@ def points(channels: int, rois: int, bins: int, split: bool) -> Slabs:
     return Slabs(slab, groups, 1, bins, 0, 0, 0, Launch(rois * groups, block, 0))
 
 
-def _slabs(
-    features: list[Tensor], rois: int, geometry: Geometry, values: int, tile_element: int, split: bool
+def _slabs(features: list[Tensor], layout: int, geometry: Geometry, values: int, tile_element: int) -> Slabs:
+    """The plan but for the number of RoIs: one group."""
+    heights, widths = zip(*(f.shape[2:] for f in features), strict=True)
+    first = features[0]
+    sizes = (first.shape[1], max(heights), max(widths), first.element_size(), arithmetic_size(first.dtype))
+    _, kind, pooled_h, pooled_w, ratio, *_ = geometry
+    return _cut(layout, *sizes, kind, pooled_h, pooled_w, ratio, values, tile_element, TABLE_BUDGET, TILE_BUDGET)
+
+
+@lru_cache(maxsize=1024)
+def _cut(
+    layout: int,
+    channels: int,
+    height: int,
+    width: int,
+    itemsize: int,
+    number: int,
+    kind: str,
+    pooled_h: int,
+    pooled_w: int,
+    sampling_ratio: int,
+    values: int,
+    tile_element: int,
+    table_budget: int,
+    tile_budget: int,
 ) -> Slabs:
-    channels, number = features[0].shape[1], arithmetic_size(features[0].dtype)
-    layout = layout_of(features)
-    vector = 16 // features[0].element_size() if layout == VECTOR else 1
+    vector = 16 // itemsize if layout == VECTOR else 1
     lanes = min(WARP, _power_of_two(-(-channels // vector)))
     slab = min(2 * WARP, channels) if layout == PLANAR else lanes * vector
     entry = values * number + 4
     capacity, tables = [], 0
-    for bins, axis in ((geometry.pooled_h, 2), (geometry.pooled_w, 3)):
-        capacity.append(table_capacity(geometry, bins, max(f.shape[axis] for f in features), entry))
-        if geometry.kind != "pool":
+    for bins, length in ((pooled_h, height), (pooled_w, width)):
+        capacity.append(table_capacity(kind, sampling_ratio, bins, length, table_budget // entry))
+        if kind != "pool":
             tables += table_bytes(capacity[-1], bins, values, number)
-    bins = geometry.pooled_h * geometry.pooled_w
+    bins = pooled_h * pooled_w
     here, tile = bins, 0
     if tile_element:
-        here = max(1, min(bins, min(TILE_BUDGET, SHARED_BUDGET - tables) // (slab * tile_element)))
+        here = max(1, min(bins, min(tile_budget, SHARED_BUDGET - tables) // (slab * tile_element)))
         tile = _round_up(slab * here * tile_element, 16) + 16
     items = slab * here if layout == PLANAR else lanes * here
-    groups = _groups(-(-channels // slab), rois) if split else 1
-    launch = Launch(rois * groups, _threads(items), tables + tile)
-    return Slabs(slab, groups, lanes, here, capacity[0], capacity[1], tables, launch)
+    launch = Launch(0, _threads(items), tables + tile)
+    return Slabs(slab, 1, lanes, here, capacity[0], capacity[1], tables, launch)
 
 
 def _groups(slabs: int, rois: int) -> int:
