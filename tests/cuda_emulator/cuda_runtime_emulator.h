@@ -16,11 +16,13 @@
 
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -136,10 +138,56 @@ class Barrier {
   unsigned threads_, arrived_ = 0, turn_ = 0;
 };
 #else
+// Threads that stay: a sanitizer takes its time to see one come and go.
+class Pool {
+ public:
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& t : threads_) t.join();
+  }
+
+  void run(unsigned threads, const std::function<void(unsigned)>& work) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (unsigned t = threads_.size(); t < threads; ++t) threads_.emplace_back([this, t] { serve(t); });
+    work_ = &work;
+    wanted_ = left_ = threads;
+    ++turn_;
+    wake_.notify_all();
+    done_.wait(lock, [this] { return left_ == 0; });
+  }
+
+ private:
+  void serve(unsigned mine) {
+    threadIdx.x = mine;
+    unsigned long seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return stop_ || (turn_ != seen && mine < wanted_); });
+      if (stop_) return;
+      seen = turn_;
+      lock.unlock();
+      (*work_)(mine);
+      lock.lock();
+      if (--left_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> threads_;
+  const std::function<void(unsigned)>* work_ = nullptr;
+  unsigned wanted_ = 0, left_ = 0;
+  unsigned long turn_ = 0;
+  bool stop_ = false;
+};
+
 inline void run_all(unsigned threads, const std::function<void(unsigned)>& work) {
-  std::vector<std::thread> pool;
-  for (unsigned t = 0; t < threads; ++t) pool.emplace_back([&work, t] { threadIdx.x = t, work(t); });
-  for (std::thread& t : pool) t.join();
+  static Pool pool;
+  pool.run(threads, work);
 }
 
 class Barrier {
@@ -184,7 +232,7 @@ T exchange(T mine, unsigned lane_of_other) {
   return other;
 }
 
-// Run a kernel: its threads are made once and go through all blocks.
+// Run a kernel: its threads go through all blocks.
 inline void run(void (*kernel)(const void*), unsigned grid, unsigned threads, size_t shared, const void* arguments) {
   Block all(threads);
   block = &all;

@@ -20,15 +20,17 @@ BOXES = [[0, 1.2, 0.7, 20.9, 16.1], [1, -30, -20, 44, 33], [0, 3, 4, 3, 4], [1, 
 
 
 def run(operators: Operators, device: str, kinds: list[str]) -> None:
-    """All seven operators over layouts, sampling ratios and the given kinds; one spot is crowded."""
+    """All seven operators over layouts, sampling ratios and the given kinds; once each with one spot crowded."""
     generator = torch.Generator().manual_seed(0)
-    boxes = torch.tensor([*BOXES, *[[0, 5 + 0.1 * i, 5, 30, 30 + 0.1 * i] for i in range(CROWD)]], device=device)
+    few = torch.tensor(BOXES, device=device)
+    many = torch.tensor([*BOXES, *[[0, 5 + 0.1 * i, 5, 12, 12 + 0.1 * i] for i in range(CROWD)]], device=device)
     for channels_last, channels in ((True, 8), (False, 3)):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         maps = [torch.randn(2, channels, n, n + 3, generator=generator) for n in (17, 9)]
         maps = [m.to(device, memory_format=layout) for m in maps]
         for kind in kinds:
             for ratio in (2, 0):
+                boxes = many if ratio == 2 and not channels_last else few
                 geometry = ([0.5, 0.25], kind, 2, 3, ratio, 1, 2, 28.0, 2.0)
                 if kind in LINEAR_KINDS:
                     out = operators.linear_forward(maps, boxes, False, *geometry)
