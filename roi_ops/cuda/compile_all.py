@@ -1,7 +1,7 @@
 """The compile matrix, which needs no GPU: ``python -m roi_ops.cuda.compile_all [--arch 75,90] [--dtype f32,bf16]``.
 
 Compiles every kernel for every architecture, prints registers, stack and spills of each, and fails if one spills
-registers to memory or does not compile. What it compiles for this machine's own GPU later is not kept.
+registers to memory, takes more shared memory than every device has, or does not compile. The cache takes no part.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from roi_ops.cuda.compiler import CompileError, compile_kernel, compiler_version
+from roi_ops.cuda.plan import SHARED_BUDGET
 from roi_ops.cuda.programs import NAMES, Kernel, every_kernel
 
+# Bytes of shared memory a block has on every device without being asked for.
+SHARED_LIMIT = 48 << 10
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
 class Usage(NamedTuple):
-    """What a kernel takes of the device; bytes but for the registers."""
+    """What a kernel takes of the device; bytes but for the registers. ``shared``: on top of the launch's."""
 
     registers: int
+    shared: int
     stack: int
     spills: int
 
@@ -41,11 +45,12 @@ def usage(kernel: Kernel, arch: str) -> Usage:
     if not registers or not stack:
         raise CompileError(f"{kernel.name}: the compiler for {arch} reported no registers:\n{log}")
     frames, stores, loads = (sum(map(int, column)) for column in zip(*stack, strict=True))
-    return Usage(max(map(int, registers)), frames, stores + loads)
+    shared = max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0)
+    return Usage(max(map(int, registers)), shared, frames, stores + loads)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the matrix; the exit code is 1 if a kernel spills or does not compile."""
+    """Print the matrix; the exit code is 1 if a kernel spills, is too large or does not compile."""
     parser = argparse.ArgumentParser(prog="python -m roi_ops.cuda.compile_all", description=__doc__)
     parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="compute capabilities, as 75,90")
     parser.add_argument("--dtype", default=",".join(NAMES.values()), help="storage dtypes: f32,f64,f16,bf16")
@@ -77,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
                 cells.append(f"{u.registers}" + (f"+{u.stack}+{u.spills}" if u.stack or u.spills else ""))
                 if u.spills:
                     bad.append(f"{kernel.name} {arch}: {u.spills} bytes of spills")
+                if u.shared > SHARED_LIMIT - SHARED_BUDGET:
+                    bad.append(f"{kernel.name} {arch}: {u.shared} bytes of shared memory beside the launch's")
             print(f"  {kernel.name:<36}" + "".join(f" {cell:>10}" for cell in cells), flush=True)
     print(f"{time.monotonic() - begin:.0f} s")
     for line in bad:

@@ -14,7 +14,6 @@
 #include <pthread.h>
 #endif
 
-#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -258,7 +257,6 @@ inline void run(void (*kernel)(const void*), unsigned grid, unsigned threads, si
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::block->barrier.wait(); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulator::exchange(value, threadIdx.x % 32 ^ unsigned(mask));
@@ -268,7 +266,6 @@ T __shfl_up_sync(unsigned, T value, int distance) {
   const unsigned lane = threadIdx.x % 32;
   return emulator::exchange(value, lane >= unsigned(distance) ? lane - distance : lane);
 }
-inline int atomicAdd(int* to, int value) { return __atomic_fetch_add(to, value, __ATOMIC_RELAXED); }
 
 template <class T>
 T __ldg(const T* from) {
