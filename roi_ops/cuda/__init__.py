@@ -26,6 +26,7 @@ and in device code, each file including the one before it:
 ``max_points.cuh``         what follows from their argmax
 ``bins.cuh``               RoIs sorted by image and level
 ``tiles.cuh``              tiles of the maps, and which of them so many RoIs touch that they are split
+``staging.cuh``            what the gradient of the features keeps of RoIs in shared memory
 ``backward_features.cuh``  the gradient of the features by tiles, no atomics
 =========================  ============================================================================
 

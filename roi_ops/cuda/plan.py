@@ -30,7 +30,7 @@ VECTOR, SCALAR, PLANAR = 0, 1, 2
 INT_MAX = 2**31 - 1
 LAYOUTS = ("vector", "scalar", "planar")
 
-# Of the backward kernels, as in ``tiles.cuh`` and ``backward_features.cuh``: channels and columns of a tile, numbers
+# Of the backward kernels, as in ``tiles.cuh`` and ``staging.cuh``: channels and columns of a tile, numbers
 # from one of its pixels to the next in shared memory, bytes of the axes of a box, and from how many RoIs on a tile is
 # split into how many parts.
 TILE_CHANNELS, TILE_W, PITCH, AXES_BYTES = 32, 16, 33, 64

@@ -30,6 +30,7 @@ FILES = (
     "max_points.cuh",
     "bins.cuh",
     "tiles.cuh",
+    "staging.cuh",
     "backward_features.cuh",
 )
 
