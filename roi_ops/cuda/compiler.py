@@ -13,6 +13,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from roi_ops.cuda.programs import Kernel, device_code
 VARIABLE = "ROI_OPS_CACHE"
 # Changed when files of the cache mean something else than before.
 FORMAT = 1
+# cuda.core 1.2.2 cannot be imported by two threads at once: both fail, and so does every later import.
+_IMPORT = threading.Lock()
 
 
 class CompileError(RuntimeError):
@@ -72,7 +75,8 @@ def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
         CompileError: with the compiler's log, which is kept in the cache folder too.
     """
     try:
-        from cuda.core import Program, ProgramOptions
+        with _IMPORT:
+            from cuda.core import Program, ProgramOptions
     except ImportError as error:
         raise CompileError(f"cuda-core is not installed ({error}): pip install cuda-core") from error
     log = io.StringIO()

@@ -112,8 +112,7 @@ ROI_DEVICE void linear_forward(const ForwardArguments& a) {
         if (item.active && direct) {
           store<V>(sum, pooled_at<S>(a.out, roi, c + item.channel, bin));
         } else if (item.active) {
-#pragma unroll
-          for (int v = 0; v < V; ++v) narrow(sum[v], tile + (item.channel + v) * here + item.bin);
+          put(sum, tile, item.channel, item.bin, here);
         }
       }
       if (!direct) {

@@ -160,6 +160,8 @@ def _cut(
     here, tile = bins, 0
     if tile_element:
         here = max(1, min(bins, min(tile_budget, SHARED_BUDGET - tables) // (slab * tile_element)))
+        if here < bins:
+            here -= here % 2 == 0  # channels an odd number of bins apart meet in fewer banks of shared memory
         tile = _round_up(slab * here * tile_element, 16) + 16
     items = slab * here if layout == PLANAR else lanes * here
     launch = Launch(0, _threads(items), tables + tile)

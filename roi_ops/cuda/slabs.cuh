@@ -60,6 +60,29 @@ ROI_DEVICE T* pooled_at(const Pooled& tensor, long long roi, int channel, int bi
   return static_cast<T*>(tensor.data) + roi * tensor.stride_k + channel * tensor.stride_c + bin * tensor.stride_bin;
 }
 
+// x[v] becomes x[(v + by) % V]; V is a power of two.
+template <int V, class T>
+ROI_DEVICE void rotate(T (&x)[V], int by) {
+#pragma unroll
+  for (int step = 1; step < V; step *= 2) {
+    T turned[V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) turned[v] = by & step ? x[(v + step) % V] : x[v];
+#pragma unroll
+    for (int v = 0; v < V; ++v) x[v] = turned[v];
+  }
+}
+
+// Put a thread's channels of one bin into the tile [channels, bins]. Eight neighbouring threads write to banks four
+// apart, the next eight to the same: those begin with another of their channels.
+template <int V, class T, class S>
+ROI_DEVICE void put(T (&values)[V], S* tile, int channel, int bin, int bins) {
+  const int by = V < 4 ? 0 : channel / (8 * V) % 4 * (V / 4);
+  rotate(values, by);
+#pragma unroll
+  for (int v = 0; v < V; ++v) narrow(values[v], tile + (channel + (v + by) % V) * bins + bin);
+}
+
 // Copy the tile [channels, bins] to bins first_bin .. of the RoI's channels from first_channel on.
 template <class T>
 ROI_DEVICE void copy_tile(const T* tile, const Pooled& to, long long roi, int first_channel, int channels, int first_bin, int bins) {

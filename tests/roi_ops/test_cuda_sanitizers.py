@@ -41,8 +41,7 @@ def test_a_missing_barrier_is_found(tmp_path):
 def test_an_index_out_of_bounds_is_found(tmp_path):
     if runtime("address") is None:
         pytest.skip("the compiler has no runtime of the address sanitizer")
-    good = "narrow(sum[v], tile + (item.channel + v) * here + item.bin);"
-    bad = "narrow(sum[v], tile + (item.channel + v + 1) * here + item.bin);"
+    good, bad = "put(sum, tile, item.channel, item.bin, here);", "put(sum, tile, item.channel + 1, item.bin, here);"
     run = sanitized_run("address", tmp_path, ["align"], planted("linear_forward.cuh", good, bad))
     assert run.returncode == FOUND, run.stderr[-4000:]
     assert "heap-buffer-overflow" in run.stderr
