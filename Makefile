@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Overrides of the configuration: make train ARGS="roi=pool seed=3"
 ARGS ?=
 
-.PHONY: train test install lint types benchmark clean
+.PHONY: train test install lint types benchmark cuda-matrix gpu-check clean
 
 train: $(VENV)/installed
 	$(RUN) scripts/train.py $(ARGS)
@@ -23,6 +23,14 @@ types: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(RUN) scripts/benchmark.py suite=roi_ops $(ARGS)
+
+# Every CUDA kernel for every supported architecture, with the NVRTC of the environment: needs no GPU.
+cuda-matrix: $(VENV)/installed
+	$(RUN) -m roi_ops.cuda.compile_all $(ARGS)
+
+# On a machine with a GPU: tests of the kernels there, memory checks, benchmark; within 20 minutes.
+gpu-check: $(VENV)/installed
+	$(RUN) scripts/gpu_check.py $(ARGS)
 
 # Installed again when what is installed or how it is built has changed. Written last: a broken install is redone.
 $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h roi_ops/cpu/CMakeLists.txt roi_ops/include/*)

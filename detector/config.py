@@ -261,7 +261,7 @@ class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 
     suite: str = one_of("roi_ops")
-    device: str = one_of("cpu")
+    device: str = one_of("cpu", "cuda")
     repeats: int = number(15, 1)  # timed runs of each call
     threads: int = number(0, 0)  # CPU threads; 0: PyTorch's own choice
     quick: bool = False  # small workloads and three runs, to see that everything works

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def why_not(name: str) -> str | None:
         return None
     if name == "cpu":
         return cpu.why_not()
-    return "no CUDA kernels in this version"
+    return importlib.import_module("roi_ops.cuda").why_not()
 
 
 def select(device_type: str) -> ModuleType:
@@ -36,6 +37,8 @@ def select(device_type: str) -> ModuleType:
     """
     name = _forced
     if name is None:
+        if device_type == "cuda" and (cuda := importlib.import_module("roi_ops.cuda")).available():
+            return cuda
         return cpu if device_type == "cpu" and cpu.available() else reference
     if name == "reference":
         return reference
@@ -44,7 +47,12 @@ def select(device_type: str) -> ModuleType:
         raise RuntimeError(f"the roi_ops backend '{name}' is forced but does not work here: {reason}")
     if name != device_type:
         raise RuntimeError(f"the roi_ops backend '{name}' is forced but the tensors are on '{device_type}'")
-    return cpu
+    return importlib.import_module("roi_ops.cuda") if name == "cuda" else cpu
+
+
+def forced() -> str | None:
+    """The backend that is forced, or None."""
+    return _forced
 
 
 def instruction_set() -> str:

@@ -1,6 +1,7 @@
 """Which backends work here, and why the others do not: ``python -m roi_ops.doctor [--json]``.
 
-Every backend that works is tested against the reference for about a second.
+Every backend that works is tested against the reference for about a second. That compiles the CUDA kernels it uses,
+unless they are in the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from roi_ops import backends, cpu, functional
+from roi_ops import backends, cpu, cuda, functional
 
 # Largest relative difference to the reference that passes: float32 rounding of a few hundred terms.
 TOLERANCE = 1e-4
@@ -63,18 +64,22 @@ def examine(seconds: float = 1.0) -> dict[str, Any]:
     report: dict[str, Any] = {
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": _version()},
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpus": [describe_gpu(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else [],
         "backends": {},
     }
     for name in backends.NAMES:
         reason = backends.why_not(name)
         entry: dict[str, Any] = {"works": reason is None, "why_not": reason}
         if reason is None and name != "reference":
-            entry["self_test"] = self_test(name, "cuda" if name == "cuda" else "cpu", seconds)
-            entry["works"] = entry["self_test"]["passed"]
+            try:
+                entry["self_test"] = self_test(name, "cuda" if name == "cuda" else "cpu", seconds)
+                entry["works"] = entry["self_test"]["passed"]
+            except cuda.CompileError as error:
+                entry |= {"works": False, "why_not": str(error)}
         if reason is None and name == "cpu":
             entry["instruction_set"] = cpu.instruction_set()
         report["backends"][name] = entry
+    report["backends"]["cuda"] |= cuda.status()
     report["serving"] = {
         "cpu": backends.select("cpu").__name__,
         **({"cuda": backends.select("cuda").__name__} if torch.cuda.is_available() else {}),
@@ -89,10 +94,16 @@ def _version() -> str:
         return "not installed"
 
 
+def describe_gpu(index: int) -> str:
+    """Name, architecture and memory of a GPU."""
+    properties = torch.cuda.get_device_properties(index)
+    return f"{properties.name} (sm_{properties.major}{properties.minor}, {properties.total_memory / 2**30:.0f} GiB)"
+
+
 def describe(report: dict[str, Any]) -> str:
     """The report as text."""
     lines = [" ".join(f"{k} {v}" for k, v in report["versions"].items())]
-    lines.append(f"threads {report['threads']}, GPU: {report['gpu'] or 'none'}")
+    lines.append(f"threads {report['threads']}, GPU: {', '.join(report['gpus']) or 'none'}")
     for name, entry in report["backends"].items():
         if entry["why_not"]:
             lines.append(f"  {name:<10} not available: {entry['why_not']}")
@@ -106,6 +117,11 @@ def describe(report: dict[str, Any]) -> str:
             )
         else:
             lines.append(f"  {name:<10} works")
+        if "compiler" in entry:
+            lines.append(
+                f"  {'':<10} {entry['compiler']}; {entry['cached_kernels']} compiled kernels "
+                f"({entry['cached_bytes'] / 1e6:.1f} MB) in {entry['cache']}"
+            )
     for device, module in report["serving"].items():
         lines.append(f"tensors on {device} are served by {module}")
     return "\n".join(lines)

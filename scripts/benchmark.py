@@ -1,6 +1,7 @@
 """Measure the RoI operators against torchvision's.
 
     python scripts/benchmark.py suite=roi_ops
+    python scripts/benchmark.py suite=roi_ops device=cuda
     python scripts/benchmark.py suite=roi_ops quick=true output_dir=/tmp/benchmark
 """
 

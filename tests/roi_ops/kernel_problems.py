@@ -4,7 +4,7 @@ import torch
 from cases import FORMS, rois
 from hypothesis import strategies as st
 
-from roi_ops import cpu, reference
+from roi_ops import reference
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
 
 KINDS = LINEAR_KINDS + MAX_KINDS
@@ -52,6 +52,28 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype, w
     assert difference <= PRECISION[dtype], f"{what}: relative difference {difference:g}"
 
 
+def moved(value, device):
+    """A tensor, or the tensors of a list, on a device: memory and strides as they were."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(v, device) for v in value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    size = value.untyped_storage().nbytes() // value.element_size()
+    memory = value.as_strided((size,), (1,), 0).to(device)
+    return memory.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+class OnDevice:
+    """The functions of a backend for CPU tensors, which go to a device and come back."""
+
+    def __init__(self, backend, device):
+        self._backend, self._device = backend, device
+
+    def __getattr__(self, name):
+        function = getattr(self._backend, name)
+        return lambda *args: moved(function(*moved(args, self._device)), "cpu")
+
+
 class Problem:
     """The arguments of the backend functions: random maps and gradient, the given boxes (Tensor[K, 5])."""
 
@@ -86,9 +108,9 @@ class Problem:
                 named["boxes"] = backend.max_backward_boxes(self.grad, argmax, f, b, *g)
         return named | {f"level {i}": t for i, t in enumerate(gradients)}
 
-    def assert_equals_reference(self, channels_last=False):
+    def assert_equals_reference(self, backend, channels_last=False):
         """The kernels and the reference agree in every result, its memory format included."""
-        ours, theirs = self.results(cpu, channels_last), self.results(reference, channels_last)
+        ours, theirs = self.results(backend, channels_last), self.results(reference, channels_last)
         if "argmax" in theirs:  # sums round alike in both, so even ties fall alike
             assert torch.equal(ours["argmax"], theirs.pop("argmax"))
         for name, expected in theirs.items():

@@ -1,0 +1,164 @@
+"""Compile kernels with NVRTC, through NVIDIA's ``cuda.core``, and keep the results on disk.
+
+A result is kept under the hash of everything it depends on: all device code, the options, the architecture and
+the compiler's version. Files are written under another name and renamed, and carry a checksum: several processes
+may fill one cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+
+from roi_ops.cuda.programs import Kernel, device_code
+
+VARIABLE = "ROI_OPS_CACHE"
+# Changed when files of the cache mean something else than before.
+FORMAT = 1
+# cuda.core 1.2.2 cannot be imported by two threads at once: both fail, and so does every later import.
+_IMPORT = threading.Lock()
+
+
+class CompileError(RuntimeError):
+    """NVRTC rejected a kernel, or is not there; the message names the log."""
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``ROI_OPS_CACHE``, or ``roi_ops`` in the user's cache folder."""
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE])
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "roi_ops"
+
+
+def compiled(kernel: Kernel, arch: str) -> bytes:
+    """The cubin of a kernel for an architecture such as ``sm_90``, from the cache or compiled now.
+
+    Raises:
+        CompileError: it cannot be compiled.
+    """
+    path = cache_path(kernel, arch)
+    with contextlib.suppress(OSError):
+        stored = path.read_bytes()
+        if len(stored) > 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
+            return stored[32:]
+    code, _ = compile_kernel(kernel, arch)
+    _write(path, hashlib.sha256(code).digest() + code)
+    return code
+
+
+def cache_path(kernel: Kernel, arch: str) -> Path:
+    """The file of a kernel in the cache."""
+    parts = [str(FORMAT), arch, compiler_version(), *_options(arch), kernel.source, _device_code_hash()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return cache_folder() / f"{kernel.name}-{arch}-{key[:24]}.cubin"
+
+
+def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
+    """Compile, whatever the cache holds.
+
+    Returns:
+        The cubin (for an architecture younger than the compiler, PTX of the youngest one it knows, which the
+        driver translates), and the log with registers and spills.
+
+    Raises:
+        CompileError: with the compiler's log, which is kept in the cache folder too.
+    """
+    try:
+        with _IMPORT:
+            from cuda.core import Program, ProgramOptions
+    except ImportError as error:
+        raise CompileError(f"cuda-core is not installed ({error}): pip install cuda-core") from error
+    log = io.StringIO()
+    with tempfile.TemporaryDirectory(prefix="roi_ops-") as folder:
+        for name, text in device_code().items():
+            Path(folder, name).write_text(text)
+        includes = [folder] + ([cuda_headers()] if kernel.header else [])
+        target, kind = _target(arch)
+        options = ProgramOptions(
+            name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"]
+        )
+        try:
+            code = Program(kernel.source, "c++", options).compile(kind, logs=log).code
+        except Exception as error:
+            text = f"{error}\n{log.getvalue()}"
+            path = cache_folder() / f"{kernel.name}-{arch}.log"
+            _write(path, text.encode())
+            message = f"{kernel.name} does not compile for {arch}; the log is {path}:\n{text[:2000]}"
+            raise CompileError(message) from error
+    return bytes(code), log.getvalue()
+
+
+def cuda_headers() -> str:
+    """Folder of ``cuda_fp16.h``: from the nvidia-cuda-runtime package that PyTorch brings, or a toolkit.
+
+    Raises:
+        CompileError: there is none.
+    """
+    from cuda import pathfinder
+
+    folder = pathfinder.find_nvidia_header_directory("cudart")
+    if folder is None:
+        raise CompileError("cuda_fp16.h was not found: pip install nvidia-cuda-runtime, of PyTorch's CUDA version")
+    return folder
+
+
+@cache
+def compiler_version() -> str:
+    """NVRTC's version.
+
+    Raises:
+        CompileError: there is no NVRTC.
+    """
+    try:
+        from cuda.bindings import nvrtc
+
+        _, major, minor = nvrtc.nvrtcVersion()
+    except Exception as error:
+        raise CompileError(f"NVRTC cannot be loaded: {error}") from error
+    return f"nvrtc {major}.{minor}"
+
+
+@cache
+def _target(arch: str) -> tuple[str, str]:
+    """What NVRTC is asked for: the architecture's own code, or PTX if it does not know the architecture."""
+    from cuda.bindings import nvrtc
+
+    _, known = nvrtc.nvrtcGetSupportedArchs()
+    number = int(arch.removeprefix("sm_"))
+    if number in known or number < min(known):
+        return arch, "cubin"
+    return f"compute_{max(n for n in known if n < number)}", "ptx"
+
+
+@cache
+def _device_code_hash() -> str:
+    return hashlib.sha256(repr(sorted(device_code().items())).encode()).hexdigest()
+
+
+def _options(arch: str) -> list[str]:
+    return [*_target(arch), "c++17", "fmad=false"]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file at once, or not at all: a cache that cannot be written costs time, not results."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(content)
+            os.replace(name, path)
+        except OSError:
+            os.unlink(name)
+            raise
