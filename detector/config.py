@@ -257,6 +257,25 @@ class EvaluateConfig:
 
 
 @dataclass
+class IllustrateConfig:
+    """The configuration of ``scripts/illustrate.py``: figures of the RoI operators on a small map or on an image."""
+
+    figure: str = one_of("all", "operators", "bin", "matrices", "motion", "image")
+    output_dir: str = "illustrations"
+    box: list[float] = values(37.0, 22.0, 101.0, 84.0)  # x1, y1, x2, y2 of the drawn box, pixels of the image
+    stride: int = number(16, 1)  # pixels of the image a cell of the map
+    map_size: list[int] = values(8, 10, low=4, high=32)  # height, width of the map of numbers, cells
+    output_size: list[int] = values(2, 2, low=1, high=16)  # bins: height, width
+    sampling_ratio: int = number(2, 1, 16)  # samples a bin and axis
+    seed: int = number(0, 0)  # of the map of numbers
+    image: str = ""  # figure=image: an image file; "": one is drawn
+    image_box: list[float] = values()  # x1, y1, x2, y2 in that image, pixels; []: its middle
+    image_stride: int = number(8, 1)  # cells of its map: squares of so many pixels
+    checkpoint: str = ""  # figure=image: a detector whose feature map is drawn instead of the brightness
+    image_bins: int = number(7, 1, 32)  # bins an axis
+
+
+@dataclass
 class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 

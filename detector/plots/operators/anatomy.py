@@ -1,0 +1,131 @@
+"""What a RoI operator does with one box on one map, taken apart by the functions that define it in ``roi_ops``.
+
+Two frames are in use. The operators count pixels by their centres: pixel j is at j. Pictures count by edges: pixel j
+covers [j, j + 1], its centre is at j + 0.5. Everything here is in the second one, cells of the map; only
+:class:`~roi_ops.reference.axis.Samples` are as the reference has them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import roi_ops
+from roi_ops.geometry import Geometry
+from roi_ops.reference import axis, rois
+
+TITLES = {
+    "pool": "RoIPool",
+    "align": "RoIAlign",
+    "align_aligned": "RoIAlign, aligned",
+    "align_max": "RoIAlign, max",
+    "prroi": "PrRoIPool",
+}
+KINDS = tuple(TITLES)
+
+Interval = tuple[float, float]
+Operator = Callable[[Tensor, Tensor, tuple[int, int], float], Tensor]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One axis of the operator.
+
+    Attributes:
+        bins: where each bin lies, cells of the map; those of RoIPool are whole cells and may overlap.
+        samples: sample positions and their neighbours, Tensor[1, P, S]; None where there are no samples.
+        weight: the pooling matrix A, Tensor[P, L]; None where the operator is a maximum.
+    """
+
+    bins: list[Interval]
+    samples: axis.Samples | None
+    weight: Tensor | None
+
+    def positions(self, p: int) -> list[float]:
+        """Where the samples of bin ``p`` are that exist, cells of the map; void ones are infinite."""
+        s = self.samples
+        if s is None:
+            return []
+        between = torch.where(s.low == s.high, 0, s.frac)
+        position = torch.where(s.valid, s.low + between + 0.5, float("inf"))
+        return position[0, p][s.exists[0, p]].tolist()
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One operator at work.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        box: the box as it is given, on the map: x1, y1, x2, y2.
+        y, x: what it does along each axis.
+        pooled: Tensor[P_h, P_w], the result of the public function.
+    """
+
+    kind: str
+    box: tuple[float, float, float, float]
+    y: Side
+    x: Side
+    pooled: Tensor
+
+    @property
+    def used(self) -> tuple[float, float, float, float]:
+        """The box that the bins make up."""
+        return self.x.bins[0][0], self.y.bins[0][0], self.x.bins[-1][1], self.y.bins[-1][1]
+
+
+def operator(kind: str, sampling_ratio: int) -> Operator:
+    """The public function of ``kind`` as ``f(input, boxes, output_size, spatial_scale)``."""
+    if kind == "pool":
+        return roi_ops.roi_pool
+    if kind == "prroi":
+        return roi_ops.prroi_pool
+    mode = "max" if kind.endswith("max") else "avg"
+    return partial(roi_ops.roi_align, sampling_ratio=sampling_ratio, aligned="aligned" in kind, mode=mode)
+
+
+def dissect(
+    kind: str, feature: Tensor, box: tuple[float, float, float, float], bins: tuple[int, int], scale: float,
+    sampling_ratio: int,
+) -> Anatomy:
+    """Take ``kind`` apart for one box.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        feature: Tensor[H, W], the map.
+        box: x1, y1, x2, y2 in pixels of the image; finite, and not inverted.
+        bins: output height and width.
+        scale: map size over image size.
+        sampling_ratio: samples a bin and axis; <= 0: adaptive.
+    """
+    maps = [feature[None, None].double()]
+    row = torch.tensor([[0.0, *box]], dtype=torch.float64)
+    geometry = Geometry([scale], kind, *bins, sampling_ratio, 0, 0, 224.0, 4.0)
+    (group,) = rois.groups(maps, row, geometry)
+    y, x = (
+        _side(kind, *ends, count, length, sampling_ratio)
+        for ends, count, length in zip((group.y, group.x), bins, feature.shape, strict=True)
+    )
+    pooled = operator(kind, sampling_ratio)(maps[0], row, bins, scale)[0, 0]
+    x1, y1, x2, y2 = (scale * v for v in box)
+    return Anatomy(kind, (x1, y1, x2, y2), y, x, pooled)
+
+
+def _side(kind: str, start: Tensor, end: Tensor, bins: int, length: int, sampling_ratio: int) -> Side:
+    """One axis; ``end`` is the box's end for ``pool``, else its extent, as groups of the reference have it."""
+    if kind == "pool":
+        low, high = axis.pool_ranges(start, end, bins, length)
+        return Side(list(zip(low[0].tolist(), high[0].tolist(), strict=True)), None, None)
+    size = end / bins
+    edges = [float(start + p * size) + 0.5 for p in range(bins + 1)]
+    intervals = list(itertools.pairwise(edges))
+    if kind == "prroi":
+        return Side(intervals, None, axis.prroi_weights(start, end, bins, length).weight[0])
+    samples = axis.samples(start, end, bins, length, sampling_ratio)
+    weight = None if kind.endswith("max") else axis.align_weights(start, end, bins, length, sampling_ratio).weight[0]
+    return Side(intervals, samples, weight)
