@@ -257,6 +257,24 @@ class EvaluateConfig:
 
 
 @dataclass
+class PredictConfig:
+    """The configuration of ``scripts/predict.py``: what a detector finds in images or a video."""
+
+    checkpoint: str = ""  # checkpoint or folder of a run
+    source: str = ""  # image, folder of images, glob pattern in quotes, or video
+    annotations: str = ""  # COCO JSON whose image and category ids are taken over; source is then its image folder
+    output_dir: str = ""  # where results go; "": NAME-predictions beside source
+    overwrite: bool = False  # replace earlier results in output_dir
+    accelerator: str = one_of("auto", "cpu", "gpu")
+    batch_size: int = number(8, 1)
+    workers: int = number(2, 0)
+    score_thresh: float = number(-1.0, -1, 1)  # overrides the model's; -1: as trained
+    draw: bool = True  # draw the boxes into copies of the images
+    draw_thresh: float = number(0.5, 0, 1)  # draw boxes from this score on
+    progress_bar: bool = True
+
+
+@dataclass
 class IllustrateConfig:
     """The configuration of ``scripts/illustrate.py``: figures of the RoI operators on a small map or on an image."""
 

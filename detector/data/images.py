@@ -15,7 +15,9 @@ ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 
 
-def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "") -> torch.Tensor:
+def read_image(
+    file: Path, size: tuple[int, int] | None = None, said_by: str = "", upright: bool = False
+) -> torch.Tensor:
     """The image as float32 [3, H, W], RGB in 0..1.
 
     Boxes refer to the pixels as they are stored, so EXIF orientation is not applied. Only if ``size`` has the stored
@@ -27,6 +29,7 @@ def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "
         file: the image file.
         size: (height, width) that the image must have; None: any.
         said_by: where ``size`` comes from, for the message.
+        upright: turn the picture as EXIF says, as viewers show it; for pictures without annotations.
 
     Raises:
         DataError: the file is missing, damaged, of an unknown kind, or of another size.
@@ -36,8 +39,10 @@ def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "
             warnings.simplefilter("ignore")  # remarks about odd metadata of a file that can be read
             with Image.open(file) as stored:
                 stored.load()
+                if upright:
+                    return image_tensor(ImageOps.exif_transpose(stored))
                 fits = size is None or (stored.height, stored.width) == size
-                pixels = _to_rgb(stored if size is None or fits else _turned(stored, size, file, said_by))
+                return image_tensor(stored if size is None or fits else _turned(stored, size, file, said_by))
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
@@ -45,7 +50,15 @@ def read_image(file: Path, size: tuple[int, int] | None = None, said_by: str = "
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
         raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
                         "an image; replace the file, or take its entry out of the annotation file.") from None
-    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_tensor(image: Image.Image) -> torch.Tensor:
+    """``image`` as float32 [3, H, W], RGB in 0..1.
+
+    Raises:
+        ValueError: its pixels are floating-point numbers.
+    """
+    planes = torch.from_numpy(_to_rgb(image)).permute(2, 0, 1).contiguous()
     return planes.float().div_(255) if planes.dtype == torch.uint8 else planes
 
 

@@ -56,16 +56,12 @@ def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Se
         progress_bar: show images a second and time left on the terminal.
     """
     device = next(module.parameters()).device
-    dtype = AUTOCAST.get(module.config.trainer.precision)
-    if dtype is torch.float16 and device.type != "cuda":
-        dtype = None
-    precision = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
     loader = DetectionLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda")
 
     parts: list[Detections] = []
     result = DetectorRun(Detections.empty())
     done, start = 0, time.perf_counter()
-    with torch.inference_mode(), precision, progress(progress_bar) as bar:
+    with torch.inference_mode(), precision_of(module), progress(progress_bar) as bar:
         task = bar.add_task("detecting", total=len(dataset), speed="")
         for images, targets in loader:
             outputs = module([image.to(device, non_blocking=True) for image in images])
@@ -78,6 +74,15 @@ def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Se
             bar.update(task, completed=done, speed=f"{result.images_per_second:.1f} images/s")
     result.detections = Detections.concat(parts)
     return result
+
+
+def precision_of(module: DetectionModule) -> contextlib.AbstractContextManager[None]:
+    """The autocast that ``module`` was trained with, except that half precision is left to GPUs."""
+    device = next(module.parameters()).device
+    dtype = AUTOCAST.get(module.config.trainer.precision)
+    if dtype is None or (dtype is torch.float16 and device.type != "cuda"):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def progress(shown: bool) -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
 from detector.plots.figure import DPI, INK, MUTED, color_of, contrast, new_figure, save
+from detector.plots.labels import least_covered
 
 CELL = 3.1  # width of an image on the sheet, inches
 CAPTION = 0.26  # height of the line above an image, inches
@@ -135,20 +135,10 @@ def place_labels(axes: Axes, prediction: Mapping[str, torch.Tensor], class_names
         pad = 0.8 * DPI / 72
         w, h = extent.width + 2 * pad, extent.height + 2 * pad
         (left, bottom), (right, top) = axes.transData.transform([(box[0], box[3]), (box[2], box[1])])
-        # Above and below the top edge, then below and above the bottom edge; moved into the image.
-        corners = itertools.product((top, top - h, bottom - h, bottom), (left, right - w))
-        places = [(min(max(x, frame.x0), max(frame.x1 - w, frame.x0)),
-                   min(max(y, frame.y0), max(frame.y1 - h, frame.y0))) for y, x in corners]
-        covered = [sum(overlap((x, y, x + w, y + h), other) for other in taken) for x, y in places]
-        x, y = places[covered.index(min(covered))]
-        taken.append((x, y, x + w, y + h))
+        # Above and below the top edge, then below and above the bottom edge.
+        x, y = least_covered((left, right - w), (top, top - h, bottom - h, bottom), (w, h), frame.extents, taken)
         position = axes.transData.inverted().transform((x + pad, y + pad))
         text.set_position((position[0], position[1]))
-
-
-def overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Area that two rectangles (x0, y0, x1, y1) share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def legend_entries(shown: Counter[int], class_names: Sequence[str], score_thresh: float) -> list[tuple[Line2D, str]]:

@@ -42,7 +42,7 @@ def save(tmp_path, content):
 
 
 def test_load(tmp_path, module, content):
-    loaded = detector.load(save(tmp_path, content))
+    loaded = checkpoint.load(save(tmp_path, content))
     assert not loaded.training
     assert loaded.class_names == ["cat", "dog"]
     assert loaded.category_ids == [3, 17]
@@ -57,12 +57,12 @@ def test_load(tmp_path, module, content):
 def test_load_a_run_folder(tmp_path, content):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     torch.save(content, tmp_path / "run/checkpoints/best.ckpt")
-    assert detector.load(tmp_path / "run").class_names == ["cat", "dog"]
+    assert checkpoint.load(tmp_path / "run").class_names == ["cat", "dog"]
 
 
 def test_initial_weights_are_not_needed(tmp_path, content):
     content["hyper_parameters"]["config"]["model"]["weights"] = "a file that is gone.pth"
-    assert detector.load(save(tmp_path, content)).config.model.weights == "a file that is gone.pth"
+    assert checkpoint.load(save(tmp_path, content)).config.model.weights == "a file that is gone.pth"
 
 
 def test_training_mode_is_refused(module):
@@ -73,14 +73,14 @@ def test_training_mode_is_refused(module):
 
 def test_missing_file(tmp_path):
     with pytest.raises(WeightsError, match=r"x\.ckpt: there is no such checkpoint"):
-        detector.load(tmp_path / "x.ckpt")
+        checkpoint.load(tmp_path / "x.ckpt")
 
 
 def test_truncated_file(tmp_path, content):
     path = save(tmp_path, content)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=r"x\.ckpt: cannot be read as a checkpoint"):
-        detector.load(path)
+        checkpoint.load(path)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_truncated_file(tmp_path, content):
 )
 def test_foreign_file(tmp_path, foreign):
     with pytest.raises(WeightsError, match="not a checkpoint of this project"):
-        detector.load(save(tmp_path, foreign))
+        checkpoint.load(save(tmp_path, foreign))
 
 
 def test_configuration_of_another_version(tmp_path, content):
     content["hyper_parameters"] = {**content["hyper_parameters"], "config": {"modell": {}}}
     with pytest.raises(WeightsError, match=r"not one of this version: unknown key 'modell'"):
-        detector.load(save(tmp_path, content))
+        checkpoint.load(save(tmp_path, content))
 
 
 def test_weights_that_do_not_fit_its_configuration(tmp_path, content):
@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_its_configuration(tmp_path, content):
     with pytest.raises(
         WeightsError, match=r"do not fit .* 2 missing: model\.roi_heads\.box_predictor\.cls_score\.weight"
     ):
-        detector.load(save(tmp_path, content))
+        checkpoint.load(save(tmp_path, content))
 
 
 class Bomb:
@@ -117,7 +117,7 @@ def test_no_code_of_the_file_is_run(tmp_path, content):
     content["bomb"] = Bomb(tmp_path / "trace")
     path = save(tmp_path, content)
     with pytest.raises(WeightsError, match="which is never loaded"):
-        detector.load(path)
+        checkpoint.load(path)
     (tmp_path / "y.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     with pytest.raises(WeightsError):
         checkpoint.read(tmp_path / "y.ckpt")

@@ -14,6 +14,7 @@ from detector.plots import curves as curve_plots
 from detector.plots import draw_prediction_sheet, plot_curves
 from detector.plots import figure as canvas
 from detector.plots import sheet as sheets
+from detector.plots.labels import overlap
 
 GREY = 128 / 255
 
@@ -130,7 +131,7 @@ def test_labels_stay_inside_and_apart():
         assert frame.y0 - 1 <= extent.y0
         assert extent.y1 <= frame.y1 + 1
         for other in extents[:i]:
-            shared = sheets.overlap(extent.extents, other.extents)
+            shared = overlap(extent.extents, other.extents)
             assert shared == 0
 
 

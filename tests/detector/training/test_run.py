@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import detector
+from detector import checkpoint as checkpoints
 from detector.config import Config, parse, to_dict
 from detector.errors import ConfigError, DataError, TrainingError, WeightsError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
@@ -76,7 +76,7 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
         "class_names": ["circle", "rectangle", "triangle", "star", "ring", "cross"],
         "category_ids": [1, 2, 3, 4, 5, 6],
     }
-    module = detector.load(result.best_checkpoint)
+    module = checkpoints.load(result.best_checkpoint)
     assert not module.training
     from detector.data.coco import CocoDataset
 

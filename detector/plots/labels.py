@@ -1,0 +1,34 @@
+"""Where to write at boxes so that the words can be read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+Rectangle = tuple[float, float, float, float]
+
+
+def least_covered(xs: Sequence[float], ys: Sequence[float], size: tuple[float, float], frame: Sequence[float],
+                  taken: list[Rectangle]) -> tuple[float, float]:
+    """The place for a label where it covers least of those already there, which it joins.
+
+    Args:
+        xs, ys: lowest coordinates that it may have, best ones first; y counts more than x.
+        size: its width and height.
+        frame: x0, y0, x1, y1 of the picture, which it is moved into.
+        taken: rectangles of the other labels; the chosen one is added.
+    """
+    w, h = size
+    places = [
+        (min(max(x, frame[0]), max(frame[2] - w, frame[0])), min(max(y, frame[1]), max(frame[3] - h, frame[1])))
+        for y, x in itertools.product(ys, xs)
+    ]
+    covered = [sum(overlap((x, y, x + w, y + h), other) for other in taken) for x, y in places]
+    x, y = places[covered.index(min(covered))]
+    taken.append((x, y, x + w, y + h))
+    return x, y
+
+
+def overlap(a: Rectangle, b: Rectangle) -> float:
+    """Area that two rectangles (x0, y0, x1, y1) share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

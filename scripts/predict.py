@@ -1,0 +1,19 @@
+"""Find objects in images or a video: pictures with boxes, COCO results, a CSV table.
+
+python scripts/predict.py checkpoint=RUN source=IMAGE|FOLDER|VIDEO
+python scripts/predict.py checkpoint=RUN source='photos/*.jpg' draw_thresh=0.7
+"""
+
+from detector.cli import run
+from detector.config import PredictConfig
+
+
+def main(config: PredictConfig) -> None:
+    from detector.inference.predict import predict  # PyTorch takes seconds to import: not for --help
+
+    summary = predict(config)
+    print(summary.text())
+
+
+if __name__ == "__main__":
+    run(PredictConfig, "predict")(main)

@@ -1,0 +1,204 @@
+import csv
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import detector
+from detector.config import EvaluateConfig, PredictConfig
+from detector.errors import ConfigError, DataError
+from detector.evaluation.coco import evaluate
+from detector.evaluation.detections import Detections
+from detector.evaluation.run import evaluate_from_config
+from detector.inference import video
+from detector.inference.predict import output_folder, predict
+from detector.inference.video import VideoReader, VideoWriter
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def settings(**changes):
+    return PredictConfig(**{"accelerator": "cpu", "workers": 0, "progress_bar": False, **changes})
+
+
+def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
+    images, truth = data_set / "images", data_set / "val.json"
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(images), annotations=str(truth)))
+    evaluated, folder = evaluate_from_config(EvaluateConfig(checkpoint=str(checkpoint), accelerator="cpu", workers=0,
+                                                            sheet_images=0, progress_bar=False))
+    assert summary.folder == data_set / "images-predictions"
+    assert (summary.images, summary.detections) == (5, 25)
+    written = Detections.from_json(summary.folder / "predictions.json")
+    assert evaluate(truth, written).metrics == evaluated.metrics
+    assert (summary.folder / "predictions.json").read_text() == (folder / "predictions.json").read_text()
+
+
+def test_a_folder_without_annotations(checkpoint, data_set):
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=1,
+                               draw_thresh=0.0))
+    assert sorted(p.name for p in summary.folder.iterdir()) == ["coco.json", "drawn", "predictions.csv",
+                                                                "predictions.json"]
+    names = ["10.png", "20.png", "30.png", "40.png", "50.png"]
+    assert sorted(p.name for p in (summary.folder / "drawn").iterdir()) == names
+    found = detector.load(checkpoint, "cpu")(data_set / "images" / "40.png")[0]
+    results = [r for r in json.loads((summary.folder / "predictions.json").read_text()) if r["image_id"] == 4]
+    assert [r["score"] for r in results] == found.scores.tolist()
+    assert [r["category_id"] for r in results] == [{"cat": 3, "dog": 7}[name] for name in found.names]
+    with open(summary.folder / "predictions.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["image"] == "40.png"]
+    assert [row["name"] for row in rows] == found.names
+    assert [[float(row[key]) for key in ("x1", "y1", "x2", "y2")] for row in rows] == [
+        pytest.approx(box, abs=0.006) for box in found.boxes.tolist()]
+    coco = json.loads((summary.folder / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == names
+    assert {(image["height"], image["width"]) for image in coco["images"]} == {(64, 64), (48, 80)}
+    assert [a["score"] for a in coco["annotations"] if a["image_id"] == 4] == found.scores.tolist()
+    drawn = np.asarray(Image.open(summary.folder / "drawn" / "40.png"))
+    assert (drawn != np.asarray(Image.open(data_set / "images" / "40.png"))).any()
+
+
+def test_one_image_and_a_pattern(checkpoint, data_set, tmp_path):
+    image = data_set / "images" / "40.png"
+    alone = predict(settings(checkpoint=str(checkpoint), source=str(image), draw=False))
+    assert alone.folder == data_set / "images" / "40-predictions"
+    assert alone.images == 1
+    assert alone.files == ["predictions.json", "coco.json", "predictions.csv"]
+    some = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images" / "[34]*.png"), draw=False,
+                            output_dir=str(tmp_path / "out")))
+    assert some.images == 2
+    assert output_folder(settings(source=str(data_set / "ima*" / "*.png"))) == data_set.parent / "data-predictions"
+
+
+def test_a_damaged_image_is_left_out(checkpoint, data_set, caplog):
+    (data_set / "images" / "20.png").write_bytes(b"not a picture")
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=2))
+    assert (summary.images, summary.unreadable) == (4, 1)
+    assert "20.png" in caplog.text
+    assert "1 could not be read" in summary.text()
+    for path in (data_set / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no image could be read"):
+        predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), overwrite=True))
+
+
+def test_mistakes(checkpoint, data_set, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("")
+    cases = [({"source": "x"}, ConfigError, "give checkpoint="), ({"checkpoint": "x"}, ConfigError, "source="),
+             ({"source": "nowhere"}, DataError, "no such file or folder"),
+             ({"source": str(tmp_path / "empty")}, DataError, "is empty"),
+             ({"source": str(tmp_path / "text")}, DataError, r"ending in \.txt"),
+             ({"source": str(data_set / "images" / "x*")}, DataError, "0 files match"),
+             ({"source": str(data_set / "val.json"), "annotations": str(data_set / "val.json")}, ConfigError,
+              "the folder of their images")]
+    for keys, error, says in cases:
+        defaults = {} if "give" in says or says == "source=" else {"checkpoint": str(checkpoint)}
+        with pytest.raises(error, match=says):
+            predict(settings(**{**defaults, **keys}))
+
+
+def test_results_are_not_overwritten(checkpoint, data_set):
+    config = settings(checkpoint=str(checkpoint), source=str(data_set / "images"))
+    folder = predict(config).folder
+    with pytest.raises(ConfigError, match="overwrite=true"):
+        predict(config)
+    (data_set / "images" / "10.png").unlink()
+    config.overwrite = True
+    predict(config)
+    assert not (folder / "drawn" / "10.png").exists()
+
+
+# ------------------------------------------------------------------------------------------------ videos
+def smooth(number, height=48, width=66):
+    """A picture that compresses well: a bright square that moves over a gradient."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 200, width)
+    pixels[..., 1] = 90
+    pixels[16:32, 4 * number : 4 * number + 16] = 220
+    return pixels
+
+
+@pytest.fixture
+def movie(tmp_path):
+    """Nine frames, 12 a second with a gap of a second after the fifth."""
+    pytest.importorskip("av")
+    path = tmp_path / "movie.mp4"
+    writer = VideoWriter(path, Fraction(12), Fraction(1, 12))
+    for number in range(9):
+        writer.write(smooth(number), number + 12 * (number > 4))
+    writer.close()
+    return path
+
+
+def test_a_video_round_trips(movie):
+    reader = VideoReader(movie)
+    frames = list(reader.frames())
+    assert reader.length == len(frames) == 9
+    for number, frame in enumerate(frames):
+        assert frame.image.shape == (3, 48, 66)
+        assert frame.seconds == pytest.approx(number / 12 + (number > 4), abs=1e-3)
+        expected = torch.from_numpy(smooth(number)).permute(2, 0, 1) / 255
+        assert (frame.image - expected).abs().mean() < 0.03
+
+
+def test_odd_sizes_are_padded_to_even_ones(tmp_path):
+    pytest.importorskip("av")
+    writer = VideoWriter(tmp_path / "odd.mp4", Fraction(5), Fraction(1, 5))
+    writer.write(np.full((33, 47, 3), 100, np.uint8), 0)
+    writer.close()
+    (frame,) = VideoReader(tmp_path / "odd.mp4").frames()
+    assert frame.image.shape == (3, 34, 48)
+    assert (frame.image - 100 / 255).abs().max() < 0.03
+
+
+def test_predict_on_a_video(checkpoint, movie, tmp_path):
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(movie), batch_size=4, draw_thresh=0.0))
+    assert summary.images == 9
+    assert summary.files[-1] == "drawn.mp4"
+    drawn = list(VideoReader(summary.folder / "drawn.mp4").frames())
+    originals = list(VideoReader(movie).frames())
+    assert [f.seconds for f in drawn] == pytest.approx([f.seconds for f in originals], abs=1e-3)
+    assert drawn[0].image.shape == originals[0].image.shape
+    assert (drawn[0].image - originals[0].image).abs().max() > 0.2
+    results = json.loads((summary.folder / "predictions.json").read_text())
+    assert {r["image_id"] for r in results} == set(range(1, 10))
+    one = detector.load(checkpoint, "cpu")([frame.image for frame in originals[:4]], batch_size=4)
+    assert [r["score"] for r in results if r["image_id"] == 3] == pytest.approx(one[2].scores.tolist(), abs=1e-5)
+    with open(summary.folder / "predictions.csv", newline="") as file:
+        times = {row["image"]: row["seconds"] for row in csv.DictReader(file)}
+    assert times["frame_000006"] == "1.417"
+
+
+def test_without_the_video_library_the_error_names_the_extra(movie, checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"multiscale-rcnn\[video\]"):
+        predict(settings(checkpoint=str(checkpoint), source=str(movie)))
+
+
+def test_what_is_no_video(tmp_path):
+    pytest.importorskip("av")
+    (tmp_path / "a.mp4").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot be read as a video"):
+        VideoReader(tmp_path / "a.mp4")
+    assert video.library()
+
+
+@pytest.mark.slow
+def test_the_script(checkpoint, data_set):
+    command = [sys.executable, "scripts/predict.py", f"checkpoint={checkpoint}", f"source={data_set / 'images'}",
+               "accelerator=cpu", "workers=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "25 detections in 5 images" in done.stdout
+    assert str(data_set / "images-predictions") in done.stdout
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "overwrite=true" in again.stderr
+    assert "Traceback" not in again.stderr
