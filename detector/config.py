@@ -275,6 +275,23 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """The configuration of ``scripts/export.py``: a detector in another format."""
+
+    checkpoint: str = ""  # checkpoint or folder of a run
+    format: str = one_of("onnx", "torch_export")
+    output: str = ""  # the file, .onnx or .pt2; "": the checkpoint's name with that ending
+    overwrite: bool = False
+    # Height, width of the images in pixels; []: a square of the model's min_size. The model resizes as it was trained.
+    image_size: list[int] = values(low=16)
+    dynamic: bool = True  # onnx: images of any size; false: of image_size only, as torch_export always
+    candidates: int = number(2000, 1)  # torch_export: best boxes of all classes that suppression looks at
+    compile: bool = False  # torch_export: also compile ahead of time, for this machine
+    images: str = ""  # images that parity is checked on: file, folder or pattern; "": drawn ones
+    parity_images: int = number(8, 1)  # how many of them
+
+
+@dataclass
 class IllustrateConfig:
     """The configuration of ``scripts/illustrate.py``: figures of the RoI operators on a small map or on an image."""
 

@@ -19,3 +19,7 @@ class WeightsError(DetectorError):
 
 class TrainingError(DetectorError):
     """Training cannot go on, for instance because a loss is not finite."""
+
+
+class ExportError(DetectorError):
+    """A detector cannot be written in the wanted format here. The message says why, and what can be done instead."""
