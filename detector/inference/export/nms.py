@@ -54,7 +54,7 @@ def float_below(value: float) -> float:
     compares with it unrounded: 3 / 10 in float32 is above 0.3.
     """
     rounded = np.float32(value)
-    return float(rounded if rounded <= value else np.nextafter(rounded, np.float32("-inf")))
+    return float(rounded if float(rounded) <= value else np.nextafter(rounded, np.float32("-inf")))
 
 
 def pairwise_iou(boxes: Tensor) -> Tensor:

@@ -114,7 +114,9 @@ def test_without_a_detection_everything_is_zero():
 def test_the_onnx_pooler_computes_the_operator(roi):
     torch.manual_seed(0)
     names, strides = ["0", "1", "2"], [4, 8, 16]
-    features = {n: torch.randn(1, 3, 256 // s, 320 // s, dtype=torch.float64) for n, s in zip(names, strides, strict=True)}
+    features = {
+        n: torch.randn(1, 3, 256 // s, 320 // s, dtype=torch.float64) for n, s in zip(names, strides, strict=True)
+    }
     low = torch.rand(40, 2, dtype=torch.float64) * 200
     boxes = torch.cat([low, low + torch.rand(40, 2, dtype=torch.float64) * 220 - 5], 1)
     boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
