@@ -15,7 +15,7 @@ import numpy as np
 from detector.config import PredictConfig
 from detector.errors import ConfigError, DataError
 from detector.evaluation.detect import choose_device, match_categories, progress
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.inference.detector import Detector, Prediction, load
 from detector.inference.results import Results
 from detector.inference.sources import Item, Source, VideoSource, open_source

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from detector.evaluation.detections import Detections
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.inference.sources import Item
 
 COLUMNS = ("image", "image_id", "seconds", "name", "score", "x1", "y1", "x2", "y2")

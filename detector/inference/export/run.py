@@ -19,7 +19,7 @@ from detector.config import ExportConfig, ShapesConfig
 from detector.data.paint import paint
 from detector.data.scene import draw_objects
 from detector.errors import ConfigError, DataError, ExportError
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.inference.export.onnx_form import OnnxDetector, model_scales, write_onnx
 from detector.inference.export.parity import Found, Parity, compare, unpadded
 from detector.inference.export.static import StaticDetector

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 from torch import Tensor
 
-from detector.evaluation.files import replacing
+from detector.files import replacing
 from detector.plots.figure import GRID, INK, MUTED, color_of, new_figure
 from detector.plots.operators.anatomy import TITLES, Anatomy, dissect
 from detector.plots.operators.panels import draw_bins, draw_cells, heading
