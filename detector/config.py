@@ -314,12 +314,16 @@ class IllustrateConfig:
 class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 
-    suite: str = one_of("roi_ops")
+    suite: str = one_of("roi_ops", "model", "retrofit", "data")
     device: str = one_of("cpu", "cuda")
     repeats: int = number(15, 1)  # timed runs of each call
     threads: int = number(0, 0)  # CPU threads; 0: PyTorch's own choice
     quick: bool = False  # small workloads and three runs, to see that everything works
     output_dir: str = "docs/benchmarks"
+    checkpoint: str = ""  # suite=model: the detector to measure; "": an untrained one
+    image_size: list[int] = values(480, 640, low=64)  # suites model and retrofit: height, width of the images, pixels
+    annotations: str = ""  # suite=data: COCO annotation JSON; "": drawn images
+    images: str = ""  # suite=data: image folder of the annotations
     progress_bar: bool = True
 
 

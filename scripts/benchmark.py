@@ -1,24 +1,28 @@
-"""Measure the RoI operators against torchvision's.
+"""Measure the RoI operators, the detector, torchvision's detectors with our operators, or the data.
 
-    python scripts/benchmark.py suite=roi_ops
-    python scripts/benchmark.py suite=roi_ops device=cuda
-    python scripts/benchmark.py suite=roi_ops quick=true output_dir=/tmp/benchmark
+python scripts/benchmark.py suite=roi_ops
+python scripts/benchmark.py suite=roi_ops device=cuda
+python scripts/benchmark.py suite=model checkpoint=RUN image_size=[800,1088]
+python scripts/benchmark.py suite=retrofit
+python scripts/benchmark.py suite=data annotations=FILE.json images=FOLDER
 """
 
 from rich.console import Console
 
 from detector.cli import run
 from detector.config import BenchmarkConfig
-from detector.inference import benchmark
 
 
 def main(config: BenchmarkConfig) -> None:
-    rows, folder = benchmark.run(config)
+    from detector.inference import benchmark  # PyTorch takes seconds to import: not for --help
+
+    measured, folder = benchmark.run(config)
     console = Console()
     if not console.is_terminal:
         console.width = 140
-    console.print(benchmark.table(rows))
-    console.print(f"Results are in {folder}", soft_wrap=True, highlight=False)
+    for table in benchmark.tables(measured):
+        console.print(table)
+    console.print(f"{measured.inputs}\nResults are in {folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 import json
 import subprocess
 import sys
+import time
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 import torch
 
-from detector.inference.benchmark import cuda_suite
+from detector.config import BenchmarkConfig
+from detector.errors import ConfigError
+from detector.inference.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables
+from detector.inference.benchmark.memory import PeakMemory
 from detector.inference.benchmark.timing import Bench
 from detector.inference.benchmark.workloads import Scene
 
@@ -60,9 +65,99 @@ def test_the_script_measures_and_writes(tmp_path, device):
                f"output_dir={tmp_path}"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / f"roi_ops_{device}.json").read_text())
-    assert all(row["ours"] > 0 for row in report["rows"])
-    for row in report["rows"]:
+    records = json.loads((tmp_path / f"roi_ops_{device}.json").read_text())["sections"][0]["records"]
+    assert all(row["ours"] > 0 for row in records)
+    for row in records:
         if row["peer"] is not None:
             assert row["ratio"] == pytest.approx(row["peer"] / row["ours"])
-    assert report["rows"][0]["workload"] in (tmp_path / f"roi_ops_{device}.md").read_text()
+    assert records[0]["workload"] in (tmp_path / f"roi_ops_{device}.md").read_text()
+
+
+# -------------------------------------------------------------------------------------- the other suites
+def quick(suite, tmp_path, **keys):
+    config = BenchmarkConfig(suite=suite, quick=True, output_dir=str(tmp_path), progress_bar=False, **keys)
+    measured, folder = run(config)
+    report = json.loads((folder / f"{suite}_cpu.json").read_text())
+    text = (folder / f"{suite}_cpu.md").read_text()
+    assert f"suite={suite}" in text
+    for section in measured.sections:
+        assert "| " + " | ".join(section.columns) + " |" in text
+        assert all("| " + " | ".join(row) + " |" in text for row in section.rows)
+    assert len(tables(measured)) == len(measured.sections)
+    return report
+
+
+def test_the_detector(tmp_path):
+    report = quick("model", tmp_path)
+    settings, stages = (section["records"] for section in report["sections"])
+    assert [row["roi"] for row in settings] == ["align", "torchvision_align"]
+    for row in settings:
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["p50_ms"])
+    assert [row["stage"] for row in stages] == list(model_suite.STAGES)
+    assert sum(row["share"] for row in stages) == pytest.approx(1)
+    assert all(row["ms"] > 0 for row in stages)
+
+
+def test_every_setting_changes_one_thing():
+    for device in ("cpu", "cuda"):
+        first, *others = model_suite.settings(device, False, "align")
+        for other in others:
+            assert sum(a != b for a, b in zip(astuple(first), astuple(other), strict=True)) == 1
+
+
+def test_stages_are_told_apart():
+    """A slow backbone is the backbone's, and nothing else becomes slower."""
+    source = model_suite.Source("", 64, 64)
+    model = source.build(model_suite.Setting(), torch.device("cpu"))
+    images = [torch.rand(3, 64, 64)]
+    before = model_suite.stage_times(model, images, 1, torch.device("cpu"))
+    model.backbone.body.register_forward_pre_hook(lambda *_: time.sleep(0.5))
+    after = model_suite.stage_times(model, images, 1, torch.device("cpu"))
+    assert after["backbone"] > 500
+    assert sum(after.values()) - after["backbone"] < sum(before.values()) + 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's account of the process")
+def test_peak_memory():
+    with PeakMemory(torch.device("cpu")) as peak:
+        block = torch.ones(50_000_000)
+        del block
+    if peak.megabytes is None:
+        pytest.skip("this machine does not let a process reset its peak")
+    assert 190 < peak.megabytes < 260
+
+
+def test_the_data(tmp_path):
+    report = quick("data", tmp_path)
+    stages, loader = (section["records"] for section in report["sections"])
+    assert stages[0]["stage"] == "read and decode"
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in stages)
+    assert [row["workers"] for row in loader] == [0, 1]
+    assert all(row["images_per_s"] > 0 for row in loader)
+    with pytest.raises(ConfigError, match="both annotations"):
+        quick("data", tmp_path, annotations="x.json")
+
+
+@pytest.mark.slow
+def test_retrofit(tmp_path):
+    (section,) = quick("retrofit", tmp_path)["sections"]
+    assert [row["workload"] for row in section["records"]] == [name for name in retrofit_suite.MODELS for _ in "ab"]
+    assert all(row["ours"] > 0 and row["peer"] > 0 for row in section["records"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(retrofit_suite.MODELS))
+def test_what_retrofit_compares_is_equal(name):
+    original, replaced = retrofit_suite.pair(name, 96, 128, "cpu")
+    images, targets = retrofit_suite.batch(2, 96, 128, "cpu")
+    for model in (original, replaced):
+        model.roi_heads.score_thresh, model.roi_heads.detections_per_img = 0.0, 5
+    found, expected = (retrofit_suite.infer(model, images) for model in (replaced, original))
+    for mine, peer in zip(found, expected, strict=True):
+        assert len(peer["boxes"]) == 5
+        for key, value in peer.items():
+            assert torch.allclose(mine[key].float(), value.float(), rtol=1e-3, atol=1e-3), key
+    losses, peers = (retrofit_suite.step(model, images, targets) for model in (replaced, original))
+    for key, value in peers.items():
+        assert torch.allclose(losses[key], value, rtol=1e-4, atol=1e-5), key

@@ -1,53 +1,55 @@
-"""Measured speed of the RoI operators against torchvision's: both in one process, in turn, medians and ratios.
+"""Measured speed, in suites: the operators, the detector, torchvision's detectors with our operators, the data.
 
-The table says for each workload how long ours and torchvision's take, their ratio, and the floor: the bytes that
-have to move (output written, touched feature pixels read, each once) over the copy bandwidth measured in the same run.
+A suite is a module with ``measure(bench, config)``; peers are timed in turn in one process, and every report says what
+machine and what versions its numbers come from.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.progress import track
 
 from detector.config import BenchmarkConfig
 from detector.errors import ConfigError
 from detector.files import replacing
-from detector.inference.benchmark import cpu_suite, cuda_suite
-from detector.inference.benchmark.report import markdown, table
-from detector.inference.benchmark.timing import Bench, Row, copy_bandwidth, environment
+from detector.inference.benchmark.report import Measured, markdown, tables
+from detector.inference.benchmark.timing import Bench, copy_bandwidth, environment
 from detector.plots import plot_benchmark
 
-__all__ = ["run", "table"]
+__all__ = ["run", "tables"]
 
 
-def run(config: BenchmarkConfig) -> tuple[list[Row], Path]:
-    """Measure the suite, write ``NAME.json``, ``NAME.md`` and ``NAME.png`` and return the rows and the folder.
+def run(config: BenchmarkConfig) -> tuple[Measured, Path]:
+    """Measure ``config.suite``, write ``SUITE_DEVICE.json``, ``.md`` and, with curves, ``.png``; return all and the
+    folder.
 
     Raises:
         ConfigError: ``device=cuda`` without a GPU.
+        DetectorError: a checkpoint or data that a suite was given cannot be read.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: PyTorch finds no CUDA device here; device=cpu measures the CPU kernels.")
+        raise ConfigError("device=cuda: PyTorch finds no CUDA device here; device=cpu measures the CPU.")
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(0)
     device = torch.device(config.device)
     bench = Bench(device, 3 if config.quick else config.repeats, config.quick, copy_bandwidth(device))
-    suite = cuda_suite if config.device == "cuda" else cpu_suite
-    rows = [case(bench) for case in track(suite.cases(bench), "roi_ops", disable=not config.progress_bar)]
-    curves = {} if config.quick else suite.curves(bench)
+    suite = importlib.import_module(f"detector.inference.benchmark.{config.suite}_suite")
+    measured: Measured = suite.measure(bench, config)
     folder = Path(config.output_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    results = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    report = {**environment(bench), "rows": results, "curves": curves}
-    name = f"roi_ops_{config.device}"
-    for suffix, text in ((".json", json.dumps(report, indent=2)), (".md", markdown(report, rows, name, suite.INPUTS))):
+    facts = environment(bench)
+    name = f"{config.suite}_{config.device}"
+    command = f"python scripts/benchmark.py suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
+    sections = [asdict(section) for section in measured.sections]
+    report = {**facts, "inputs": measured.inputs, "sections": sections, "curves": measured.curves}
+    texts = {".json": json.dumps(report, indent=2), ".md": markdown(facts, measured, name, command)}
+    for suffix, text in texts.items():
         with replacing(folder / f"{name}{suffix}") as temporary:
-            temporary.write_text(text + "\n")
-    if curves:
-        plot_benchmark(curves, folder / f"{name}.png")
-    return rows, folder
+            temporary.write_text(text + "\n", encoding="utf-8")
+    if measured.curves:
+        plot_benchmark(measured.curves, folder / f"{name}.png")
+    return measured, folder

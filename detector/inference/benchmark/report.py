@@ -1,7 +1,9 @@
-"""The measured rows as a table for a terminal and for a file."""
+"""What a suite measured, as tables for a terminal and for a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -9,15 +11,49 @@ from rich.table import Table
 
 from detector.inference.benchmark.timing import Row
 
+COMPARED = ("workload", "measure", "ours, ms", "peer, ms", "ratio", "floor, ms", "peer")
 
-def table(rows: list[Row]) -> Table:
-    """The rows for a terminal."""
-    shown = Table("workload", "measure", "ours, ms", "peer, ms", "ratio", "floor, ms", "peer", box=box.SIMPLE_HEAD)
-    for column in shown.columns:
-        column.no_wrap = True
-    for row in rows:
-        shown.add_row(*cells(row))
-    return shown
+
+@dataclass
+class Section:
+    """A table.
+
+    Attributes:
+        columns: their headings.
+        rows: cells as text.
+        records: the same rows as numbers, for JSON.
+        title: above the table, if there are several.
+    """
+
+    columns: Sequence[str]
+    rows: list[list[str]]
+    records: list[dict[str, Any]]
+    title: str = ""
+
+
+@dataclass
+class Measured:
+    """All that a suite measured.
+
+    Attributes:
+        title: what was measured.
+        inputs: on what; a sentence or two.
+        sections: the tables.
+        curves: lines for a plot, see :func:`detector.plots.plot_benchmark`.
+    """
+
+    title: str
+    inputs: str
+    sections: list[Section]
+    curves: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+
+
+def compared(rows: Sequence[Row]) -> Section:
+    """Ours beside a peer; without the column of floors if there is none."""
+    whole = [cells(row) for row in rows]
+    kept = [i for i, name in enumerate(COMPARED) if name != "floor, ms" or any(row[i] for row in whole)]
+    records = [{**asdict(row), "ratio": row.ratio} for row in rows]
+    return Section([COMPARED[i] for i in kept], [[row[i] for i in kept] for row in whole], records)
 
 
 def cells(row: Row) -> list[str]:
@@ -27,26 +63,44 @@ def cells(row: Row) -> list[str]:
     return [row.workload, row.measure, f"{row.ours:.3g}", peer, ratio, limit, row.peer_name]
 
 
-def markdown(report: dict[str, Any], rows: list[Row], name: str, inputs: str) -> str:
-    """The table with the conditions it was measured under; ``inputs`` describes boxes and maps."""
-    machine = f"{report['processor']} ({report['instruction_set']}), {report['threads']} threads"
-    if report["gpu"]:
-        machine = f"{report['gpu']}, CUDA {report['cuda']}"
-    device = "" if name == "roi_ops_cpu" else " device=cuda"
+def tables(measured: Measured) -> list[Table]:
+    """The tables for a terminal."""
+    found = []
+    for section in measured.sections:
+        shown = Table(*section.columns, box=box.SIMPLE_HEAD, title=section.title or None, title_justify="left")
+        for column in shown.columns:
+            column.no_wrap = True
+        for row in section.rows:
+            shown.add_row(*row)
+        found.append(shown)
+    return found
+
+
+def markdown(environment: Mapping[str, Any], measured: Measured, name: str, command: str) -> str:
+    """The tables with the conditions they were measured under.
+
+    Args:
+        environment: see :func:`detector.inference.benchmark.timing.environment`.
+        measured: the numbers.
+        name: of the files, without ending.
+        command: what measures it again.
+    """
+    machine = f"{environment['processor']} ({environment['instruction_set']}), {environment['threads']} threads"
+    if environment["gpu"]:
+        machine = f"{environment['gpu']}, CUDA {environment['cuda']}"
     lines = [
-        "# RoI operators: ours against torchvision",
+        f"# {measured.title}",
         "",
-        f"{machine}, Python {report['python']}, torch {report['torch']}, torchvision {report['torchvision']}, "
-        f"{report['date']}.",
-        f"Copy bandwidth {report['copy_gb_per_s']} GB/s (read and written). Medians of {report['repeats']} runs, "
-        f"in turn in one process. {inputs}",
-        "The floor is the bytes that have to move over that bandwidth.",
-        "",
-        "| workload | measure | ours, ms | peer, ms | ratio | floor, ms | peer |",
-        "|---|---|---|---|---|---|---|",
+        f"{machine}, Python {environment['python']}, torch {environment['torch']}, "
+        f"torchvision {environment['torchvision']}, {environment['date']}.",
+        f"Copy bandwidth {environment['copy_gb_per_s']} GB/s (read and written). {environment['repeats']} timed runs "
+        f"of each call, in one process. {measured.inputs}",
     ]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    lines += ["", f"`python scripts/benchmark.py suite=roi_ops{device}` makes this table and `{name}.json`."]
-    if report["curves"]:
+    for section in measured.sections:
+        lines += ["", *([f"## {section.title}", ""] if section.title else [])]
+        lines += [f"| {' | '.join(section.columns)} |", "|" + "---|" * len(section.columns)]
+        lines += [f"| {' | '.join(row)} |" for row in section.rows]
+    lines += ["", f"`{command}` makes this file and `{name}.json`."]
+    if measured.curves:
         lines += ["", f"![time against the number of RoIs and the sampling ratio]({name}.png)"]
     return "\n".join(lines)

@@ -73,6 +73,25 @@ def host_times(calls: Sequence[Call], repeats: int) -> list[float]:
     return [statistics.median(mine) for mine in times]
 
 
+def latencies(call: Call, repeats: int, device: torch.device) -> list[float]:
+    """Milliseconds of each of ``repeats`` calls, after one that does not count, until the device has finished."""
+    call()
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        begun = time.perf_counter()
+        call()
+        synchronize(device)
+        times.append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _between_events(calls: Sequence[Call], repeats: int) -> list[float]:
     for call in calls:  # compiles kernels, fills the caching allocator
         for _ in range(3):

@@ -1,0 +1,87 @@
+"""The way of images from disk to batches: reading, augmenting, and the loader with more and more processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from detector.config import AugmentConfig, BenchmarkConfig, ShapesConfig
+from detector.data.coco import CocoDataset
+from detector.data.loader import DetectionLoader
+from detector.data.shapes import ensure_shapes
+from detector.data.transforms import Augment
+from detector.errors import ConfigError
+from detector.inference.benchmark.report import Measured, Section
+from detector.inference.benchmark.timing import Bench, latencies
+
+AUGMENTATIONS = {
+    "horizontal_flip": AugmentConfig(horizontal_flip=1.0),
+    "photometric": AugmentConfig(horizontal_flip=0.0, photometric=1.0),
+    "scale_jitter": AugmentConfig(horizontal_flip=0.0, scale_jitter=[0.5, 1.5]),
+    "iou_crop": AugmentConfig(horizontal_flip=0.0, iou_crop=1.0),
+}
+BATCH = 4
+
+
+def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
+    """The images of ``config.annotations`` and ``config.images``, or drawn ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = data_set(config, Path(folder))
+        count = min(len(dataset), 8 if config.quick else 64)
+        stages, loading = single(dataset, count, bench), []
+        workers = [0, 1] if config.quick else sorted({0, 1, 2, 4, os.cpu_count() or 1})
+        for number in track(workers, "data", disable=not config.progress_bar):
+            speed = throughput(dataset, count, number)
+            loading.append({"workers": number, "images_per_s": speed})
+        sizes = np.array(dataset.sizes[:count])
+    rows = [[record["stage"], f"{record['p50_ms']:.3g}", f"{record['p95_ms']:.3g}", f"{1e3 / record['p50_ms']:.3g}"]
+            for record in stages]
+    alone = Section(["stage", "p50, ms", "p95, ms", "images/s"], rows, stages, "One image at a time, one thread")
+    rows = [[str(record["workers"]), f"{record['images_per_s']:.3g}"] for record in loading]
+    loader = Section(["workers", "images/s"], rows, loading, f"Reading in batches of {BATCH}, by loader processes")
+    height, width = np.median(sizes, axis=0).astype(int).tolist()
+    source = config.annotations or "drawn images"
+    return Measured("The data", f"{count} images of {source}, median size {height} x {width} pixels.", [alone, loader])
+
+
+def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
+    """The data set of ``config``, or one drawn into ``folder``."""
+    if bool(config.annotations) != bool(config.images):
+        raise ConfigError("give both annotations=FILE.json and images=FOLDER, or none of them")
+    if config.annotations:
+        return CocoDataset(config.annotations, config.images, on_invalid="drop")
+    side = 64 if config.quick else min(config.image_size)
+    shapes = ShapesConfig(train_images=1, val_images=8 if config.quick else 32, image_size=side, max_object=side // 2)
+    drawn = ensure_shapes(folder, shapes)
+    return CocoDataset(drawn / "val.json", drawn / "images")
+
+
+def single(dataset: CocoDataset, count: int, bench: Bench) -> list[dict[str, float | str]]:
+    """Milliseconds of reading and of each augmentation over ``count`` images."""
+    times: dict[str, list[float]] = {"read and decode": []}
+    for index in range(count):
+        item = dataset[index]  # the file is in the page cache from here on
+        times["read and decode"] += latencies(lambda i=index: dataset[i], 1, torch.device("cpu"))
+        for name, config in AUGMENTATIONS.items():
+            augment = Augment(config)
+            taken = latencies(lambda a=augment, x=item: a(*x), 1, torch.device("cpu"))
+            times.setdefault(name, []).extend(taken)
+    return [{"stage": name, "p50_ms": float(np.percentile(taken, 50)), "p95_ms": float(np.percentile(taken, 95))}
+            for name, taken in times.items()]
+
+
+def throughput(dataset: CocoDataset, count: int, workers: int) -> float:
+    """Images a second of the loader, its processes running already."""
+    subset = torch.utils.data.Subset(dataset, list(range(count)) * 2)
+    batches = iter(DetectionLoader(subset, batch_size=BATCH, num_workers=workers))
+    next(batches)
+    begun, images = time.perf_counter(), 0
+    for batch, _ in batches:
+        images += len(batch)
+    return images / (time.perf_counter() - begun)
