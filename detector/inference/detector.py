@@ -98,9 +98,9 @@ class Detector:
         Raises:
             DataError: an image cannot be read or is none of these.
         """
-        if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)):
-            single = not isinstance(images, (np.ndarray, Tensor)) or images.ndim < 4
-            images = [images] if single else list(images)
+        batch = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
+        single = isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)) and not batch
+        images = [images] if single else list(images)
         found: list[Prediction] = []
         for start in range(0, len(images), batch_size):
             outputs = self.raw([as_image(image) for image in images[start : start + batch_size]])

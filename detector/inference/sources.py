@@ -64,6 +64,12 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def select(self, positions: list[int]) -> ImageSource:
+        """The images at these positions."""
+        paths, names, ids = ([column[i] for i in positions] for column in (self.paths, self.names, self.image_ids))
+        sizes = None if self.sizes is None else [self.sizes[i] for i in positions]
+        return ImageSource(paths, names, ids, sizes, self.said_by)  # type: ignore[arg-type]
+
     def batches(self, batch_size: int, workers: int) -> Iterator[list[Item | DataError]]:
         """The images in order; in the place of one that cannot be read, the error that says why."""
         # An iterator of the loader's is cheap to leave: nothing is read ahead without workers.

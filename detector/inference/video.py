@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ class VideoWriter:
         av = library()
         self._av, self._rate, self._time_base = av, rate, time_base
         self._container = av.open(str(path), "w", format="mp4")
-        self._stream = None
+        self._stream: Any = None
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
         """Append a frame, uint8 [H, W, 3]; all of one size, ``pts`` ascending."""

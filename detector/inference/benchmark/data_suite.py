@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +35,19 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         dataset = data_set(config, Path(folder))
         count = min(len(dataset), 8 if config.quick else 64)
-        stages, loading = single(dataset, count, bench), []
+        stages = single(dataset, count)
+        loading: list[dict[str, float]] = []
         workers = [0, 1] if config.quick else sorted({0, 1, 2, 4, os.cpu_count() or 1})
         for number in track(workers, "data", disable=not config.progress_bar):
             speed = throughput(dataset, count, number)
             loading.append({"workers": number, "images_per_s": speed})
         sizes = np.array(dataset.sizes[:count])
-    rows = [[record["stage"], f"{record['p50_ms']:.3g}", f"{record['p95_ms']:.3g}", f"{1e3 / record['p50_ms']:.3g}"]
-            for record in stages]
-    alone = Section(["stage", "p50, ms", "p95, ms", "images/s"], rows, stages, "One image at a time, one thread")
+    records, rows = [], []
+    for name, times in stages.items():
+        p50, p95 = (float(np.percentile(times, q)) for q in (50, 95))
+        records.append({"stage": name, "p50_ms": p50, "p95_ms": p95})
+        rows.append([name, f"{p50:.3g}", f"{p95:.3g}", f"{1e3 / p50:.3g}"])
+    alone = Section(["stage", "p50, ms", "p95, ms", "images/s"], rows, records, "One image at a time, one process")
     rows = [[str(record["workers"]), f"{record['images_per_s']:.3g}"] for record in loading]
     loader = Section(["workers", "images/s"], rows, loading, f"Reading in batches of {BATCH}, by loader processes")
     height, width = np.median(sizes, axis=0).astype(int).tolist()
@@ -62,18 +67,16 @@ def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
     return CocoDataset(drawn / "val.json", drawn / "images")
 
 
-def single(dataset: CocoDataset, count: int, bench: Bench) -> list[dict[str, float | str]]:
-    """Milliseconds of reading and of each augmentation over ``count`` images."""
+def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
+    """Milliseconds of reading and of each augmentation for each of ``count`` images."""
+    cpu = torch.device("cpu")
     times: dict[str, list[float]] = {"read and decode": []}
     for index in range(count):
         item = dataset[index]  # the file is in the page cache from here on
-        times["read and decode"] += latencies(lambda i=index: dataset[i], 1, torch.device("cpu"))
+        times["read and decode"] += latencies(partial(dataset.__getitem__, index), 1, cpu)
         for name, config in AUGMENTATIONS.items():
-            augment = Augment(config)
-            taken = latencies(lambda a=augment, x=item: a(*x), 1, torch.device("cpu"))
-            times.setdefault(name, []).extend(taken)
-    return [{"stage": name, "p50_ms": float(np.percentile(taken, 50)), "p95_ms": float(np.percentile(taken, 95))}
-            for name, taken in times.items()]
+            times.setdefault(name, []).extend(latencies(partial(Augment(config), *item), 1, cpu))
+    return times
 
 
 def throughput(dataset: CocoDataset, count: int, workers: int) -> float:

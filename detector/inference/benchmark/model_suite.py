@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         model = source.build(setting, bench.device)
         images = [torch.rand(3, height, width, device=bench.device) for _ in range(setting.batch)]
         with torch.inference_mode(), precision(setting, bench.device):
-            times = latencies(lambda m=model, x=images: m(x), bench.repeats, bench.device)
+            times = latencies(partial(model, images), bench.repeats, bench.device)
             with PeakMemory(bench.device) as peak:
                 model(images)
         p50, p95 = (float(np.percentile(times, q)) for q in (50, 95))

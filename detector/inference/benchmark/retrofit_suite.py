@@ -33,21 +33,21 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     for name in track(list(MODELS), "retrofit", disable=not config.progress_bar):
         original, replaced = pair(name, height, width, bench.device)
         images, targets = batch(2, height, width, bench.device)
-        calls = [partial(infer, model, images[:1]) for model in (replaced, original)]
-        rows.append(Row(name, "inference, 1 image", *bench.in_turn(*calls), "torchvision"))
-        calls = [partial(step, model, images, targets) for model in (replaced, original)]
-        rows.append(Row(name, "training step, 2 images", *bench.in_turn(*calls), "torchvision"))
+        ours, peer = bench.in_turn(*(partial(infer, model, images[:1]) for model in (replaced, original)))
+        rows.append(Row(name, "inference, 1 image", ours, peer, "torchvision"))
+        ours, peer = bench.in_turn(*(partial(step, model, images, targets) for model in (replaced, original)))
+        rows.append(Row(name, "training step, 2 images", ours, peer, "torchvision"))
     inputs = (f"Medians, in turn; images of {height} x {width} pixels that are not resized, random weights, float32. A "
               "training step is the losses and their gradients.")
     return Measured("torchvision's detectors with replace_roi_pooling", inputs, [compared(rows)])
 
 
-def pair(name: str, height: int, width: int, device: torch.device | str) -> tuple[FasterRCNN, FasterRCNN]:
+def pair(name: str, height: int, width: int, device: torch.device | str) -> tuple[Any, Any]:
     """A model as torchvision builds it, and the same with our pooling."""
     torch.manual_seed(0)
     original = MODELS[name](weights=None, weights_backbone=None, num_classes=CLASSES,
                             min_size=min(height, width), max_size=max(height, width)).to(device)
-    return original, roi_ops.replace_roi_pooling(copy.deepcopy(original))  # type: ignore[return-value]
+    return original, roi_ops.replace_roi_pooling(copy.deepcopy(original))
 
 
 def batch(count: int, height: int, width: int, device: torch.device | str) -> tuple[list[Tensor], list[dict[str, Any]]]:
@@ -79,6 +79,6 @@ def step(model: FasterRCNN, images: list[Tensor], targets: list[dict[str, Tensor
     model.train()
     torch.manual_seed(1)
     losses = model(images, targets)
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    sum(losses.values()).backward()
     model.zero_grad()
     return losses

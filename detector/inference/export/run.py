@@ -177,8 +177,7 @@ def parity_images(config: ExportConfig, size: tuple[int, int] | None) -> list[Te
         if not isinstance(source, ImageSource):
             raise ConfigError(f"images={config.images}: give images, not a video")
         chosen = np.unique(np.linspace(0, len(source) - 1, min(config.parity_images, len(source))).astype(int))
-        picked = ImageSource(*([values[i] for i in chosen] for values in
-                               (source.paths, source.names, source.image_ids)))
+        picked = source.select(chosen.tolist())
         images = []
         for (item,) in picked.batches(1, 0):
             if isinstance(item, DataError):

@@ -30,13 +30,14 @@ def settings(**changes):
 def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
     images, truth = data_set / "images", data_set / "val.json"
     summary = predict(settings(checkpoint=str(checkpoint), source=str(images), annotations=str(truth)))
-    evaluated, folder = evaluate_from_config(EvaluateConfig(checkpoint=str(checkpoint), accelerator="cpu", workers=0,
-                                                            sheet_images=0, progress_bar=False))
+    config = EvaluateConfig(checkpoint=str(checkpoint), accelerator="cpu", workers=0, sheet_images=0, report=False,
+                            resamples=0, progress_bar=False)
+    evaluated = evaluate_from_config(config)
     assert summary.folder == data_set / "images-predictions"
     assert (summary.images, summary.detections) == (5, 25)
     written = Detections.from_json(summary.folder / "predictions.json")
-    assert evaluate(truth, written).metrics == evaluated.metrics
-    assert (summary.folder / "predictions.json").read_text() == (folder / "predictions.json").read_text()
+    assert evaluate(truth, written).metrics == evaluated.result.metrics
+    assert (summary.folder / "predictions.json").read_text() == (evaluated.folder / "predictions.json").read_text()
 
 
 def test_a_folder_without_annotations(checkpoint, data_set):
