@@ -152,10 +152,16 @@ class DataConfig:
 class AugmentConfig:
     """Training-time augmentation; a probability or strength of 0 turns a transform off."""
 
+    mosaic: float = number(0.0, 0, 1)  # probability that the image becomes one of four, each with its objects
+    copy_paste: float = number(0.0, 0, 1)  # probability that objects of another image are pasted into it
     horizontal_flip: float = number(0.5, 0, 1)  # probability
     vertical_flip: float = number(0.0, 0, 1)  # probability
     # Images are resized by a factor drawn from [low, high] and cropped or padded to their old size.
     scale_jitter: list[float] = values(1.0, 1.0, low=0.05, high=10)
+    # Large-scale jitter: images are resized to a factor from [low, high] of what fits into a square of crop_size and
+    # cropped or padded to that square.
+    large_scale: list[float] = values(1.0, 1.0, low=0.01, high=10)
+    crop_size: int = number(1024, 16)  # pixels; used by large_scale
     iou_crop: float = number(0.0, 0, 1)  # probability of an SSD-style random crop
     photometric: float = number(0.0, 0, 1)  # probability of brightness, contrast, saturation, hue jitter
     brightness: float = number(0.2, 0, 1)  # relative strengths, used when photometric > 0
@@ -197,7 +203,9 @@ class TrainerConfig:
     strategy: str = one_of("auto", "ddp")
     precision: str = one_of("32", "16-mixed", "bf16-mixed")
     max_steps: int = number(1000, 1)  # optimiser steps of the whole training
+    epochs: float = number(0.0, 0)  # passes over the training images, which set max_steps; 0: max_steps as it is
     eval_every: int = number(0, 0)  # optimiser steps between evaluations; 0: only at the end
+    eval_epochs: float = number(0.0, 0)  # passes between evaluations, which set eval_every; 0: eval_every as it is
     checkpoint_every: int = number(0, 0)  # optimiser steps between checkpoints; 0: only when evaluating
     checkpoint_minutes: float = number(10.0, 0)  # minutes after which a checkpoint is due besides; 0: never
     log_every: int = number(10, 1)  # optimiser steps between rows of the logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -89,6 +90,11 @@ class DetectionDataModule(pl.LightningDataModule):
     def val_image_ids(self) -> list[int]:
         """Ids of the images that evaluation runs on, over all processes."""
         return self.val_dataset.image_ids[: self.eval_limit or None]
+
+    @property
+    def images_a_pass(self) -> int:
+        """Training images of one pass; those of rare classes count as often as they come."""
+        return math.ceil(repeat_factors(self.train_dataset, self.data.repeat_threshold).sum())
 
     def train_dataloader(self) -> StepLoader:
         """Training batches ``start_batch .. total_batches - 1`` of this process."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.training.folder import Start
+from detector.training.length import passes
 from detector.training.module import DetectionModule
 from detector.training.optim import images_a_step, scaled_lr
 
@@ -45,10 +46,44 @@ def announce(
     say(data.summary())
     say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}, {layout}")
     say(f"on      {place}{several}, precision {wanted.precision}")
-    say(f"steps   {start.step} to {wanted.max_steps} of {batch} images, {optim.name}, {rate}")
+    seen = passes(config, data.images_a_pass)
+    say(
+        f"steps   {start.step} to {wanted.max_steps} of {batch} images ({seen:.3g} passes over the training images), "
+        f"{optim.name}, {rate}"
+    )
     say(f"folder  {config.run_dir}")
-    if model.norm == "frozen" and model.weights == "none" and start.checkpoint is None:
-        say("note    frozen norm with random weights learns badly: use model.norm=batch, or give model.weights")
+    if start.checkpoint is None:
+        for note in notes(config, seen):
+            say(f"note    {note}")
+
+
+def notes(config: Config, seen: float) -> list[str]:
+    """What is legal and mostly a mistake, with what to do.
+
+    Args:
+        config: of a run that starts anew.
+        seen: how often it sees each training image.
+    """
+    model, found = config.model, []
+    if model.weights == "none":
+        if config.data.name != "shapes":
+            found.append(
+                "the network starts from random weights, which takes many times the steps and the images that "
+                "pretrained ones do. model.weights=IMAGENET1K_V2 downloads torchvision's; "
+                "model.weights=FILE reads a state dict of mobilenet_v2"
+            )
+        if model.norm == "frozen":
+            found.append("frozen norm with random weights learns badly: use model.norm=batch or group")
+        if model.trainable_stages < 5:
+            found.append(
+                f"model.trainable_stages={model.trainable_stages} keeps random weights as they are: use 5"
+            )
+    if seen < 1:
+        found.append(
+            f"trainer.max_steps={config.trainer.max_steps} ends before each training image was seen once; "
+            "trainer.epochs=12 is a length in passes"
+        )
+    return found
 
 
 def finish(console: Console, outcome: TrainResult) -> None:

@@ -27,6 +27,7 @@ from detector.training.checkpoints import BEST, LAST, Checkpoints
 from detector.training.ema import AveragedWeights
 from detector.training.failures import explained
 from detector.training.interrupt import Interrupt
+from detector.training.length import check_length, settle
 from detector.training.loggers import MetricsCsv
 from detector.training.module import DetectionModule
 from detector.training.monitor import Monitor
@@ -60,6 +61,8 @@ def train(config: Config) -> TrainResult:
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     accelerator = check_hardware(config)
+    if not config.trainer.epochs:  # else the data have to be read first
+        check_length(config)
     if must_launch(config.trainer):
         return launch(train, config)
     place = find_place(config.trainer)
@@ -73,6 +76,7 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     data = DetectionDataModule(config.data, config.augment, config.seed)
     data.prepare_data()
     data.setup()
+    settle(config, data.images_a_pass)
     start = run_folder.find_start(config, data.class_names, data.category_ids)
     splits = len(data.train_dataset), len(data.val_dataset)
     check_same({"their checkpoint's step": start.step, "their numbers of images": splits}, place)

@@ -101,6 +101,13 @@ def test_combinations_name_existing_choices(name):
     assert (CONFIGS / "model" / f"{model}.yaml").is_file()
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "data_optim").glob("*.yaml")), ids=lambda p: p.stem)
+def test_rates_name_existing_choices(path):
+    data, optim = path.stem.split("_")
+    assert (CONFIGS / "data" / f"{data}.yaml").is_file()
+    assert (CONFIGS / "optim" / f"{optim}.yaml").is_file()
+
+
 def test_arguments_win_over_recipes():
     config = parse(compose("model.min_size=[96]", "trainer.max_steps=7", "experiment=bccd", "optim.lr=0.5"))
     assert (config.model.min_size, config.trainer.max_steps, config.optim.lr) == ([96], 7, 0.5)

@@ -28,7 +28,7 @@ def test_default_choice_equals_the_schema(group, name, schema):
     assert loaded == OmegaConf.to_container(OmegaConf.structured(schema))
 
 
-@pytest.mark.parametrize("name", ["none", "default", "strong"])
+@pytest.mark.parametrize("name", ["none", "default", "strong", "large_scale"])
 def test_augment_choices_are_valid_and_complete(name):
     loaded = OmegaConf.load(CONFIGS / "augment" / f"{name}.yaml")
     assert set(loaded) == set(known_keys(AugmentConfig))
@@ -38,7 +38,8 @@ def test_augment_choices_are_valid_and_complete(name):
 def test_none_turns_everything_off():
     config = parse(OmegaConf.load(CONFIGS / "augment/none.yaml"), AugmentConfig)
     assert (config.horizontal_flip, config.vertical_flip, config.iou_crop, config.photometric) == (0, 0, 0, 0)
-    assert config.scale_jitter == [1, 1]
+    assert config.scale_jitter == config.large_scale == [1, 1]
+    assert (config.mosaic, config.copy_paste) == (0, 0)
 
 
 def test_coco_reads_the_common_layout_with_only_a_root():

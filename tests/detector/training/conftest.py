@@ -28,7 +28,7 @@ def tiny(tmp_path, shapes_root):
         config.model.min_size, config.model.fpn_channels, config.model.head.width = [64], 16, 16
         config.model.anchors.sizes = [[8], [16], [32], [64], [128]]
         config.roi.kind = "align"
-        config.optim.name, config.optim.lr, config.optim.warmup_steps = "adamw", 0.001, 2
+        config.optim.name, config.optim.lr, config.optim.warmup_steps = "adamw", 0.001, 0
         config.trainer.max_steps, config.trainer.log_every, config.trainer.accelerator = 4, 1, "cpu"
         config.logger.tensorboard = False
         config.logger.sheet_images = 1
@@ -60,7 +60,7 @@ def script(shapes_root):
         "model.head.width=16",
         "model.anchors.sizes=[[8],[16],[32],[64],[128]]",
         "optim.lr=0.001",
-        "optim.warmup_steps=2",
+        "optim.warmup_steps=0",
         "trainer.max_steps=4",
         "trainer.log_every=1",
         "trainer.accelerator=cpu",

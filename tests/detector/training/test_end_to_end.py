@@ -31,7 +31,7 @@ SMALL = [
     "trainer.eval_every=4",
     "trainer.log_every=1",
     "logger.sheet_images=2",
-    "optim.warmup_steps=2",
+    "optim.warmup_steps=0",
 ]
 
 

@@ -1,0 +1,41 @@
+"""How long a run is: passes over the data become optimiser steps, and lengths that make no sense are refused."""
+
+from __future__ import annotations
+
+from detector.config import Config
+from detector.errors import ConfigError
+from detector.training.optim import images_a_step
+
+
+def settle(config: Config, images_a_pass: int) -> None:
+    """Set ``trainer.max_steps`` and ``trainer.eval_every`` where ``trainer.epochs`` and ``eval_epochs`` stand for them.
+
+    Args:
+        config: of the run; changed in place.
+        images_a_pass: training images of one pass, repeated ones counted as often as they come.
+
+    Raises:
+        ConfigError: see :func:`check_length`.
+    """
+    wanted, images = config.trainer, images_a_step(config)
+    if wanted.epochs:
+        wanted.max_steps = max(1, round(wanted.epochs * images_a_pass / images))
+    if wanted.eval_epochs:
+        wanted.eval_every = max(1, round(wanted.eval_epochs * images_a_pass / images))
+    check_length(config)
+
+
+def check_length(config: Config) -> None:
+    """Raise :class:`ConfigError` if the run would be over before its learning rate has risen."""
+    warmup, steps = config.optim.warmup_steps, config.trainer.max_steps
+    if warmup >= steps:
+        passes = f" ({config.trainer.epochs:g} passes of these data)" if config.trainer.epochs else ""
+        raise ConfigError(
+            f"optim.warmup_steps={warmup}: the learning rate would still be rising at the end of the run, as "
+            f"trainer.max_steps={steps}{passes}. Give fewer optim.warmup_steps or more trainer.max_steps."
+        )
+
+
+def passes(config: Config, images_a_pass: int) -> float:
+    """How often the run sees each training image, on average."""
+    return config.trainer.max_steps * images_a_step(config) / images_a_pass
