@@ -16,21 +16,22 @@ from torchvision.transforms.v2 import functional as F
 
 from detector.config import AugmentConfig
 from detector.data.coco import CocoDataset, Target
+from detector.data.mixing import MIN_VISIBLE, Another, copy_paste, mosaic
 from detector.data.table import MIN_SIDE
 from detector.errors import ConfigError
 
 Step = Callable[[Tensor, Tensor, Target], tuple[Tensor, Tensor, Target]]
 
-# A box of which a crop leaves less than this share is dropped: nobody could tell what the rest belongs to.
-MIN_VISIBLE = 0.1
 # Images with a side of fewer pixels than this are not cropped.
 MIN_CROP = 16
 
 
 class Augment:
-    """The transforms of an :class:`AugmentConfig`, in this order: photometric, scale jitter, IoU crop, flips.
+    """The transforms of an :class:`AugmentConfig`, in this order: mosaic, copy-paste, photometric, scale jitter, IoU
+    crop, large-scale jitter, flips.
 
-    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them; returns the same,
+    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and something that
+    draws another image for the transforms that need one, which are left out without it. Returns an image and a target,
     as new plain tensors. Boxes lie inside the new image; those that a crop cuts away are removed together with their
     labels, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
 
@@ -38,30 +39,41 @@ class Augment:
     leaves alone what the others do.
 
     Raises:
-        ConfigError: ``scale_jitter`` is not a range.
+        ConfigError: ``scale_jitter`` or ``large_scale`` is not a range.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
-        if len(config.scale_jitter) != 2 or config.scale_jitter[0] > config.scale_jitter[1]:
-            raise ConfigError(f"augment.scale_jitter={config.scale_jitter}: must be [low, high] with low <= high")
+        for key in ("scale_jitter", "large_scale"):
+            value = getattr(config, key)
+            if len(value) != 2 or value[0] > value[1]:
+                raise ConfigError(f"augment.{key}={value}: must be [low, high] with low <= high")
         self.config = config
         self.colours = v2.ColorJitter(config.brightness, config.contrast, config.saturation)
         self.crop = v2.RandomIoUCrop()
 
-    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, target: Target, another: Another | None = None) -> tuple[Tensor, Target]:
         """The augmented image and target; the arguments are left alone."""
         config = self.config
-        steps: tuple[tuple[float, Step], ...] = (
-            (config.photometric, self.photometric),
-            (config.scale_jitter != [1.0, 1.0], self.scale_jitter),
-            (config.iou_crop, self.iou_crop),
-            (config.horizontal_flip, lambda x, boxes, rest: (F.horizontal_flip(x), F.horizontal_flip(boxes), rest)),
-            (config.vertical_flip, lambda x, boxes, rest: (F.vertical_flip(x), F.vertical_flip(boxes), rest)),
-        )
-        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=F.get_size(image))
         target = dict(target)
         seed = int(torch.randint(2**62, ()))
-        for number, (probability, step) in enumerate(steps):
+        if another is not None:
+            with item_rng(seed, 6):
+                if float(torch.rand(())) < config.mosaic:
+                    image, target = mosaic(image, target, another)
+            with item_rng(seed, 7):
+                if float(torch.rand(())) < config.copy_paste:
+                    image, target = copy_paste(image, target, *another())
+        # The numbers are those of the sequences, which a new transform leaves as they were.
+        steps: tuple[tuple[int, float, Step], ...] = (
+            (0, config.photometric, self.photometric),
+            (1, config.scale_jitter != [1.0, 1.0], self.scale_jitter),
+            (2, config.iou_crop, self.iou_crop),
+            (5, config.large_scale != [1.0, 1.0], self.large_scale),
+            (3, config.horizontal_flip, lambda x, boxes, rest: (F.horizontal_flip(x), F.horizontal_flip(boxes), rest)),
+            (4, config.vertical_flip, lambda x, boxes, rest: (F.vertical_flip(x), F.vertical_flip(boxes), rest)),
+        )
+        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=F.get_size(image))
+        for number, probability, step in steps:
             with item_rng(seed, number):
                 if float(torch.rand(())) < probability:
                     image, boxes, target = step(image, boxes, target)
@@ -78,6 +90,13 @@ class Augment:
     def scale_jitter(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
         """Resize by a random factor and keep the size of the image."""
         return rescale(image, boxes, target, float(torch.empty(()).uniform_(*self.config.scale_jitter)))
+
+    def large_scale(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
+        """Resize by a random factor of what fits into the square of ``crop_size``, and crop or pad to that."""
+        side = self.config.crop_size
+        fits = min(side / image.shape[-2], side / image.shape[-1])
+        factor = fits * float(torch.empty(()).uniform_(*self.config.large_scale))
+        return rescale(image, boxes, target, factor, (side, side))
 
     def iou_crop(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
         """Crop as SSD does, and keep the boxes whose centre is in the crop."""
@@ -102,14 +121,24 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
     return (own * image + next_ * image.roll(-1, 0) + last * image.roll(-2, 0)).clamp_(0, 1)
 
 
-def rescale(image: Tensor, boxes: Tensor, target: Target, factor: float) -> tuple[Tensor, Tensor, Target]:
-    """Resize by about ``factor`` (to whole pixels), then crop or pad to the old size at a random place.
+def rescale(
+    image: Tensor, boxes: Tensor, target: Target, factor: float, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor, Target]:
+    """Resize by about ``factor`` (to whole pixels), then crop or pad to ``size`` at a random place.
 
     What is padded takes the image's mean colour. ``target`` loses the entries of boxes that are no longer visible.
+
+    Args:
+        image: float32 [3, H, W].
+        boxes: ``BoundingBoxes`` [N, 4], xyxy.
+        target: the rest of the target.
+        factor: of height and width.
+        size: (height, width) of the result; None: as before.
     """
-    height, width = image.shape[-2:]
-    new_height, new_width = max(1, round(height * factor)), max(1, round(width * factor))
-    ratio = (new_height / height) * (new_width / width)
+    old_height, old_width = image.shape[-2:]
+    height, width = size or (old_height, old_width)
+    new_height, new_width = max(1, round(old_height * factor)), max(1, round(old_width * factor))
+    ratio = (new_height / old_height) * (new_width / old_width)
     image = F.resize(image, [new_height, new_width], antialias=True).clamp(0, 1)
     boxes = F.resize(boxes, [new_height, new_width])
     target = {**target, "area": target["area"] * ratio}
@@ -184,4 +213,8 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
         draw, index = key
         image, target = self.dataset[index]
         with item_rng(self.seed, draw, index):
-            return self.augment(image, target)
+            return self.augment(image, target, self._another)
+
+    def _another(self) -> tuple[Tensor, Target]:
+        """A random image of the data set; it may be the same one."""
+        return self.dataset[int(torch.randint(len(self.dataset), ()))]

@@ -337,3 +337,25 @@ def test_scale_jitter_that_is_no_range(jitter):
 
 def wrapped(boxes, image):
     return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=F.get_size(image))
+
+
+@given(box_lists(), st.floats(0.1, 2), st.integers(16, 160), st.integers(0, 2**32))
+def test_large_scale_jitter_gives_squares_with_the_boxes_moved_along(boxes, factor, side, seed):
+    image, target = picture_of(boxes)
+    with item_rng(seed):
+        new_image, new = Augment(config(large_scale=[factor, factor], crop_size=side))(image, target)
+    check_contract(new_image, new)
+    assert new_image.shape == (3, side, side)
+    torch.testing.assert_close(
+        new["area"], (new["boxes"][:, 2:] - new["boxes"][:, :2]).prod(dim=1) / 2, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_large_scale_jitter_by_hand():
+    """128 x 96 fits into 64 pixels at half its size; at a factor of 1 it is padded by 16 rows, and nothing is cut."""
+    image, target = picture_of([[16, 32, 80, 64]])
+    with item_rng(0):
+        _, new = Augment(config(large_scale=[1.0, 1.000001], crop_size=64))(image, target)
+    (x1, y1, x2, y2) = new["boxes"][0].tolist()
+    assert (x1, x2, y2 - y1) == (8, 40, 16)
+    assert 16 <= y1 <= 32
