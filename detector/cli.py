@@ -145,7 +145,13 @@ class CommandLine:
                 raise ConfigError(f"{folder}: there is no such folder of configs")
         if not (configs / f"{config_name}.yaml").is_file():
             raise ConfigError(f"{configs / config_name}.yaml: the primary config is missing")
+        self.flags.overrides = [self.quoted(argument) for argument in self.flags.overrides]
         self.overrides = self.parse(self.flags.overrides)
+
+    def quoted(self, argument: str) -> str:
+        """``argument``, quoted if it is the choice of a group that Hydra would take for a number, as in debug=nan."""
+        group, _, choice = argument.partition("=")
+        return f"{group}='{choice}'" if choice == "nan" and choice in self.choices(group) else argument
 
     @staticmethod
     def parse(arguments: Sequence[str]) -> list[Override]:

@@ -138,6 +138,8 @@ class DataConfig:
     val_annotations: str = "val.json"
     val_images: str = "images"
     on_invalid: str = one_of("error", "drop", "clip")  # what to do with an unusable annotation
+    on_error: str = one_of("stop", "skip")  # what to do when training meets an image that cannot be read
+    overfit_images: int = number(0, 0)  # train and evaluate on the first so many training images with boxes; 0: off
     batch_size: int = number(8, 1)  # images a step and process
     eval_batch_size: int = number(8, 1)
     workers: int = number(2, 0)  # loader processes, each process
@@ -213,6 +215,8 @@ class TrainerConfig:
     threads: int = number(0, 0)  # CPU threads of PyTorch; 0: PyTorch's own choice
     deterministic: bool = True  # same seed, same numbers (bitwise on the CPU)
     limit_eval_images: int = number(0, 0)  # evaluate on the first N images only; 0: all
+    profile_steps: int = number(0, 0)  # batches of which profile.txt says where their time went; 0: none
+    detect_anomaly: bool = False  # stop where a gradient becomes NaN, and say which operation it was; slow
     progress_bar: bool = True
 
 

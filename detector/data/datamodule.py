@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import Subset
@@ -30,6 +31,7 @@ class DetectionDataModule(pl.LightningDataModule):
         total_batches: training batches of the whole run; None: the training loader never ends.
         start_batch: training batch to start with; a Trainer that resumes puts the loader in its position by itself.
         eval_limit: evaluate on the first so many validation images only; 0: all.
+        skipped: what is wrong with each image that could not be read in training, in the order they came.
         val_padding: the validation image of this process is another one's, and does not count.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
         val_dataset: the validation images, those without a box included.
@@ -44,6 +46,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self.start_batch = 0
         self.eval_limit = 0
         self.val_padding = False
+        self.skipped: list[str] = []
         self.train_dataset: CocoDataset
         self.val_dataset: CocoDataset
 
@@ -70,6 +73,10 @@ class DetectionDataModule(pl.LightningDataModule):
         train = CocoDataset(train_json, train_images, on_invalid=data.on_invalid, keep_empty=data.keep_empty)
         val = CocoDataset(val_json, val_images, on_invalid=data.on_invalid)
         _check_same_categories(train, val)
+        if data.overfit_images:
+            val = CocoDataset(train_json, train_images, on_invalid=data.on_invalid)
+            for split in (train, val):
+                split.table = split.table.select(np.flatnonzero(split.box_counts)[: data.overfit_images])
         if not train.used.any():
             raise DataError(f"{train.annotations} has no box to train on{_left_out(train)}.")
         if not len(val):
@@ -105,13 +112,19 @@ class DetectionDataModule(pl.LightningDataModule):
             repeats=repeat_factors(self.train_dataset, self.data.repeat_threshold),
         )
         dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
-        return StepLoader(dataset, sampler, **self._loading())
+        on_skip = self._skip if self.data.on_error == "skip" else None
+        return StepLoader(dataset, sampler, on_skip=on_skip, **self._loading())
+
+    def _skip(self, error: str) -> None:
+        if error not in self.skipped:
+            self.skipped.append(error)
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation images of this process, in the order of the file; each image goes to one process.
 
         A process that none is left for gets one all the same, as no loop over nothing meets the others at its end;
-        ``val_padding`` says so.
+        ``val_padding`` says so. An image that cannot be read is an error here whatever ``data.on_error`` says: numbers of
+        other images would be other numbers.
         """
         part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._place())
         self.val_padding = not part

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -15,11 +16,27 @@ from detector.errors import DataError
 Batch = tuple[list[Tensor], list[Target]]
 
 
-class _Guarded(Dataset[Any]):
-    """``dataset``, but a :class:`DataError` is returned as an item instead of raised."""
+TRIES = 8  # images in a row that cannot be read are no longer an accident of single files
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+
+@dataclass
+class Mended:
+    """What was loaded, an item or a batch, with other images in the place of those that could not be read."""
+
+    content: Any
+    errors: list[str]  # what was wrong with those
+
+
+class _Guarded(Dataset[Any]):
+    """``dataset``, but a :class:`DataError` is returned as an item instead of raised.
+
+    With ``skip``, items are asked for by (number of the draw, index), and one that cannot be read is replaced by the
+    next that can.
+    """
+
+    def __init__(self, dataset: Dataset[Any], skip: bool) -> None:
         self.dataset = dataset
+        self.skip = skip
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -28,15 +45,32 @@ class _Guarded(Dataset[Any]):
         try:
             return self.dataset[key]
         except DataError as error:
-            return error
+            return self.replace(key, error) if self.skip else error
+
+    def replace(self, key: tuple[int, int], error: DataError) -> Mended | DataError:
+        """Another item, which depends on ``key`` only, for one that raises ``error``."""
+        draw, index = key
+        errors = [str(error)]
+        for step in range(1, TRIES):
+            try:
+                return Mended(self.dataset[draw, (index + step) % len(self)], errors)
+            except DataError as another:
+                errors.append(str(another))
+        return DataError(f"{errors[0]}\nThe {TRIES - 1} images after it cannot be read either: is the folder still there?")
 
 
-def collate(items: list[Any]) -> Batch | DataError:
+def collate(items: list[Any]) -> Batch | DataError | Mended:
     """Lists of images and of targets, as torchvision's detectors take them; or the first error among ``items``."""
+    errors: list[str] = []
+    pairs = []
     for item in items:
         if isinstance(item, DataError):
             return item
-    return [image for image, _ in items], [target for _, target in items]
+        if isinstance(item, Mended):
+            errors += item.errors
+        pairs.append(item.content if isinstance(item, Mended) else item)
+    batch = [image for image, _ in pairs], [target for _, target in pairs]
+    return Mended(batch, errors) if errors else batch
 
 
 class DetectionLoader(DataLoader[Any]):
@@ -44,15 +78,26 @@ class DetectionLoader(DataLoader[Any]):
 
     PyTorch turns an exception in a loader process into one whose message is a traceback. A :class:`DataError` is meant
     for the user, so it travels as a value and is raised here.
+
+    Args:
+        dataset: of pairs (image, target).
+        on_skip: called with what is wrong with each image that cannot be read; another one takes its place. None: the
+            error is raised.
     """
 
-    def __init__(self, dataset: Dataset[Any], **arguments: Any) -> None:
-        super().__init__(_Guarded(dataset), collate_fn=collate, **arguments)
+    def __init__(self, dataset: Dataset[Any], on_skip: Callable[[str], None] | None = None, **arguments: Any) -> None:
+        super().__init__(_Guarded(dataset, on_skip is not None), collate_fn=collate, **arguments)
+        self.on_skip = on_skip
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, DataError):
                 raise batch
+            if isinstance(batch, Mended):
+                for error in batch.errors:
+                    if self.on_skip:
+                        self.on_skip(error)
+                batch = batch.content
             yield batch
 
 

@@ -14,6 +14,9 @@ from detector.training.folder import Start
 from detector.training.length import passes
 from detector.training.module import DetectionModule
 from detector.training.optim import images_a_step, scaled_lr
+from detector.training.skips import SKIPPED
+
+WAITING = 0.1  # share of the time from which on waiting for data is worth a remark
 
 if TYPE_CHECKING:
     from detector.training.run import TrainResult
@@ -86,11 +89,23 @@ def notes(config: Config, seen: float) -> list[str]:
     return found
 
 
-def finish(console: Console, outcome: TrainResult) -> None:
-    """Print the numbers and where everything is."""
+def finish(console: Console, outcome: TrainResult, waited: float, config: Config) -> None:
+    """Print the numbers and where everything is.
+
+    Args:
+        console: where to.
+        outcome: of the run.
+        waited: share of the training time that this process spent waiting for data.
+        config: of the run.
+    """
+    say = lambda text: console.print(text, highlight=False)
     console.print(outcome.result)
-    console.print(
-        f"best weights after {outcome.best_step} of {outcome.steps} steps, {outcome.seconds:.0f} s\n"
-        f"results in {outcome.run_dir}",
-        highlight=False,
-    )
+    say(f"best weights after {outcome.best_step} of {outcome.steps} steps, {outcome.seconds:.0f} s")
+    if waited > WAITING:
+        say(f"{waited:.0%} of the training time was spent waiting for data: raise data.workers ({config.data.workers})")
+    else:
+        say(f"{waited:.1%} of the training time was spent waiting for data")
+    skipped = outcome.run_dir / SKIPPED
+    if skipped.is_file():
+        say(f"{len(skipped.read_text().splitlines())} images could not be read; others took their place: {skipped}")
+    say(f"results in {outcome.run_dir}")

@@ -46,7 +46,7 @@ def explained(config: Config) -> Iterator[None]:
             f"middle of the training, larger images came too; to go on: {again}"
         ) from None
     except MemoryError:
-        raise TrainingError(f"the machine is out of memory: use fewer data.workers. To go on: {again}") from None
+        raise TrainingError(out_of_memory(again)) from None
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -62,9 +62,25 @@ def explained(config: Config) -> Iterator[None]:
                 f"a loader process ended: {first_line(error)} If the machine ran out of memory, use fewer "
                 f"data.workers. To go on: {again}"
             ) from None
+        if "DefaultCPUAllocator" in str(error):
+            raise TrainingError(out_of_memory(again)) from None
+        if str(error).startswith("Function '") and "returned nan values" in str(error):  # trainer.detect_anomaly
+            raise TrainingError(
+                f"{first_line(error)} The operation that its forward pass belongs to is in the traceback that PyTorch "
+                "has printed above. A lower optim.lr, optim.clip_norm=1 or trainer.precision=32 help where numbers "
+                "grew too large."
+            ) from None
         if torch.distributed.is_initialized() and any(word in str(error) for word in LOST):
             raise ConnectionLost(lost(error)) from None
         raise
+
+
+def out_of_memory(again: str) -> str:
+    """The message for a machine without free memory; ``again`` is how to go on."""
+    return (
+        "the machine is out of memory: a smaller data.batch_size with a larger optim.accumulate, a smaller "
+        f"model.min_size or fewer data.workers need less. To go on: {again}"
+    )
 
 
 def first_line(error: BaseException) -> str:

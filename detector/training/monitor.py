@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from detector.training.module import Batch, DetectionModule
 
@@ -26,10 +27,13 @@ class Monitor(pl.Callback):
         self.row = -1  # step of the newest row
         self.metrics: dict[str, float] = {}  # its losses
         self.images_per_s = 0.0
-        self.waiting = 0.0  # share of the time spent waiting for data
+        self.waiting = 0.0  # share of the time since the row before it spent waiting for data
+        self.waited = 0.0  # the same of the whole training by this process
+        self.gpu_memory = 0.0  # GB that tensors have taken at most; 0 on the CPU
         self._images = 0
         self._lr = 0.0
         self._busy = self._idle = 0.0  # seconds in steps and between steps since the last row
+        self._all_busy = self._all_idle = 0.0  # the same since the start
         self._mark: float | None = None  # end of the last step; None: something else came between
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -66,11 +70,18 @@ class Monitor(pl.Callback):
         seconds = self._busy + self._idle
         self.images_per_s = self._images / seconds if seconds else 0.0
         self.waiting = self._idle / seconds if seconds else 0.0
+        self._all_busy += self._busy
+        self._all_idle += self._idle
+        self.waited = self._all_idle / (self._all_busy + self._all_idle or 1.0)
         self._images, self._busy, self._idle = 0, 0.0, 0.0
         self.metrics = {"loss": sum(losses.values()), **losses}
         self.row = self.step
         row = {f"train/{name}": value for name, value in self.metrics.items()}
         row.update({"train/lr": self._lr, "train/images_per_s": self.images_per_s, "train/data_wait": self.waiting})
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            self.gpu_memory = torch.cuda.max_memory_allocated(device) / 1e9
+            row["train/gpu_memory_gb"] = self.gpu_memory
         for logger in trainer.loggers:
             logger.log_metrics(row, step=self.step)
 

@@ -80,7 +80,8 @@ class ProgressDisplay(pl.Callback):
         if not self.monitor.images_per_s:
             return ""
         waiting = f", {self.monitor.waiting:.0%} waiting for data" if self.monitor.waiting >= 0.1 else ""
-        return f"{self.monitor.images_per_s:.1f} images/s{waiting}"
+        memory = f", {self.monitor.gpu_memory:.1f} GB" if self.monitor.gpu_memory else ""
+        return f"{self.monitor.images_per_s:.1f} images/s{memory}{waiting}"
 
     def _time_left(self, step: int, total: int, now: float) -> str:
         done = max(step - self._first, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +18,36 @@ if TYPE_CHECKING:
     from detector.training.run import TrainResult
 
 
-def write_report(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
+def write_report(
+    config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
+) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
+
+    A picture that cannot be drawn is said, and no reason to fail: the training is done.
 
     Args:
         config: of the run.
         outcome: its numbers and folder.
         detections: of the best weights, on the validation images.
         data: to draw images of.
+        say: prints a line.
     """
     folder = outcome.run_dir
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
     if config.logger.csv:
-        plot_curves(folder / "metrics.csv", folder / "curves.png")
+        attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
-        draw_sheet(data, detections, count, folder / "predictions.png")
+        attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
+
+
+def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> None:
+    """Call ``draw``; if it fails, say that the picture ``name`` is missing and why."""
+    try:
+        draw()
+    except Exception as error:  # whatever a plotting library or a full disk comes up with
+        say(f"warning: {name} was not drawn: {type(error).__name__}: {error}")
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:

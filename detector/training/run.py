@@ -32,8 +32,10 @@ from detector.training.loggers import MetricsCsv
 from detector.training.module import DetectionModule
 from detector.training.monitor import Monitor
 from detector.training.processes import Place, agree, check_same, find_place, joined, launch, must_launch
+from detector.training.profile import Profile
 from detector.training.progress import ProgressDisplay
 from detector.training.report import write_report
+from detector.training.skips import SKIPPED, Skips
 
 
 @dataclass
@@ -94,9 +96,11 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     checkpoints = Checkpoints(folder / "checkpoints", config.trainer)
     display = [ProgressDisplay(console, monitor)] if config.trainer.progress_bar else []
     average = [AveragedWeights(config.optim.ema)] if config.optim.ema else []
+    skips = [Skips(data.skipped, folder / SKIPPED, console.print)] if config.data.on_error == "skip" else []
+    profile = [Profile(folder, config.trainer.profile_steps, console.print)] if config.trainer.profile_steps else []
     interrupt = Interrupt(checkpoints, config.trainer.log_every, console.print)
     # In this order: a checkpoint holds the average of the step that is just done.
-    callbacks = [monitor, *display, *average, checkpoints, interrupt]
+    callbacks = [*profile, monitor, *display, *skips, *average, checkpoints, interrupt]
     loggers = build_loggers(config, folder, start.step)
     trainer = build_trainer(config, accelerator, place, folder, callbacks, loggers)
     announce(console, config, module, data, trainer, start)
@@ -123,8 +127,8 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     )
     if trainer.is_global_zero:
         assert detections is not None
-        write_report(config, outcome, detections, data)
-        finish(console, outcome)
+        write_report(config, outcome, detections, data, console.print)
+        finish(console, outcome, monitor.waited, config)
     return outcome
 
 
@@ -198,6 +202,7 @@ def build_trainer(
         accumulate_grad_batches=config.optim.accumulate,
         gradient_clip_val=config.optim.clip_norm or None,
         # Warnings rather than errors for the few CUDA kernels that have no deterministic form.
+        detect_anomaly=wanted.detect_anomaly,
         deterministic="warn" if wanted.deterministic else False,
         log_every_n_steps=wanted.log_every,
         use_distributed_sampler=False,  # the data module shares out the images itself

@@ -223,6 +223,12 @@ def test_mistakes_of_the_training_script(arguments, message):
     assert "Traceback" not in done.stderr
 
 
+def test_a_choice_that_looks_like_a_number():
+    done = train("debug=nan", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "detect_anomaly: true" in done.stdout
+
+
 def test_package_is_light():
     """Neither the package nor the command line imports PyTorch before there is something to do."""
     code = "import sys, detector, detector.cli; assert not {'torch', 'pytorch_lightning'} & sys.modules.keys()"

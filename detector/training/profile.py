@@ -1,0 +1,105 @@
+"""Where the time of training goes: phases of a step, and the operations of PyTorch that take most of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.profiler import ProfilerActivity
+
+from detector.files import replacing
+
+WARM = 3  # batches that are not measured: caches fill, kernels are chosen
+PHASES = ("data", "forward", "backward", "optimiser, logs")
+OPERATIONS = 25  # rows of the table of operations
+
+
+class Profile(pl.Callback):
+    """Measures ``steps`` batches after the third one, prints the phases and writes ``profile.txt`` and ``trace.json``.
+
+    The phases are wall-clock time, on a GPU with a synchronisation after each. ``trace.json`` opens in
+    https://ui.perfetto.dev. To be the first of the callbacks, whose time would else count as waiting for data.
+
+    Args:
+        folder: of the run.
+        steps: batches to measure.
+        say: prints a line.
+    """
+
+    def __init__(self, folder: Path, steps: int, say: Callable[[str], Any]):
+        self.folder = folder
+        self.steps = steps
+        self.say = say
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.done = 0  # batches measured
+        self._seen = 0
+        self._mark = 0.0
+        self._profiler: Any = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """A batch is there."""
+        if self._profiler is not None:
+            self._end_of("data", trainer)
+
+    def on_before_backward(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """The losses are there."""
+        if self._profiler is not None:
+            self._end_of("forward", trainer)
+
+    def on_after_backward(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """The gradients are there."""
+        if self._profiler is not None:
+            self._end_of("backward", trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """The step is done."""
+        self._seen += 1
+        if self._profiler is not None:
+            self._end_of("optimiser, logs", trainer)
+            self.done += 1
+            if self.done == self.steps:
+                self._finish(trainer)
+        elif self._seen == WARM and trainer.is_global_zero:
+            activities = [ProfilerActivity.CPU]
+            if trainer.strategy.root_device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self._profiler = torch.profiler.profile(activities=activities)
+            self._profiler.__enter__()
+            self._mark = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write what there is if the run was shorter."""
+        if self._profiler is not None and self.done:
+            self._finish(trainer)
+
+    def _end_of(self, phase: str, trainer: pl.Trainer) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] += now - self._mark
+        self._mark = now
+
+    def _finish(self, trainer: pl.Trainer) -> None:
+        profiler, self._profiler = self._profiler, None
+        profiler.__exit__(None, None, None)
+        device = trainer.strategy.root_device.type
+        table = profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=OPERATIONS)
+        with replacing(self.folder / "profile.txt") as temporary:
+            temporary.write_text(f"{self.phases()}\n\n{table}\n", encoding="utf-8")
+        with replacing(self.folder / "trace.json") as temporary:
+            profiler.export_chrome_trace(str(temporary))
+        self.say(f"{self.phases()}\noperations in {self.folder / 'profile.txt'}")
+
+    def phases(self) -> str:
+        """The table of phases: milliseconds a batch and share."""
+        total = sum(self.seconds.values()) or 1.0
+        lines = [f"{'phase':<16}  {'ms a batch':>10}  {'share':>6}"]
+        lines += [
+            f"{name:<16}  {seconds / max(self.done, 1) * 1e3:>10.1f}  {seconds / total:>6.1%}"
+            for name, seconds in self.seconds.items()
+        ]
+        return "\n".join(lines)
