@@ -235,6 +235,7 @@ class Config:
 
     seed: int = number(0, 0, 2**32 - 1)  # initial weights, data order, augmentation
     run_dir: str = "runs/default"  # where everything about this run is written
+    compile: str = one_of("none", "backbone")  # what of the network torch.compile makes faster code of
     resume: str = ""  # "": start anew; "auto": the last checkpoint in run_dir; else a checkpoint file
     model: ModelConfig = field(default_factory=ModelConfig)
     roi: RoiConfig = field(default_factory=RoiConfig)
@@ -326,7 +327,7 @@ class IllustrateConfig:
 class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 
-    suite: str = one_of("roi_ops", "model", "retrofit", "data")
+    suite: str = one_of("roi_ops", "model", "retrofit", "train", "data")
     device: str = one_of("cpu", "cuda")
     repeats: int = number(15, 1)  # timed runs of each call
     threads: int = number(0, 0)  # CPU threads; 0: PyTorch's own choice

@@ -12,6 +12,7 @@ from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.training.folder import Start
 from detector.training.length import passes
+from detector.training.memory import Memory
 from detector.training.module import DetectionModule
 from detector.training.optim import images_a_step, scaled_lr
 from detector.training.skips import SKIPPED
@@ -29,6 +30,7 @@ def announce(
     data: DetectionDataModule,
     trainer: pl.Trainer,
     start: Start,
+    memory: Memory,
 ) -> None:
     """Print what is about to run."""
     model, wanted = config.model, config.trainer
@@ -47,8 +49,10 @@ def announce(
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
-    say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}, {layout}")
-    say(f"on      {place}{several}, precision {wanted.precision}")
+    say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}")
+    compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
+    say(f"on      {place}{several}, precision {wanted.precision}, {layout}, {compiled}")
+    say(f"memory  {memory}")
     seen = passes(config, data.images_a_pass)
     say(
         f"steps   {start.step} to {wanted.max_steps} of {batch} images ({seen:.3g} passes over the training images), "

@@ -62,6 +62,11 @@ def explained(config: Config) -> Iterator[None]:
                 f"a loader process ended: {first_line(error)} If the machine ran out of memory, use fewer "
                 f"data.workers. To go on: {again}"
             ) from None
+        if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):  # torch._dynamo's
+            raise ConfigError(
+                f"compile=backbone: torch.compile failed ({first_line(error)}). It needs a C++ compiler (g++) on a CPU "
+                "and Triton on a GPU; compile=none needs neither."
+            ) from None
         if "DefaultCPUAllocator" in str(error):
             raise TrainingError(out_of_memory(again)) from None
         if str(error).startswith("Function '") and "returned nan values" in str(error):  # trainer.detect_anomaly

@@ -29,6 +29,7 @@ from detector.training.failures import explained
 from detector.training.interrupt import Interrupt
 from detector.training.length import check_length, settle
 from detector.training.loggers import MetricsCsv
+from detector.training.memory import expected_memory
 from detector.training.module import DetectionModule
 from detector.training.monitor import Monitor
 from detector.training.processes import Place, agree, check_same, find_place, joined, launch, must_launch
@@ -85,6 +86,10 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     pl.seed_everything(config.seed, verbose=False)
     # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
     module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
+    memory = expected_memory(module.model, config, data.train_dataset.table.sizes)
+    if config.compile == "backbone":
+        # In place: names of weights stay. Dynamic: images of many sizes come, and each would be compiled anew.
+        module.model.backbone.compile(dynamic=True)
     if place.rank == 0:
         run_folder.take(config, start)
     folder = Path(config.run_dir).expanduser().absolute()
@@ -103,7 +108,7 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     callbacks = [*profile, monitor, *display, *skips, *average, checkpoints, interrupt]
     loggers = build_loggers(config, folder, start.step)
     trainer = build_trainer(config, accelerator, place, folder, callbacks, loggers)
-    announce(console, config, module, data, trainer, start)
+    announce(console, config, module, data, trainer, start, memory)
     begun = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if checkpoints.evaluated_step != trainer.global_step:

@@ -10,10 +10,11 @@ import torch
 
 from detector.config import BenchmarkConfig
 from detector.errors import ConfigError
-from detector.inference.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables
+from detector.inference.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables, train_suite
 from detector.inference.benchmark.memory import PeakMemory
 from detector.inference.benchmark.timing import Bench
 from detector.inference.benchmark.workloads import Scene
+from detector.models.faster_rcnn import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,3 +162,17 @@ def test_what_retrofit_compares_is_equal(name):
     losses, peers = (retrofit_suite.step(model, images, targets) for model in (replaced, original))
     for key, value in peers.items():
         assert torch.allclose(losses[key], value, rtol=1e-4, atol=1e-5), key
+
+
+@pytest.mark.slow
+def test_training_suite_compares_equal_models(tmp_path):
+    """Our loop and the plain one run, on models with the same layers."""
+    bench = Bench(torch.device("cpu"), 1, True, 1e9)
+    row = train_suite.measure_step("c5", True, bench)
+    assert row.workload == "model=c5, channels_last"
+    assert row.ours > 0
+    assert row.peer > 0
+    config = train_suite.configured("fpn", False, 64, str(tmp_path), bench)
+    ours = build_model(config.model, config.roi, 4)
+    peer = train_suite.plain_model(config, 4)
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in peer.parameters()]

@@ -1,0 +1,101 @@
+"""How much memory a training step is going to need, counted on tensors without content."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+
+from detector.config import Config
+
+DIVISIBLE = 32  # sides of the network's input
+
+
+@dataclass
+class Memory:
+    """Bytes that one process needs; ``input_size``: (images, height, width) that the activations are of."""
+
+    weights: int  # with gradients, state of the optimiser and averaged weights
+    activations: int  # kept for backward
+    input_size: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        images, height, width = self.input_size
+        return (
+            f"about {(self.weights + self.activations) / 1e9:.1f} GB a process: weights, gradients and optimiser "
+            f"{self.weights / 1e9:.1f}, activations of {images} x {height} x {width} {self.activations / 1e9:.1f} "
+            "(estimated by shapes; CUDA, cuDNN and PyTorch's allocator take 1 to 2 more)"
+        )
+
+
+def expected_memory(model: FasterRCNN, config: Config, sizes: np.ndarray) -> Memory:
+    """The memory of a step on a batch of the largest images.
+
+    Weights count once, again as gradients, and once for each number that the optimiser (and the average) keeps.
+    Activations are what backbone, pyramid, RPN head and box head keep for backward, counted in a forward pass on the
+    meta device, which has shapes and no numbers; half of it in 16-bit precision. Losses, anchors and the temporary
+    memory of single operations are small beside them and left out.
+
+    Args:
+        model: the detector, in training mode.
+        config: of the run.
+        sizes: int [M, 2], height and width of the training images.
+    """
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    training = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    kept = training * (1 + (2 if config.optim.name == "adamw" else 1)) + (weights if config.optim.ema else 0)
+    height, width = input_size(config, sizes)
+    activations = saved_bytes(model, config, height, width)
+    if config.trainer.precision != "32":
+        activations //= 2
+    return Memory(weights + kept, activations, (config.data.batch_size, height, width))
+
+
+def input_size(config: Config, sizes: np.ndarray) -> tuple[int, int]:
+    """(height, width) of the largest image as the network gets it."""
+    if config.augment.large_scale != [1.0, 1.0]:
+        sizes = np.array([[config.augment.crop_size] * 2])
+    short, long = max(config.model.min_size), config.model.max_size
+    wanted = np.asarray(sizes, dtype=np.float64)
+    scale = np.minimum(short / wanted.min(axis=1), long / wanted.max(axis=1))
+    resized = np.ceil(np.floor(wanted * scale[:, None] + 1e-6) / DIVISIBLE).astype(int) * DIVISIBLE
+    height, width = resized[resized.prod(axis=1).argmax()].tolist()
+    return height, width
+
+
+def saved_bytes(model: FasterRCNN, config: Config, height: int, width: int) -> int:
+    """Bytes that a forward pass in float32 keeps for backward, weights apart."""
+    backbone, rpn_head = without_content(model.backbone), without_content(model.rpn.head)
+    box_head = without_content(model.roi_heads.box_head)
+    images, (high, wide) = config.data.batch_size, config.roi.output_size
+    boxes = images * config.model.head.batch_size_per_image
+    own = {t.untyped_storage()._cdata for part in (backbone, rpn_head, box_head) for t in part.parameters()}
+    saved: dict[int, tuple[int, Tensor]] = {}  # the tensors are kept: a storage that is freed gives its number away
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features: Any = backbone(torch.empty(images, 3, height, width, device="meta"))
+        maps = [features] if isinstance(features, Tensor) else list(features.values())
+        graph = [*rpn_head(maps)]
+        graph.append(box_head(torch.empty(boxes, maps[0].shape[1], high, wide, device="meta", requires_grad=True)))
+    return sum(size for size, _ in saved.values())
+
+
+def without_content(module: nn.Module) -> Any:
+    """A copy of ``module`` on the meta device; the original's tensors are not copied on the way."""
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)
