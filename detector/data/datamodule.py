@@ -123,8 +123,8 @@ class DetectionDataModule(pl.LightningDataModule):
         """The validation images of this process, in the order of the file; each image goes to one process.
 
         A process that none is left for gets one all the same, as no loop over nothing meets the others at its end;
-        ``val_padding`` says so. An image that cannot be read is an error here whatever ``data.on_error`` says: numbers of
-        other images would be other numbers.
+        ``val_padding`` says so. An image that cannot be read is an error here whatever ``data.on_error`` says: numbers
+        of other images would be other numbers.
         """
         part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._place())
         self.val_padding = not part

@@ -56,7 +56,8 @@ class _Guarded(Dataset[Any]):
                 return Mended(self.dataset[draw, (index + step) % len(self)], errors)
             except DataError as another:
                 errors.append(str(another))
-        return DataError(f"{errors[0]}\nThe {TRIES - 1} images after it cannot be read either: is the folder still there?")
+        others = f"The {TRIES - 1} images after it cannot be read either: is the folder still there?"
+        return DataError(f"{errors[0]}\n{others}")
 
 
 def collate(items: list[Any]) -> Batch | DataError | Mended:

@@ -32,8 +32,8 @@ def sides(boxes: Tensor) -> Tensor:
 def mosaic(image: Tensor, target: Target, another: Another) -> tuple[Tensor, Target]:
     """One image of four: this one and three others around a random point, each resized to cover its part.
 
-    The size of ``image`` stays. The point lies in the middle half of it. Each image is resized, keeping its shape, until
-    it covers its part, and cut to it at a random place; boxes of which less than a tenth is left are dropped.
+    The size of ``image`` stays. The point lies in the middle half of it. Each image is resized, keeping its shape,
+    until it covers its part, and cut to it at a random place; boxes of which less than a tenth is left are dropped.
     (Bochkovskiy et al., YOLOv4, 2020. There images keep their scale on a canvas of twice the size, most of which a
     crop then throws away.)
 

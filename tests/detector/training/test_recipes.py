@@ -11,6 +11,7 @@ from detector.data.shapes import ensure_shapes
 from detector.errors import ConfigError
 from detector.training.announce import notes
 from detector.training.length import check_length, settle
+from detector.training.optim import images_a_step, scaled_lr
 from detector.training.run import train
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -136,3 +137,9 @@ def test_the_rate_on_own_data_is_the_optimisers(optim, lr, base):
     found = composed("data=coco", f"optim={optim}").optim
     assert (found.lr, found.base_batch) == (lr, base)
     assert found.warmup_steps == 200
+
+
+@pytest.mark.parametrize(("name", "lr"), [("finetune_small", 0.0005), ("torchvision_reference", 0.02 * 2 / 16)])
+def test_the_rate_of_a_recipe_follows_the_images_a_step(name, lr):
+    config = composed(f"experiment={name}")
+    assert scaled_lr(config.optim, images_a_step(config)) == pytest.approx(lr)
