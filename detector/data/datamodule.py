@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -150,7 +151,7 @@ class DetectionDataModule(pl.LightningDataModule):
         """Number of this process and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loading(self) -> dict[str, bool | int]:
+    def _loading(self) -> dict[str, Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {"num_workers": self.data.workers, "persistent_workers": self.data.workers > 0,
                 "pin_memory": on_gpu and torch.cuda.is_available()}
