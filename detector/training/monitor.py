@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from detector.training.module import Batch, DetectionModule
+
+
+STATM = Path("/proc/self/statm")  # where Linux says how much memory a process has
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory; loader processes apart."""
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Monitor(pl.Callback):
@@ -78,6 +88,8 @@ class Monitor(pl.Callback):
         self.row = self.step
         row = {f"train/{name}": value for name, value in self.metrics.items()}
         row.update({"train/lr": self._lr, "train/images_per_s": self.images_per_s, "train/data_wait": self.waiting})
+        if STATM.is_file():
+            row["train/memory_gb"] = resident_bytes() / 1e9
         device = trainer.strategy.root_device
         if device.type == "cuda":
             self.gpu_memory = torch.cuda.max_memory_allocated(device) / 1e9

@@ -24,10 +24,10 @@ def assert_same(a, b, path=""):
 
 
 def rows(folder):
-    """The logged metrics without those that measure time."""
+    """The logged metrics without those that measure time and memory."""
     with open(Path(folder) / "metrics.csv", newline="") as file:
-        timed = ("train/images_per_s", "train/data_wait")
-        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+        measured = ("train/images_per_s", "train/data_wait", "train/memory_gb", "train/gpu_memory_gb")
+        return [{k: v for k, v in row.items() if k not in measured} for row in csv.DictReader(file)]
 
 
 def checkpoint_of(folder, name="last.ckpt"):

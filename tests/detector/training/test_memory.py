@@ -1,7 +1,6 @@
 """The estimate of a step's memory, and that memory does not grow."""
 
 import gc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from detector.config import Config
 from detector.models.faster_rcnn import build_model
 from detector.training.memory import expected_memory, input_size, saved_bytes, without_content
 from detector.training.module import DetectionModule
+from detector.training.monitor import STATM, resident_bytes
 from detector.training.run import train
 
 
@@ -66,13 +66,8 @@ def test_weights_count_as_often_as_they_are_kept(tiny, optim, ema, copies):
     assert found.activations > 0
 
 
-def resident():
-    """Bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc")
+@pytest.mark.skipif(not STATM.is_file(), reason="needs /proc")
 def test_memory_does_not_grow(tiny, monkeypatch):
     """300 steps with an evaluation after every hundred: the last two thirds add less than 20 MB."""
     sizes = []
@@ -81,7 +76,7 @@ def test_memory_does_not_grow(tiny, monkeypatch):
     def noted(self):
         original(self)
         gc.collect()
-        sizes.append(resident())
+        sizes.append(resident_bytes())
 
     monkeypatch.setattr(DetectionModule, "on_validation_epoch_end", noted)
     train(tiny(trainer__max_steps=300, trainer__eval_every=100, trainer__log_every=50, data__batch_size=1))
