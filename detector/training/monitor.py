@@ -12,7 +12,6 @@ import torch
 
 from detector.training.module import Batch, DetectionModule
 
-
 STATM = Path("/proc/self/statm")  # where Linux says how much memory a process has
 
 
