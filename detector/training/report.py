@@ -11,7 +11,10 @@ import torch
 from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
 from detector.plots import draw_prediction_sheet, plot_curves
+from detector.training.tensorboard import write_summary
 
 if TYPE_CHECKING:
     from detector.training.run import TrainResult
@@ -34,6 +37,11 @@ def write_report(config: Config, outcome: TrainResult, detections: Detections, d
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         draw_sheet(data, detections, count, folder / "predictions.png")
+    if config.logger.tensorboard:
+        truth = GroundTruth(data.val_dataset.annotations, drop_invalid=config.data.on_invalid != "error")
+        matches = match(truth, detections, data.val_image_ids)
+        write_summary(folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png",
+                      outcome.best_step)
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
