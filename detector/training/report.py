@@ -12,7 +12,10 @@ import torch
 from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
 from detector.plots import draw_prediction_sheet, plot_curves
+from detector.training.tensorboard import write_summary
 
 if TYPE_CHECKING:
     from detector.training.run import TrainResult
@@ -40,14 +43,25 @@ def write_report(
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
+    if config.logger.tensorboard:
+        attempt(lambda: fill_tensorboard(config, outcome, detections, data), "TensorBoard's summary", say)
 
 
 def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> None:
-    """Call ``draw``; if it fails, say that the picture ``name`` is missing and why."""
+    """Call ``draw``; if it fails, say that ``name`` is missing and why."""
     try:
         draw()
     except Exception as error:  # whatever a plotting library or a full disk comes up with
-        say(f"warning: {name} was not drawn: {type(error).__name__}: {error}")
+        say(f"warning: {name} was not made: {type(error).__name__}: {error}")
+
+
+def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
+    """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
+    truth = GroundTruth(data.val_dataset.annotations, drop_invalid=config.data.on_invalid != "error")
+    matches = match(truth, detections, data.val_image_ids)
+    folder = outcome.run_dir
+    write_summary(folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png",
+                  outcome.best_step)
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """Measures in a ``with`` block: ``megabytes`` beyond what was in use before, None where it cannot be told.
 
-    On a GPU PyTorch's allocator counts. On the CPU it is the process's resident memory, as Linux keeps its peak; memory
-    that the process had freed and takes again does not show, so it is a lower bound.
+    On a GPU PyTorch's allocator counts. On the CPU it is the process's resident memory, as Linux keeps its peak, after
+    what was freed before has been given back; memory that a library keeps to itself does not show, so it is a lower
+    bound.
     """
 
     megabytes: float | None = None
@@ -29,6 +32,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated() / 1e6
             return self
+        with contextlib.suppress(AttributeError, OSError):  # not every C library has it
+            ctypes.CDLL(None).malloc_trim(0)
         try:
             CLEAR.write_text("5")  # the peak starts anew from what is resident now
             self._before = resident("VmRSS")

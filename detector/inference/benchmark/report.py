@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from detector.inference.benchmark.timing import Row
@@ -63,16 +64,16 @@ def cells(row: Row) -> list[str]:
     return [row.workload, row.measure, f"{row.ours:.3g}", peer, ratio, limit, row.peer_name]
 
 
-def tables(measured: Measured) -> list[Table]:
-    """The tables for a terminal."""
+def tables(measured: Measured) -> list[Group]:
+    """The tables for a terminal, each with its title."""
     found = []
     for section in measured.sections:
-        shown = Table(*section.columns, box=box.SIMPLE_HEAD, title=section.title or None, title_justify="left")
+        shown = Table(*section.columns, box=box.SIMPLE_HEAD)
         for column in shown.columns:
             column.no_wrap = True
         for row in section.rows:
             shown.add_row(*row)
-        found.append(shown)
+        found.append(Group(*([section.title] if section.title else []), shown))
     return found
 
 

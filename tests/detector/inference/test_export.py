@@ -14,7 +14,7 @@ from detector.errors import ConfigError, ExportError
 from detector.inference.export import run as exporting
 from detector.inference.export.nms import suppress
 from detector.inference.export.onnx_form import OnnxPooler, check_operator
-from detector.inference.export.parity import compare
+from detector.inference.export.parity import Parity, compare
 from detector.inference.export.run import export
 from detector.inference.export.static import StaticDetector
 from detector.models.poolers import build_pooler
@@ -157,6 +157,21 @@ def test_parity_by_hand():
     assert "NOT equal" in str(moved)
     assert compare([found(a, b)], [found(a)], 0.05, 100).unmatched == 1
     assert compare([found(a)], [found((a[0], 0.9, 2))], 0.05, 100).unmatched == 2
+
+
+def test_parity_allows_for_what_float32_costs():
+    apart = Parity(images=1, detections=1, box=0.004, score=1e-6)
+    assert not apart.holds
+    apart.rounding = Parity(box=0.001)
+    assert apart.holds
+    assert not apart.close
+    assert "equal up to rounding" in str(apart)
+    assert "float32 alone costs 0.001 px" in str(apart)
+    apart.rounding = Parity(box=0.0007)
+    assert not apart.holds
+    apart.rounding = Parity(box=0.001)
+    apart.unmatched = 1
+    assert not apart.holds
 
 
 def test_parity_at_the_cuts():

@@ -193,7 +193,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_failure(tiny, monkeypatch, capsys)
     monkeypatch.setattr(report, "plot_curves", broken)
     result = train(tiny())
     out = capsys.readouterr().out
-    assert "curves.png was not drawn: ValueError: no font" in out
+    assert "curves.png was not made: ValueError: no font" in out
     assert not (result.run_dir / "curves.png").exists()
     assert (result.run_dir / "predictions.png").is_file()
     assert "of the training time was spent waiting for data" in out
