@@ -258,7 +258,7 @@ class CommandLine:
         """Names of the choices of a group, sorted; none if there is no such group."""
         return sorted({p.stem for folder in self.folders for p in (folder / group).glob("*.yaml") if group})
 
-    def help(self, function: Function) -> str:
+    def help(self, function: Callable[..., Any]) -> str:
         """What ``--help`` prints: the groups with their choices, as their files begin."""
         script = Path(inspect.getfile(function))
         module = sys.modules.get(function.__module__)

@@ -64,7 +64,7 @@ class Comparison:
             return f"not resolved: {more} more seed{'s'[: more > 1]} would be needed"
         if effect and not statistics.limited_by_images(effect, self.found.components, alpha):
             return f"not resolved: more than {statistics.MOST_SEEDS} seeds would be needed"
-        images = self.found.components.count
+        images = self.found.components.image_count
         return f"not resolved: no number of seeds would be enough on {images} images, if it is as small as it looks"
 
     @property
@@ -153,7 +153,7 @@ class Analysis:
     @cached_property
     def judged(self) -> list[Comparison]:
         """Every arm against its baseline in the numbers that the study judges, corrected for how many there are."""
-        plain = [self.compare(context, level, name) for name in self.study.config.metrics for context, level in self.pairs]
+        plain = [self.compare(*pair, name) for name in self.study.config.metrics for pair in self.pairs]
         p = statistics.holm(np.array([math.nan if c.found is None else c.found.p for c in plain]))
         return [Comparison(c.context, c.level, c.baseline, c.metric, c.seeds, c.found, float(value), len(plain))
                 for c, value in zip(plain, p, strict=True)]  # fmt: skip

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ HINT = {
 }  # fmt: skip
 
 
-def launch(script: Callable[[], None]) -> None:
+def launch(script: Callable[..., None]) -> None:
     """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130.
 
     Args:
@@ -82,8 +81,8 @@ def read(command: CommandLine) -> AblateConfig:
         command.check()
         return checked(command.compose(command.flags.overrides), AblateConfig, False)
     except ConfigError as error:
-        wanted = next((hint for name, hint in HINT.items() if "hydra/launcher" in str(error) and name in str(error)), "")
-        raise ConfigError(f"{error}{'; ' if wanted else ''}{wanted}") from None
+        wanted = [hint for name, hint in HINT.items() if "hydra/launcher" in str(error) and name in str(error)]
+        raise ConfigError("; ".join([str(error), *wanted])) from None
 
 
 def build(config: AblateConfig, configs: Sequence[Path]) -> Study:

@@ -10,7 +10,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import zipfile
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +81,10 @@ def matches_of(config: Config, run: Path) -> Matches:
 
 def store(path: Path, matches: Matches) -> None:
     """Write matches, and the numbers of :func:`replicates` under the project's resamples of the images."""
-    arrays = {f.name: np.asarray(getattr(matches, f.name)) for f in fields(matches)}
+    arrays: dict[str, Any] = {f.name: np.asarray(getattr(matches, f.name)) for f in fields(matches)}
+    arrays |= {f"replicates_{name}": values for name, values in replicates(matches).items()}
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays, **{f"replicates_{n}": v for n, v in replicates(matches).items()})
+        np.savez_compressed(file, **arrays)
 
 
 def replicates(matches: Matches) -> dict[str, np.ndarray]:
@@ -101,7 +104,7 @@ def load_replicates(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(folder / MATCHES, allow_pickle=False) as stored:
             return {name: stored[f"replicates_{name}"] for name in (*METRICS, "by_iou")}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{folder / MATCHES}: missing or damaged ({error}); remove {folder / RECORD} to repeat the run"
                         ) from None  # fmt: skip
 
@@ -117,7 +120,7 @@ def load_matches(folder: Path) -> Matches:
     try:
         with np.load(folder / MATCHES, allow_pickle=False) as stored:
             arrays: dict[str, Any] = {f.name: stored[f.name] for f in fields(Matches)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{folder / MATCHES}: missing or damaged ({error}); remove {folder / RECORD} to repeat the run"
                         ) from None  # fmt: skip
     for name in ("category_ids", "class_names", "limit"):
@@ -159,12 +162,14 @@ def environment() -> dict[str, Any]:
     import torch
     import torchvision
 
-    import roi_ops
-
+    try:
+        own = metadata.version("multiscale-rcnn")
+    except metadata.PackageNotFoundError:  # run from the source tree
+        own = ""
     gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "torchvision": torchvision.__version__, "roi_ops": getattr(roi_ops, "__version__", "")},
+                     "torchvision": torchvision.__version__, "multiscale-rcnn": own},
         "git": git_revision(),
         "device": torch.cuda.get_device_name() if gpu else "CPU",
         "threads": torch.get_num_threads(),

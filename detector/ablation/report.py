@@ -21,7 +21,8 @@ from detector.plots import plot_study
 FOLDER = "report"
 CAPTIONS = {
     "dots": "Each dot is a run, each line a seed, each bar the mean of an arm.",
-    "ap_by_iou": "AP by the overlap that is demanded, and its difference to the baseline.",
+    "ap_by_iou": "AP by the overlap that is demanded, and its difference to the baseline with intervals over seeds and "
+                 "images.",
     "ap_by_size": "AP by the size of the objects; dots are runs.",
 }
 
@@ -84,9 +85,9 @@ def state(analysis: Analysis) -> list[str]:
     if records:
         one = records[0]
         lines.append(f"Scored on {one['images']} validation images with {one['boxes']} objects after "
-                     f"{one['best_step']} of {one['steps']} optimiser steps; torch {one['versions']['torch']}, revision "
-                     f"{one['git'] or 'unknown'}; {sum(r['seconds'] for r in records) / 60:.0f} minutes of training in "
-                     "all.")  # fmt: skip
+                     f"{one['best_step']} of {one['steps']} optimiser steps; torch {one['versions']['torch']}, "
+                     f"revision {one['git'] or 'unknown'}; {sum(r['seconds'] for r in records) / 60:.0f} minutes of "
+                     "training in all.")  # fmt: skip
     return lines + analysis.warnings()
 
 
@@ -109,8 +110,9 @@ def markdown(analysis: Analysis, shown: Sequence[Table], pictures: dict[str, Pat
 
 def html(analysis: Analysis, shown: Sequence[Table], pictures: dict[str, Path]) -> str:
     """The report as one HTML file that needs nothing else."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("detector.ablation", "templates"), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    templates = jinja2.PackageLoader("detector.ablation", "templates")
+    environment = jinja2.Environment(loader=templates, autoescape=True, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     coded = {name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()}
     return environment.get_template("report.html").render(
         title=title(analysis.study), state=state(analysis), judged=analysis.judged, tables=shown, pictures=coded,

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,8 @@ class Study:
     def strangers(self) -> list[str]:
         """Finished runs in the folder of the study that are no cells of it, as it is configured now."""
         own = {cell.name for cell in self.cells}
-        return sorted(path.parent.name for path in self.folder.glob(f"runs/*/{RECORD}") if path.parent.name not in own)
+        records = self.folder.glob(f"runs/*/{RECORD}")
+        return sorted(p.parent.name for p in records if p.parent.name not in own and read_json_or_none(p) is not None)
 
 
 def describe(arm: Arm) -> str:
@@ -191,8 +192,8 @@ def levels_of(factor: str, levels: Any) -> dict[str, dict[str, Any]]:
     if isinstance(levels, dict) and levels and all(isinstance(v, dict) and v for v in levels.values()):
         return {str(name): flat(settings) for name, settings in levels.items()}
     raise ConfigError(
-        f"study.factors.{factor}={levels}: give a list of different values, as in [pool, align], or a mapping of levels "
-        "to their settings, as in {stride 32: {model: c5}}"
+        f"study.factors.{factor}={levels}: give a list of different values, as in [pool, align], or a mapping of "
+        "levels to their settings, as in {stride 32: {model: c5}}"
     )
 
 
@@ -236,7 +237,7 @@ def check_model_and_operator(config: Config) -> None:
     check_model(config.model)
 
 
-@lru_cache(maxsize=None)
+@cache
 def composed_once(configs: tuple[Path, ...], words: tuple[str, ...]) -> Any:
     """The training configuration with the choices ``words``; composing takes a fifth of a second."""
     return compose(configs, "train", [*words, "run_dir=''"])
@@ -277,7 +278,7 @@ def file_digest(path: Path) -> str:
         ) from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(path: Path, changed: int, size: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -67,9 +67,9 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def bounds(found: Interval) -> str:
+def bounds(found: Interval, digits: int = 2) -> str:
     """The bounds of an interval of a difference."""
-    return NOTHING if math.isnan(found.low) else f"[{found.low:+.2f}, {found.high:+.2f}]"
+    return NOTHING if math.isnan(found.low) else f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
 def judged(analysis: Analysis) -> Table:
@@ -82,9 +82,9 @@ def judged(analysis: Analysis) -> Table:
                          f"{c.found.mean:+.2f}", bounds(c.found.over_seeds), bounds(c.found.over_images),
                          bounds(c.found.over_both), p, "real" if c.real else "not resolved"])  # fmt: skip
     notes = [
-        "Paired differences in points, with 95 % intervals. Over seeds: what other seeds would give on these validation "
-        "images (Student's t). Over images: what these trained weights would give on other images (bootstrap). Over both: "
-        "what other seeds would give on other images; the verdict is about this.",
+        "Paired differences in points, with 95 % intervals. Over seeds: what other seeds would give on these "
+        "validation images (Student's t). Over images: what these trained weights would give on other images "
+        "(bootstrap). Over both: what other seeds would give on other images; the verdict is about this.",
         f"p: over both, after Holm's correction for the {len(analysis.judged)} differences that this study judges: if "
         f"none were real, one of them would be called real in at most {ALPHA:.0%} of such studies. An interval that "
         "excludes 0 is of one difference alone and not corrected.",
@@ -100,12 +100,12 @@ def by_size(analysis: Analysis) -> Table:
     for context, level in analysis.pairs:
         found = {c.metric: c.found for c in analysis.described if (c.context, c.level) == (context, level)}
         if any(found.values()):
-            cells = ["n/a" if (d := found[name]) is None else f"{d.mean:+.1f} {bounds(d.over_both)}".rstrip()
+            cells = ["n/a" if (d := found[name]) is None else f"{d.mean:+.1f} {bounds(d.over_both, 1)}".rstrip()
                      for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")]  # fmt: skip
             rows.append([*where(analysis, context), f"{level} - {analysis.study.baseline}", *cells])
-    return Table("Differences by overlap and by size of the objects",
-                 [*head(analysis), "difference", "AP", "AP50", "AP75", "APs", "APm", "APl"], rows,
-                 ["Points, with 95 % intervals over seeds and images, not corrected: for reading, not for claims."])  # fmt: skip
+    header = [*head(analysis), "difference", "AP", "AP50", "AP75", "APs", "APm", "APl"]
+    note = "Points, with 95 % intervals over seeds and images, not corrected: for reading, not for claims."
+    return Table("Differences by overlap and by size of the objects", header, rows, [note])
 
 
 COSTS = {
@@ -115,6 +115,11 @@ COSTS = {
     "inference_ms": ("inference, ms", "one image, loading apart"),
     "peak_memory_mb": ("peak memory, MB", "of the process; of the GPU if there was one"),
 }
+
+
+def figure(value: float) -> str:
+    """A cost with three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def costs(analysis: Analysis) -> Table:
@@ -128,12 +133,13 @@ def costs(analysis: Analysis) -> Table:
                 for name in COSTS:
                     values = [{**r, **r["costs"]}.get(name) for r in records]
                     known = [v for v in values if v is not None]
-                    cells.append(f"{summary.median(known):.3g}" if known else "n/a")
-                devices = ", ".join(sorted({f"{r['device']}, {r['threads']} threads" for r in records}))
-                rows.append([*where(analysis, context), level, *cells, devices])
+                    cells.append(figure(summary.median(known)) if known else "n/a")
+                devices = sorted({f"{r['device']}, {r['threads']} thread{'s'[: r['threads'] > 1]}" for r in records})
+                rows.append([*where(analysis, context), level, *cells, "; ".join(devices)])
     told = "; ".join(f"{short}: {what}" for short, what in COSTS.values())
-    return Table("Costs", [*head(analysis), analysis.study.compare, *(short for short, _ in COSTS.values()), "device"],
-                 rows, [f"Medians over the runs. {told}. Runs that shared the machine slowed each other down."])  # fmt: skip
+    note = f"Medians over the runs. {told}. Runs that shared the machine slowed each other down."
+    header = [*head(analysis), analysis.study.compare, *(short for short, _ in COSTS.values()), "device"]
+    return Table("Costs", header, rows, [note])
 
 
 def seeds(analysis: Analysis) -> Table:
@@ -149,11 +155,11 @@ def seeds(analysis: Analysis) -> Table:
             limited = statistics.limited_by_images(effect, c.found.components, alpha)
             cells.append(str(needed) if needed else "more images" if limited else f"> {statistics.MOST_SEEDS}")
         rows.append([*where(analysis, c.context), f"{c.level} - {c.baseline}", c.metric, *cells])
-    note = (f"Seeds with which a true difference of that size is called real in {statistics.POWER:.0%} of studies, at the "
-            "corrected level, on as many images as here. From the spread of these runs, so rough if they are few. "
+    note = (f"Seeds with which a true difference of that size is called real in {statistics.POWER:.0%} of studies, at "
+            "the corrected level, on as many images as here. From the spread of these runs, so rough if they are few. "
             "\"more images\": no number of seeds is enough on this validation set.")  # fmt: skip
-    header = [*head(analysis), "difference", "number", *(f"{effect:g} points" for effect in analysis.study.config.effects)]
-    return Table("Seeds needed", header, rows, [note])
+    sizes = [f"{effect:g} points" for effect in analysis.study.config.effects]
+    return Table("Seeds needed", [*head(analysis), "difference", "number", *sizes], rows, [note])
 
 
 def published(analysis: Analysis) -> Table:
@@ -165,31 +171,35 @@ def published(analysis: Analysis) -> Table:
                  ["Other data and other models: compare directions and orders of magnitude."])  # fmt: skip
 
 
+RAMP = (
+    "A map that rises by 1 a cell tells where an operator looks. Offset: from the centre of a bin; one that is the "
+    "same for all boxes is learned away; a maximum looks at the far side of its bin. Error of a shift: a box that "
+    "moves by a fraction of a cell should move the result as much; root mean square of the rest. 0 is exact."
+)
+JITTER = (
+    "At the true boxes, which move with the image. Pooled features: length of the change relative to theirs; score: "
+    "mean absolute change of the true class's softmax score. The backbone has its part in both."
+)
+
+
 def operators(found: dict[str, Any]) -> list[Table]:
     """The diagnostics of the operators."""
     number = lambda value, digits=1: "n/a" if value is None else f"{value:.{digits}f}"
     shown = []
     if found.get("ramp"):
         rows = [[level, number(r["offset"], 3), number(r["shift_error"], 3)] for level, r in found["ramp"].items()]
-        shown.append(Table(
-            "Operators on a linear ramp", ["operator", "offset, cells", "error of a shift, cells"], rows,
-            ["A map that rises by 1 a cell tells where an operator looks. Offset: from the centre of a bin; one that is "
-             "the same for all boxes is learned away. Error of a shift: a box that moves by a fraction of a cell should "
-             "move the result as much; root mean square of the rest. 0 is exact."]))  # fmt: skip
+        header = ["operator", "offset, cells", "error of a shift, cells"]
+        shown.append(Table("Operators on a linear ramp", header, rows, [RAMP]))
     for context, result in found.get("contexts", {}).items():
         place = f" at {context}" if context else ""
-        levels = list(result["swap"])
-        rows = [[level, *(number(result["swap"][level].get(other)) for other in levels), number(result["truth"][level])]
-                for level in levels]  # fmt: skip
-        shown.append(Table(
-            f"Operators exchanged after training{place}", ["trained with", *(f"tested with {o}" for o in levels),
-                                                           "own operator, true boxes as proposals"], rows,
-            [f"AP in points of the weights of seed {result['seed']}, on the first 200 validation images at most."]))  # fmt: skip
-        rows = [[level, what, *(number(value, 3) for value in result["jitter"][level][key])]
-                for level in levels for key, what in (("pooled", "pooled features"), ("score", "score"))]  # fmt: skip
-        shown.append(Table(
-            f"Jitter under small shifts of the image{place}", ["operator", "change of",
-                                                               *(f"{s:g} px" for s in found["shifts"])], rows,
-            ["At the true boxes, which move with the image. Pooled features: length of the change relative to theirs; "
-             "score: mean absolute change of the true class's softmax score. The backbone has its part in both."]))  # fmt: skip
+        swap, truth, jitter = result["swap"], result["truth"], result["jitter"]
+        levels = list(swap)
+        rows = [[a, *(number(swap[a].get(b)) for b in levels), number(truth[a])] for a in levels]
+        header = ["trained with", *(f"tested with {b}" for b in levels), "own operator, true boxes as proposals"]
+        note = f"AP in points of the weights of seed {result['seed']}, on the first 200 validation images at most."
+        shown.append(Table(f"Operators exchanged after training{place}", header, rows, [note]))
+        kinds = (("pooled", "pooled features"), ("score", "score"))
+        rows = [[a, what, *(number(v, 3) for v in jitter[a][key])] for a in levels for key, what in kinds]
+        header = ["operator", "change of", *(f"{shift:g} px" for shift in found["shifts"])]
+        shown.append(Table(f"Jitter under small shifts of the image{place}", header, rows, [JITTER]))
     return shown

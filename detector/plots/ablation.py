@@ -106,7 +106,7 @@ def draw_by_iou(axes: Axes, analysis: Analysis, context: str, part: str) -> None
     if part == "difference":
         axes.axhline(0, color=INK, linewidth=0.9)
     axes.legend(fontsize=8, frameon=False)
-    label(axes, "IoU threshold", "AP, points" if part == "value" else "AP, points; band: 95 % over seeds and images")
+    label(axes, "IoU threshold", "AP, points" if part == "value" else "AP, points; band: 95 %")
 
 
 def draw_by_size(axes: Axes, analysis: Analysis, context: str, _: str) -> None:
@@ -127,6 +127,7 @@ def draw_by_size(axes: Axes, analysis: Analysis, context: str, _: str) -> None:
     if not axes.patches:
         empty(axes)
         return
+    axes.set_xlim(-0.5, len(SIZES) - 0.5)
     axes.set_xticks(range(len(SIZES)), [f"{text}\n({name})" for name, text in SIZES.items()])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=8, frameon=False)
