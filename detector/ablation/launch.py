@@ -23,13 +23,15 @@ from detector.config import AblateConfig
 from detector.errors import ConfigError, DetectorError
 
 STATE = "study.json"
+FAILED = 1  # exit code of a study with failed runs
 HINT = {
     "joblib": "pip install hydra-joblib-launcher", "submitit": "pip install hydra-submitit-launcher"
 }  # fmt: skip
 
 
 def launch(script: Callable[..., None]) -> None:
-    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130.
+    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130,
+    and 1 says that the report is there but some runs failed.
 
     Args:
         script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
@@ -63,6 +65,8 @@ def launch(script: Callable[..., None]) -> None:
 
         folder = write_report(study, console.print)
         console.print(f"{summary(study)}\nThe report is in {folder}: report.html, report.md")
+        if study.failed():
+            fail("some runs failed; the same command tries them once more", FAILED)
     except DetectorError as error:
         fail(f"error: {error}", USER_ERROR)
     except KeyboardInterrupt:
