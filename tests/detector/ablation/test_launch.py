@@ -80,7 +80,8 @@ def test_joblib_and_a_failure(tmp_path):
     """Two runs at a time; one cannot be done, and the other is finished all the same."""
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "half.yaml").write_text(
-        "defaults: [smoke, _self_]\nfactors: {roi: {good: {roi: align}, bad: {model.weights: nowhere.pth}}}\n"
+        "defaults: [shapes_settings, _self_]\ncommon: {model: c4}\n"
+        "factors: {roi: {good: {roi: align}, bad: {model.weights: nowhere.pth}}}\n"
     )
     out = run(*command(tmp_path, "study=half", "--config-dir", str(tmp_path), "study.diagnostics=false",
                        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), code=1)  # fmt: skip
