@@ -29,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.config import known_keys, parse, unknown_key
+from detector.config import is_known, known_keys, parse, unknown_key
 from detector.errors import ConfigError, DetectorError
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -199,7 +199,7 @@ class CommandLine:
         key = override.key_or_group
         choices = self.choices(key)
         if not choices:
-            if key not in known_keys(self.schema):
+            if not is_known(key, self.schema):
                 raise ConfigError(self.unknown(key))
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
@@ -252,13 +252,7 @@ class CommandLine:
 
     def compose(self, arguments: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
-        searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in self.folders[:-1]]
-        try:
-            with hydra.initialize_config_dir(str(self.folders[-1]), version_base="1.3"):
-                return hydra.compose(self.config_name, overrides=[*arguments, *searchpath])
-        except (HydraException, OmegaConfBaseException) as error:
-            lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
-            raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+        return compose(self.folders, self.config_name, arguments)
 
     # ---------------------------------------------------------------------------------------------- help
     def groups(self) -> list[str]:
@@ -270,7 +264,7 @@ class CommandLine:
         """Names of the choices of a group, sorted; none if there is no such group."""
         return sorted({p.stem for folder in self.folders for p in (folder / group).glob("*.yaml") if group})
 
-    def help(self, function: Function) -> str:
+    def help(self, function: Callable[..., Any]) -> str:
         """What ``--help`` prints: the groups with their choices, as their files begin."""
         script = Path(inspect.getfile(function))
         module = sys.modules.get(function.__module__)
@@ -311,6 +305,26 @@ class CommandLine:
                 first = next(lines, "")
                 return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""
         return ""
+
+
+def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """The configuration that ``arguments`` make of a primary config.
+
+    Args:
+        folders: of configs; the last one holds the primary config, earlier ones add to it.
+        config_name: the primary config, without ``.yaml``.
+        arguments: overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: Hydra cannot compose them.
+    """
+    searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in folders[:-1]]
+    try:
+        with hydra.initialize_config_dir(str(folders[-1]), version_base="1.3"):
+            return hydra.compose(config_name, overrides=[*arguments, *searchpath])
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+        raise ConfigError("; ".join(dict.fromkeys(lines))) from None
 
 
 def fail(message: str, code: int) -> None:

@@ -340,6 +340,38 @@ class BenchmarkConfig:
     progress_bar: bool = True
 
 
+@dataclass
+class StudyConfig:
+    """A study: every combination of the factors' levels is trained with every seed."""
+
+    name: str = "study"  # of the folder of its results
+    title: str = ""  # heading of the report; "": the name
+    # Factor -> levels. A factor is a group or key of configs/train.yaml with a list of its values, or any word with a
+    # mapping: level -> groups and keys with their values.
+    factors: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = values(0, 1, 2, 3, 4, low=0, high=2**32 - 1)
+    common: dict[str, Any] = field(default_factory=dict)  # groups and keys with their values, the same in every run
+    compare: str = ""  # factor whose levels are compared, within each combination of the others; "": the first
+    baseline: str = ""  # its level that the others are compared with; "": the first
+    metrics: list[str] = field(default_factory=lambda: ["AP", "AP75"])  # numbers of which differences are judged
+    effects: list[float] = values(0.5, 1.0, 2.0, 5.0, low=1e-3, high=100)  # points of AP to say how many seeds for
+    published: list[dict[str, Any]] = field(default_factory=list)  # rows of a table shown beside the results
+    keep_weights: bool = True  # of every run; the diagnostics need them
+    diagnostics: bool = True  # look at the operators themselves when all runs are done
+    hours: float = number(0.0, 0)  # no run starts later than this after the command; 0: no limit
+
+
+@dataclass
+class AblateConfig:
+    """The configuration of ``scripts/ablate.py``."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+    study_dir: str = "runs/studies/study"  # where everything about this study is written
+    action: str = one_of("run", "plan", "report")
+    set: dict[str, Any] | None = None  # more groups and keys for every run, stronger than those of the study
+    cell: str = ""  # do only the run of this name
+
+
 # ------------------------------------------------------------------------------------------ functions
 def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
     """Check ``cfg`` against ``schema`` and return an instance of it.
@@ -377,6 +409,15 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
         if is_dataclass(hints[f.name]):
             keys.extend(known_keys(hints[f.name], f"{prefix}{f.name}."))
     return keys
+
+
+def is_known(key: str, schema: type) -> bool:
+    """Whether ``key`` is a dotted key of ``schema``, or lies in a field that holds a mapping of any keys."""
+    name, _, rest = key.partition(".")
+    hint = get_type_hints(schema).get(name)
+    if hint is None or not rest:
+        return hint is not None
+    return is_known(rest, hint) if is_dataclass(hint) else get_origin(hint) is dict  # type: ignore[arg-type]
 
 
 def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:

@@ -1,0 +1,87 @@
+"""One run of a study, in a process of its own: ``python -m detector.ablation.cell FOLDER``.
+
+A process of its own survives nothing and harms nothing: a crash, a lack of memory or a library's state end with it, and
+its peak memory is that of one run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detector import checkpoint
+from detector.ablation.costs import measure
+from detector.ablation.record import write_record
+from detector.ablation.study import CELL
+from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output
+from detector.config import Config, parse
+from detector.errors import DetectorError
+from detector.files import read_json, replacing
+from detector.training.run import train
+
+if TYPE_CHECKING:
+    from detector.training.run import TrainResult
+
+WEIGHTS = "weights.ckpt"
+
+
+def run_cell(
+    folder: Path,
+    train: Callable[[Config], TrainResult] = train,
+    measure: Callable[[Path], dict[str, float | None]] = measure,
+) -> None:
+    """Train the cell in ``folder``, or go on with its training, and write its record.
+
+    Args:
+        folder: with ``cell.json``. A run in it that was stopped is resumed from its last checkpoint.
+        train: trains and evaluates.
+        measure: measures costs, given the best checkpoint.
+
+    Raises:
+        DetectorError: the run cannot be done.
+    """
+    cell: dict[str, Any] = read_json(folder / CELL, "a cell of a study")
+    config = parse(cell["config"])
+    outcome = train(config)
+    costs = measure(outcome.best_checkpoint)
+    if cell["keep_weights"]:
+        keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
+    write_record(folder, cell, outcome, costs)
+    shutil.rmtree(outcome.best_checkpoint.parent)  # with the optimiser's state: three times the weights
+
+
+def keep_weights(best: Path, out: Path) -> None:
+    """Copy what :func:`detector.load` needs of a checkpoint; the optimiser's state is most of it and not needed."""
+    content = checkpoint.read(best)
+    kept = {key: content[key] for key in ("state_dict", "hyper_parameters")}
+    with replacing(out) as temporary:
+        torch.save(kept, temporary)
+
+
+def end_with_parent() -> None:
+    """Let Linux kill this process when its parent dies: a study that was killed leaves no run behind unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+def main() -> None:
+    """Entry point; ends with 2 and one message for what a user can mend."""
+    end_with_parent()
+    prepare_output()
+    try:
+        run_cell(Path(sys.argv[1]))
+    except DetectorError as error:
+        fail(f"error: {error}", USER_ERROR)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Looking at the operators themselves, without training: what each does to a ramp, to a shift, and when exchanged."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from detector import checkpoint
+from detector.ablation.cell import WEIGHTS
+from detector.ablation.study import Cell, Study, read_json_or_none, write_json
+from detector.config import RoiConfig, to_dict
+from detector.data.coco import CocoDataset
+from detector.evaluation.coco import evaluate
+from detector.evaluation.detect import choose_device, run_detector
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.run import validation_files
+from detector.models.poolers import build_pooler
+from detector.training.module import DetectionModule
+
+FILE = "diagnostics.json"
+SHIFTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # pixels of the image, in x and y at once
+SHIFTED = 24  # validation images that are shifted
+EVALUATED = 200  # validation images that exchanged operators are scored on
+
+
+def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
+    """The diagnostics of a study: made if runs have been added since they were last made, and kept on disk.
+
+    Args:
+        study: its finished runs with weights are looked at, one seed an arm: the first that all arms of a context have.
+        say: prints a line of progress.
+
+    Returns:
+        ``ramp``: :func:`ramp` by level. ``contexts``: by context ``seed``, ``swap`` (AP in points of the weights
+        trained with one level, tested with another), ``truth`` (AP with the true boxes as proposals) and ``jitter``
+        (:func:`jitter`), each by level; ``shifts`` in pixels.
+    """
+    chosen = {context: representatives(study, context) for context in study.contexts}
+    names = {context: {level: cell.name for level, cell in cells.items()} for context, cells in chosen.items()}
+    key = hashlib.sha256(json.dumps([names, SHIFTS, SHIFTED, EVALUATED]).encode()).hexdigest()[:16]
+    kept = read_json_or_none(study.folder / FILE)
+    if kept and kept.get("key") == key:
+        return kept
+    operators = {cell.arm[study.compare]: cell.config.roi for cell in study.cells}
+    found: dict[str, Any] = {"key": key, "shifts": SHIFTS, "contexts": {}, "ramp": {}}
+    if len({json.dumps(to_dict(roi)) for roi in operators.values()}) > 1:
+        found["ramp"] = {level: ramp(roi) for level, roi in operators.items()}
+    for context, cells in chosen.items():
+        if cells:
+            say(f"diagnostics{f' at {context}' if context else ''}: {len(cells)} operators exchanged, shifted")
+            found["contexts"][context] = of_context(cells)
+    write_json(study.folder / FILE, found)
+    return found
+
+
+def representatives(study: Study, context: str) -> dict[str, Cell]:
+    """One finished cell with weights for each level, all of one seed if there is such a seed."""
+    found: dict[int, dict[str, Cell]] = {}
+    for cell in study.finished():
+        if study.context(cell.arm) == context and (cell.folder / WEIGHTS).is_file():
+            found.setdefault(cell.seed, {})[cell.arm[study.compare]] = cell
+    return max(found.values(), key=len, default={})
+
+
+def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
+    """Exchange, true boxes and jitter for the arms of a context."""
+    result: dict[str, Any] = {"swap": {}, "truth": {}, "jitter": {}}
+    for level, cell in cells.items():
+        result["seed"] = cell.seed
+        module = checkpoint.load(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
+        module.config.data.root = cell.config.data.root
+        annotations, images = validation_files(cell.config.data, cell.name)
+        dropping = cell.config.data.on_invalid != "error"
+        truth = GroundTruth(annotations, drop_invalid=dropping)
+        dataset = CocoDataset(annotations, images, on_invalid=cell.config.data.on_invalid)
+        count = min(EVALUATED, len(dataset))
+        result["jitter"][level] = jitter(module, [dataset[i] for i in range(min(SHIFTED, len(dataset)))])
+        result["truth"][level] = score(truth_as_proposals(module, dataset, count), truth, dataset.image_ids[:count])
+        result["swap"][level] = {}
+        for other, donor in cells.items():
+            if interchangeable(cell, donor):
+                exchanged = with_operator(module, donor.config.roi)
+                found = run_detector(exchanged, Subset(dataset, range(count)), module.category_ids,  # type: ignore[arg-type]
+                                     batch_size=cell.config.data.eval_batch_size).detections  # fmt: skip
+                result["swap"][level][other] = score(found, truth, dataset.image_ids[:count])
+    return result
+
+
+def score(found: Detections, truth: GroundTruth, image_ids: list[int]) -> float | None:
+    """AP in points."""
+    value = evaluate(truth, found, image_ids, evaluator="faster").metrics["AP"]
+    return None if value is None else 100 * value
+
+
+# ---------------------------------------------------------------------------------------------- operators
+def interchangeable(cell: Cell, donor: Cell) -> bool:
+    """Whether the operator of ``donor`` fits the weights of ``cell``: the same model, and as many bins."""
+    same_model = to_dict(cell.config.model) == to_dict(donor.config.model)
+    return same_model and cell.config.roi.output_size == donor.config.roi.output_size
+
+
+def with_operator(module: DetectionModule, roi: RoiConfig) -> DetectionModule:
+    """A shallow copy of a detector with another RoI operator; the weights are shared."""
+    changed = copy.copy(module)
+    changed._modules = dict(module._modules)
+    model = copy.copy(module.model)
+    model._modules = dict(module.model._modules)
+    heads = copy.copy(model.roi_heads)
+    heads._modules = dict(model.roi_heads._modules)
+    old: Any = heads.box_roi_pool
+    heads.box_roi_pool = build_pooler(roi, list(old.featmap_names), strides_of(module))
+    model.roi_heads = heads
+    changed.model = model
+    return changed
+
+
+def strides_of(module: DetectionModule) -> list[int]:
+    """Strides of the maps that the operator of a detector reads, in pixels of the resized image."""
+    side = 256
+    parameter = next(module.parameters())
+    with torch.no_grad():
+        maps = maps_of(module, parameter.new_zeros(1, 3, side, side))
+    pooler: Any = module.model.roi_heads.box_roi_pool
+    return [side // maps[name].shape[-1] for name in pooler.featmap_names]
+
+
+def maps_of(module: DetectionModule, images: Tensor) -> dict[str, Tensor]:
+    """Feature maps by name, as ``FasterRCNN`` hands them on."""
+    maps: Any = module.model.backbone(images)
+    return {"0": maps} if isinstance(maps, Tensor) else dict(maps)
+
+
+def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) -> dict[str, float]:
+    """How an operator answers to a map that rises by 1 a cell, which tells where it looks. In cells of the map.
+
+    Args:
+        roi: the operator.
+        boxes: random boxes of 1 to 30 cells, away from the border.
+        cells: side of the map.
+        stride: of the map.
+
+    Returns:
+        ``offset``: the mean distance from the centre of a bin to the place that it seems to be pooled from (a cell's
+        value stands at its centre). ``shift_error``: a box that moves by a fraction of a cell should move what is
+        pooled by the same fraction: the root mean square of what is missing or too much. 0 is exact.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rise = torch.arange(cells, dtype=torch.float64) + 0.5
+    maps = {"0": torch.stack([rise.expand(cells, cells), rise[:, None].expand(cells, cells)])[None].contiguous()}
+    pooler = build_pooler(roi, ["0"], [stride])
+    size = 1 + 29 * torch.rand(boxes, 2, generator=generator, dtype=torch.float64)
+    low = 1 + (cells - 3 - size) * torch.rand(boxes, 2, generator=generator, dtype=torch.float64)
+    move = torch.rand(boxes, 1, generator=generator, dtype=torch.float64)
+
+    def pooled(corner: Tensor) -> Tensor:
+        rois = torch.cat([corner, corner + size], dim=1) * stride
+        return pooler(maps, [rois], [(cells * stride, cells * stride)])
+
+    before, after = pooled(low), pooled(low + move)
+    wide = roi.output_size[1]
+    x = low[:, :1] + size[:, :1] * (torch.arange(wide) + 0.5) / wide
+    offset = before[:, 0].mean(dim=1) - x
+    error = after - before - move[:, :, None, None]
+    return {"offset": float(offset.mean()), "shift_error": float(error.square().mean().sqrt())}
+
+
+# ---------------------------------------------------------------------------------------------- detectors
+def shifted(image: Tensor, distance: float) -> Tensor:
+    """An image [3, H, W] moved right and down by ``distance`` pixels, the border repeated.
+
+    Interpolated with the cubic of Catmull and Rom, which reproduces parabolas and blurs little.
+    """
+    for axis in (1, 2):
+        count = image.shape[axis]
+        first = math.floor(-distance)
+        f = -distance - first
+        weights = ((-f + 2 * f**2 - f**3) / 2, (2 - 5 * f**2 + 3 * f**3) / 2, (f + 4 * f**2 - 3 * f**3) / 2,
+                   (-(f**2) + f**3) / 2)  # fmt: skip
+        places = torch.arange(count, device=image.device) + first
+        moved = [image.index_select(axis, (places + tap).clamp(0, count - 1)) * w for tap, w in enumerate(weights, -1)]
+        image = torch.stack(moved).sum(dim=0)
+    return image.clamp(0, 1)
+
+
+@torch.inference_mode()
+def jitter(module: DetectionModule, samples: list[Any]) -> dict[str, list[float]]:
+    """How much pooled features and class scores of the true boxes change when image and boxes move a little.
+
+    Args:
+        module: in eval mode.
+        samples: (image, target) pairs.
+
+    Returns:
+        For each of :data:`SHIFTS`: ``pooled``, the mean length of the change of a box's pooled features, relative to
+        their length; ``score``, the mean absolute change of the softmax score of the true class.
+    """
+    totals = torch.zeros(2, len(SHIFTS), dtype=torch.float64)
+    boxes = 0
+    for image, target in samples:
+        if not len(target["boxes"]):
+            continue
+        pooled, scores = at_truth(module, image, target, 0.0)
+        boxes += len(scores)
+        for i, distance in enumerate(SHIFTS):
+            moved, new = at_truth(module, image, target, distance)
+            length = pooled.flatten(1).norm(dim=1).clamp(min=1e-12)
+            totals[0, i] += ((moved - pooled).flatten(1).norm(dim=1) / length).double().sum().cpu()
+            totals[1, i] += (new - scores).abs().double().sum().cpu()
+    means = (totals / max(boxes, 1)).tolist()
+    return {"pooled": means[0], "score": means[1]}
+
+
+def at_truth(module: DetectionModule, image: Tensor, target: Any, distance: float) -> tuple[Tensor, Tensor]:
+    """Pooled features [N, C, h, w] and scores [N] of the true classes at the true boxes of a moved image."""
+    model: Any = module.model
+    device = next(module.parameters()).device
+    moved = shifted(image, distance).to(device)
+    images, targets = model.transform([moved], [{"boxes": target["boxes"].to(device) + distance}])
+    features = maps_of(module, images.tensors)
+    pooled = model.roi_heads.box_roi_pool(features, [targets[0]["boxes"]], images.image_sizes)
+    logits, _ = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
+    labels = target["labels"].to(device)
+    return pooled.float(), logits.float().softmax(dim=1)[torch.arange(len(labels), device=device), labels]
+
+
+@torch.inference_mode()
+def truth_as_proposals(module: DetectionModule, dataset: CocoDataset, count: int) -> Detections:
+    """Detections in the first ``count`` images when the proposals are the true boxes: what the box head does alone."""
+    model: Any = module.model
+    device = next(module.parameters()).device
+    parts = []
+    for image, target in (dataset[i] for i in range(count)):
+        images, targets = model.transform([image.to(device)], [{"boxes": target["boxes"].to(device)}])
+        features = maps_of(module, images.tensors)
+        outputs, _ = model.roi_heads(features, [targets[0]["boxes"]], images.image_sizes)
+        outputs = model.transform.postprocess(outputs, images.image_sizes, [tuple(image.shape[1:])])
+        parts.append(Detections.from_model(outputs, [int(target["image_id"])], module.category_ids))
+    return Detections.concat(parts)
+
+
+def load(study: Study) -> dict[str, Any] | None:
+    """The diagnostics that are on disk; None if there are none."""
+    return read_json_or_none(Path(study.folder) / FILE)

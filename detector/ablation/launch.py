@@ -1,0 +1,189 @@
+"""The command ``scripts/ablate.py``: plan a study, run what is missing through a Hydra launcher, report."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from detector.ablation.execute import execute
+from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
+from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, prepare_output
+from detector.config import AblateConfig
+from detector.errors import ConfigError, DetectorError
+
+STATE = "study.json"
+FAILED = 1  # exit code of a study with failed runs
+HINT = {
+    "joblib": "pip install hydra-joblib-launcher", "submitit": "pip install hydra-submitit-launcher"
+}  # fmt: skip
+
+
+def launch(script: Callable[..., None]) -> None:
+    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130,
+    and 1 says that the report is there but some runs failed.
+
+    Args:
+        script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
+    """
+    prepare_output()
+    try:
+        configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
+        command = CommandLine(configs, "ablate", AblateConfig)
+        if command.flags.help:
+            print(command.help(script))
+            return
+        if command.flags.cfg or command.flags.info:
+            hydra.main(version_base="1.3", config_path=str(configs), config_name="ablate")(lambda cfg: None)()
+            return
+        config = read(command)
+        study = build(config, command.folders)
+        console = Console(soft_wrap=True, highlight=False)
+        if config.action == "plan":
+            console.print(plan_table(study), summary(study), sep="\n")
+            return
+        if config.action == "run":
+            run(study, config, command, console)
+            if config.cell:
+                return
+            study = build(config, command.folders)
+            if config.study.diagnostics and not study.missing():
+                from detector.ablation.diagnostics import update  # PyTorch takes seconds to import
+
+                update(study, console.print)
+        from detector.ablation.report import write_report
+
+        folder = write_report(study, console.print)
+        console.print(f"{summary(study)}\nThe report is in {folder}: report.html, report.md")
+        if study.failed():
+            fail("some runs failed; the same command tries them once more", FAILED)
+    except DetectorError as error:
+        fail(f"error: {error}", USER_ERROR)
+    except KeyboardInterrupt:
+        fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
+
+
+def read(command: CommandLine) -> AblateConfig:
+    """The checked configuration of the command line.
+
+    Raises:
+        ConfigError: a wrong key, value or launcher.
+    """
+    if command.sweeps():
+        raise ConfigError("--multirun: a study starts its runs itself; leave it out")
+    try:
+        command.check()
+        return checked(command.compose(command.flags.overrides), AblateConfig, False)
+    except ConfigError as error:
+        wanted = [hint for name, hint in HINT.items() if "hydra/launcher" in str(error) and name in str(error)]
+        raise ConfigError("; ".join([str(error), *wanted])) from None
+
+
+def build(config: AblateConfig, configs: Sequence[Path]) -> Study:
+    """The study of a configuration, as it is on disk now."""
+    study = Study(config.study, Path(config.study_dir).expanduser().absolute(), configs, flat(config.set or {}))
+    if config.cell and config.cell not in (known := [cell.name for cell in study.cells]):
+        raise ConfigError(f"cell={config.cell}: must be one of {', '.join(known)}")
+    return study
+
+
+def run(study: Study, config: AblateConfig, command: CommandLine, console: Console) -> None:
+    """Do the cells that have no record, each once, through the launcher that the command line names."""
+    wanted = [c for c in study.cells if c.record is None and config.cell in ("", c.name)]
+    console.print(f"study {config.study.name}: {summary(study)}; folder {config.study_dir}")
+    if not wanted:
+        return
+    for cell in wanted:
+        cell.write(config.study)
+    deadline = time.time() + config.study.hours * 3600 if config.study.hours else None
+    write_json(study.folder / STATE, {"deadline": deadline, "cells": [c.name for c in study.cells]})
+    names = ",".join(f"'{cell.name}'" for cell in wanted)
+    given = [o for o in command.flags.overrides if o.split("=")[0] not in ("cell", "study_dir")]
+    sweep = [f"hydra.sweep.dir='{study.folder}'", "hydra.sweep.subdir='runs/${cell}'",
+             "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]  # fmt: skip
+    chosen = {o.split("=")[0] for o in given}
+    sys.argv[1:] = [*command.options, "--multirun", *given, *(s for s in sweep if s.split("=")[0] not in chosen),
+                    f"study_dir='{study.folder}'", f"cell={names}"]  # fmt: skip
+    hydra.main(version_base="1.3", config_path=str(command.folders[-1]), config_name="ablate")(job)()
+
+
+def job(cfg: DictConfig) -> bool:
+    """One job of the launcher: the cell ``cfg.cell`` of the study in ``cfg.study_dir``."""
+    folder = Path(cfg.study_dir)
+    state = read_json_or_none(folder / STATE) or {}
+    deadline, names = state.get("deadline"), state.get("cells", [])
+    place = f"[{names.index(cfg.cell) + 1}/{len(names)}]" if cfg.cell in names else ""
+    cell = json.loads((folder / "runs" / cfg.cell / "cell.json").read_text(encoding="utf-8"))
+    title = f"{place} {describe(cell['arm'])}, seed {cell['seed']}"
+    if deadline and time.time() > deadline:
+        print(f"{title}: not started, study.hours are over", flush=True)
+        return False
+    console = Console(soft_wrap=True, highlight=False)
+    alone = "BasicLauncher" in HydraConfig.get().launcher._target_ and console.is_terminal
+    begun = time.monotonic()
+    if alone:
+        with console.status(title) as status:
+            done = execute(folder / "runs" / cfg.cell, lambda line: follow(line, title, status.update))
+    else:
+        console.print(f"{title}: started")
+        done = execute(folder / "runs" / cfg.cell)
+    console.print(f"{title}: {outcome(folder / 'runs' / cfg.cell, done)}, {time.monotonic() - begun:.0f} s")
+    return done
+
+
+def follow(line: str, title: str, update: Callable[[str], None]) -> None:
+    """Show the newest line of progress of a run."""
+    if line.startswith("step "):
+        update(f"{title}  {line}".replace("[", r"\["))
+
+
+def outcome(folder: Path, done: bool) -> str:
+    """What came of a cell, in a few words."""
+    found: dict[str, Any] = read_json_or_none(folder / ("record.json" if done else "failure.json")) or {}
+    if not done:
+        return f"FAILED, {found.get('exit')}: {(found.get('log') or [''])[-1]} (all of it in {folder / 'log.txt'})"
+    told = [f"{name} {value * 100:.1f}" for name, value in found["metrics"].items()
+            if name in ("AP", "AP50", "AP75") and value is not None]  # fmt: skip
+    return "  ".join(told) or "no ground truth"
+
+
+def plan_table(study: Study) -> Table:
+    """Every cell with its state."""
+    shown = Table("run", *study.factors, "seed", "state", box=None)
+    for cell in study.cells:
+        shown.add_row(cell.name, *cell.arm.values(), str(cell.seed), state_of(cell))
+    return shown
+
+
+def state_of(cell: Cell) -> str:
+    """``finished``, ``failed``, ``begun`` or ``missing``."""
+    if cell.record is not None:
+        return "finished"
+    if cell.failure is not None:
+        return f"failed: {cell.failure['exit']}"
+    return "begun" if (cell.folder / "run").is_dir() else "missing"
+
+
+def summary(study: Study) -> str:
+    """How many cells there are and how many are done, the failed and missing ones by name if they are few."""
+    finished, failed, missing = study.finished(), study.failed(), study.missing()
+    text = f"{len(study.cells)} runs, {len(finished)} finished"
+    for word, cells in (("failed", failed), ("missing", missing)):
+        if cells:
+            named = "; ".join(c.label for c in cells) if finished and len(cells) <= 12 else ""
+            text += f", {len(cells)} {word}" + (f" ({named})" if named else "")
+    mean = [c.record["seconds"] for c in finished if c.record]
+    left = len(failed) + len(missing)
+    if mean and left:
+        text += f", about {sum(mean) / len(mean) * left / 60:.0f} minutes of work left"
+    return text

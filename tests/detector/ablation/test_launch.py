@@ -1,0 +1,112 @@
+"""The script as a user runs it: start, kill, go on, report; launchers; mistakes."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from studies import ROOT, TINY
+
+from detector.config import parse
+from detector.training.run import train
+
+pytestmark = pytest.mark.slow
+SETTINGS = {**TINY, "trainer.max_steps": 6, "trainer.checkpoint_every": 2, "trainer.threads": 1}
+
+
+def command(folder, *arguments):
+    settings = {**SETTINGS, "data.root": f"{folder}/data"}
+    values = ",".join(f"{key}:{json.dumps(value)}" for key, value in settings.items())
+    return [sys.executable, "scripts/ablate.py", "study=smoke", "study.seeds=[4]", f"study_dir={folder / 'study'}",
+            f"set={{{values}}}", *arguments]  # fmt: skip
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run(*parts, code=0):
+    done = subprocess.run(parts, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def records(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("study/runs/*/record.json"))]
+
+
+def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
+    process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    # Killed in the training of the first cell, after its first checkpoint.
+    limit = time.monotonic() + 240
+    while not list(tmp_path.glob("study/runs/*/run/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    out = run(*command(tmp_path))
+    assert "2 runs, 2 finished" in out
+    assert "align - pool: " in out
+    assert "The report is in" in out
+    found = records(tmp_path)
+    assert [record["arm"]["roi"] for record in found] == ["align", "pool"]
+    for record in found:
+        config = parse(record["config"])
+        plain = train(replace(config, run_dir=str(tmp_path / config.roi.kind), resume=""))
+        assert record["metrics"] == plain.result.metrics
+        assert record["costs"]["forward_ms"] > 0
+        assert record["costs"]["peak_memory_mb"] > 100
+    report = (tmp_path / "study/report/report.md").read_text()
+    assert "2 of 2 runs are finished (seeds 4): the study is complete." in report
+    assert "Operators exchanged after training" in report
+    # Once more: nothing is left to do, and the report is the same.
+    again = run(*command(tmp_path))
+    assert ": started" not in again
+    assert (tmp_path / "study/report/report.md").read_text() == report
+    assert len(list(csv.reader((tmp_path / "study/report/runs.csv").open()))) == 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
+                    reason="hydra-joblib-launcher is not installed")  # fmt: skip
+def test_joblib_and_a_failure(tmp_path):
+    """Two runs at a time; one cannot be done, and the other is finished all the same."""
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "half.yaml").write_text(
+        "defaults: [shapes_settings, _self_]\ncommon: {model: c4}\n"
+        "factors: {roi: {good: {roi: align}, bad: {model.weights: nowhere.pth}}}\n"
+    )
+    out = run(*command(tmp_path, "study=half", "--config-dir", str(tmp_path), "study.diagnostics=false",
+                       "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), code=1)  # fmt: skip
+    assert "FAILED, exit status 2: error: " in out
+    assert "nowhere.pth" in out
+    assert "2 runs, 1 finished, 1 failed (bad, seed 4)" in out
+    (failure,) = tmp_path.glob("study/runs/*/failure.json")
+    assert json.loads(failure.read_text())["attempts"] == 1
+
+
+def test_plan_and_mistakes(tmp_path):
+    out = run(*command(tmp_path, "action=plan"))
+    assert out.count("missing") == 3
+    assert not (tmp_path / "study").exists()
+    out = run(*command(tmp_path, "study.metric=[AP]"), code=2)
+    assert "unknown key 'study.metric'; did you mean 'study.metrics'?" in out
+    assert "Traceback" not in out
+    out = run(*command(tmp_path, "cell=pool"), code=2)
+    assert "cell=pool: must be one of pool-seed4-" in out
+    out = run(*command(tmp_path, "hydra/launcher=nowhere"), code=2)
+    assert "nowhere" in out
+    assert "Traceback" not in out
+
+
+def test_help():
+    out = run(sys.executable, "scripts/ablate.py", "--help")
+    assert "study=roi_operators" in out
+    assert Path(ROOT / "scripts" / "ablate.py").is_file()
