@@ -41,7 +41,7 @@ SWEEP = (*QUIET, "hydra.sweep.dir='runs/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep
 Function = Callable[[Any], Any]
 
 
-def run(schema: type, config_name: str) -> Callable[[Function], None]:
+def run(schema: type, config_name: str, positional: str = "") -> Callable[[Function], None]:
     """A launcher: ``run(Config, "train")(main)`` composes ``configs/train.yaml`` with the arguments of the command
     line and calls ``main(config)``, once for each job of a ``--multirun``.
 
@@ -51,13 +51,14 @@ def run(schema: type, config_name: str) -> Callable[[Function], None]:
     Args:
         schema: the configuration dataclass that ``main`` takes.
         config_name: the primary config, without ``.yaml``.
+        positional: a key that takes a list of paths: arguments without ``KEY=`` go there. "": there is none.
     """
 
     def launch(function: Function) -> None:
         configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
         prepare_output()
         try:
-            command = CommandLine(configs, config_name, schema)
+            command = CommandLine(configs, config_name, schema, positional)
             if command.flags.help:
                 print(command.help(function))
                 return
@@ -125,17 +126,20 @@ class CommandLine:
         configs: the folder with the primary config and the groups.
         config_name: the primary config.
         schema: the configuration dataclass.
+        positional: the key for arguments without ``KEY=``; "" for none.
 
     Raises:
         ConfigError: the configs are missing, or an argument cannot be read.
     """
 
-    def __init__(self, configs: Path, config_name: str, schema: type):
+    def __init__(self, configs: Path, config_name: str, schema: type, positional: str = ""):
         self.flags = get_args_parser().parse_intermixed_args()
         # Hydra itself wants its options in front of the overrides.
         self.options = list(sys.argv[1:])
         for override in self.flags.overrides:
             self.options.remove(override)
+        if positional:
+            self.flags.overrides = gathered(self.flags.overrides, positional)
         self.config_name = config_name
         self.schema = schema
         extra = [Path(self.flags.config_dir).absolute()] if self.flags.config_dir else []
@@ -325,6 +329,18 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+
+
+def gathered(arguments: Sequence[str], key: str) -> list[str]:
+    """``arguments`` with those that are no ``KEY=VALUE`` together as ``key=[...]`` at the end."""
+
+    def is_path(argument: str) -> bool:
+        name, equals, _ = argument.partition("=")
+        return not equals or ("/" in name and not name.startswith("hydra/"))
+
+    paths = [a for a in arguments if is_path(a)]
+    quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
+    return [a for a in arguments if not is_path(a)] + ([f"{key}=[{quoted}]"] if paths else [])
 
 
 def fail(message: str, code: int) -> None:

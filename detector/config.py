@@ -270,6 +270,22 @@ class EvaluateConfig:
 
 
 @dataclass
+class CompareConfig:
+    """The configuration of ``scripts/compare.py``."""
+
+    # Baseline first: folders of runs or of evaluations, or COCO results JSON files.
+    runs: list[str] = values()
+    annotations: str = ""  # COCO annotation JSON; "": the one that the runs were evaluated on
+    images: str = ""  # folder of its images, for pictures; "": the one that the runs were evaluated on
+    output_dir: str = ""  # folder for the results; "": A-B-comparison beside the first run
+    overwrite: bool = False  # replace results of another comparison in output_dir
+    max_detections: int = number(0, 0)  # counted for each image and class; 0: the models' limit, at least COCO's 100
+    resamples: int = number(1000, 0)  # of the images, for the 95 % intervals; 0: no intervals
+    sheet_images: int = number(8, 0)  # images that changed most, drawn side by side
+    progress_bar: bool = True
+
+
+@dataclass
 class PredictConfig:
     """The configuration of ``scripts/predict.py``: what a detector finds in images or a video."""
 

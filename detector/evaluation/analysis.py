@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -126,7 +126,8 @@ def plain(value: Any) -> Any:
 
 
 def analyse(truth: GroundTruth, detections: Detections, image_ids: Sequence[int] | None = None, *,
-            max_detections: int = COCO_LIMIT, resamples: int = RESAMPLES, seed: int = 0) -> Analysis:
+            max_detections: int = COCO_LIMIT, resamples: int = RESAMPLES, seed: int = 0,
+            progress: Callable[[float], object] | None = None) -> Analysis:
     """Match, accumulate, resample, and look for errors.
 
     Args:
@@ -136,11 +137,12 @@ def analyse(truth: GroundTruth, detections: Detections, image_ids: Sequence[int]
         max_detections: detections counted for each image and class.
         resamples: of the images, for the intervals; 0: no intervals.
         seed: of the resamples.
+        progress: told the share of the resampling that is done.
     """
     matches = match(truth, detections, image_ids, max_detections)
     found = matches.accumulated()
     # Without resamples every list of replicates is empty.
-    samples = replicate(matches, resample(len(matches.image_ids), resamples, seed))
+    samples = replicate(matches, resample(len(matches.image_ids), resamples, seed), progress)
     named, ious, classes = samples.metrics(), samples.by_iou(), samples.by_class()["AP"]
     precision = found.precision[:, :, :, 0, -1]
     class_values = [float(precision[:, :, k].mean()) if precision[0, 0, k] >= 0 else None

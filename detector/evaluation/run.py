@@ -26,6 +26,7 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.report import write_report
 from detector.files import replacing
 from detector.plots import draw_prediction_sheet, plot_analysis
+from detector.terminal import slow_progress
 
 METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
@@ -132,7 +133,9 @@ def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detect
     if not config.report:
         result.save(folder / METRICS, meta)
         return Evaluation(result, None, folder)
-    analysis = analyse(truth, detections, image_ids, max_detections=limit, resamples=config.resamples)
+    with slow_progress("resampling the images", config.progress_bar) as tell:
+        analysis = analyse(truth, detections, image_ids, max_detections=limit, resamples=config.resamples,
+                           progress=tell)
     result.intervals.update({name: value[1:] for name, value in analysis.metrics.items() if value.low == value.low})
     result.save(folder / METRICS, meta, {"analysis": analysis.to_dict()})
     write_csv(folder / CLASSES, analysis.class_rows())
@@ -208,17 +211,25 @@ def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     return {key: resolved(value) for key, value in given.items() if value}
 
 
-def check_overwrite(folder: Path, inputs: Mapping[str, str], overwrite: bool) -> None:
+def check_overwrite(folder: Path, inputs: Mapping[str, Any], overwrite: bool, record: str = METRICS,
+                    names: Sequence[str] = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)) -> None:
     """Raise :class:`ConfigError` if ``folder`` cannot be written or holds results of something else.
 
-    The same evaluation may be repeated in place; ``overwrite`` allows everything.
+    The same may be repeated in place; ``overwrite`` allows everything.
+
+    Args:
+        folder: for the results.
+        inputs: what they are made from.
+        overwrite: whether results of something else may be replaced.
+        record: the JSON file among the results that says under ``meta.inputs`` what they were made from.
+        names: of all results.
     """
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ConfigError(f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
                           "to; choose another output_dir=FOLDER")
-    there = [name for name in (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS) if (folder / name).exists()]
-    if there and not overwrite and recorded_inputs(folder / METRICS) != inputs:
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite and recorded_inputs(folder / record) != inputs:
         raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, "
                           "or replace them with overwrite=true")
 

@@ -12,7 +12,7 @@ the AP of classes with few objects. What the intervals cover is the mean of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,12 +105,13 @@ def resample(images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarr
     return weights
 
 
-def replicate(matches: Matches, weights: np.ndarray) -> Replicates:
+def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float], object] | None = None) -> Replicates:
     """The numbers of a run with its images counted ``weights`` times.
 
     Args:
         matches: of the run.
         weights: ``[B, I]``, whole numbers from 0 on; a row of ones gives the numbers themselves.
+        progress: told the share that is done, again and again.
     """
     if weights.shape[1:] != (len(matches.image_ids),):
         raise ValueError(f"weights of {len(matches.image_ids)} images are wanted, got the shape {weights.shape}")
@@ -126,8 +127,10 @@ def replicate(matches: Matches, weights: np.ndarray) -> Replicates:
         _replicate_class(matches, area, k, columns[p], result, parts[p])
 
     with ThreadPoolExecutor(THREADS) as pool:  # NumPy lets go of the interpreter's lock in all of this
-        for _ in pool.map(fill, [(k, p) for k in range(classes) for p in range(len(parts))]):
-            pass
+        jobs = [(k, p) for k in range(classes) for p in range(len(parts))]
+        for done, _ in enumerate(pool.map(fill, jobs), start=1):
+            if progress:
+                progress(done / len(jobs))
     return result
 
 
@@ -268,22 +271,32 @@ def differences(runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int =
     weights = resample(len(runs[0].image_ids), resamples, seed)
     ones = np.ones((1, weights.shape[1]))
     (base, base_point), *others = [(replicate(run, weights), replicate(run, ones)) for run in runs]
+    return [difference(base, other, base_point, point, level) for other, point in others]
+
+
+def difference(base: Replicates, other: Replicates, base_point: Replicates, point: Replicates, level: float = LEVEL
+               ) -> Difference:
+    """What ``other`` has more than ``base``, from their replicates under the same weights.
+
+    Args:
+        base: of the baseline.
+        other: of the run.
+        base_point: of the baseline with every image counted once.
+        point: of the run with every image counted once.
+        level: of the intervals.
+    """
 
     def between(a: np.ndarray, b: np.ndarray, a0: np.ndarray, b0: np.ndarray) -> Interval:
         return interval(float((b0 - a0)[0]), b - a, level)
 
-    result = []
-    for other, point in others:
-        named = [r.metrics() for r in (base, other, base_point, point)]
-        ious = [r.by_iou() for r in (base, other, base_point, point)]
-        classes = [r.by_class() for r in (base, other, base_point, point)]
-        result.append(Difference(
-            {name: between(*(n[name] for n in named)) for name in named[0]},
-            [between(*(i[t] for i in ious)) for t in range(len(ious[0]))],
-            {name: [between(*(c[name][k] for c in classes)) for k in range(len(values))]
-             for name, values in classes[0].items()},
-        ))
-    return result
+    four = (base, other, base_point, point)
+    named, ious, classes = [r.metrics() for r in four], [r.by_iou() for r in four], [r.by_class() for r in four]
+    return Difference(
+        {name: between(*(n[name] for n in named)) for name in named[0]},
+        [between(*(i[t] for i in ious)) for t in range(len(ious[0]))],
+        {name: [between(*(c[name][k] for c in classes)) for k in range(len(values))]
+         for name, values in classes[0].items()},
+    )
 
 
 def check_paired(runs: Sequence[Matches]) -> None:

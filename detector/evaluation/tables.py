@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from detector.terminal import titled
 
 if TYPE_CHECKING:
     from detector.evaluation.analysis import Analysis
@@ -38,11 +39,6 @@ WIDTH = 100
 def number(value: float | None) -> str:
     """Three digits, as pycocotools prints them; ``n/a`` where there is no ground truth."""
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def titled(title: str) -> Table:
-    """An empty table in the style of all of them."""
-    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
 
 
 def metric_table(metrics: Mapping[str, float | None],

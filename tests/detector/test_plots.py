@@ -13,6 +13,7 @@ from detector.errors import DataError
 from detector.plots import curves as curve_plots
 from detector.plots import draw_prediction_sheet, plot_curves
 from detector.plots import figure as canvas
+from detector.plots import grid as grids
 from detector.plots import sheet as sheets
 from detector.plots.labels import overlap
 
@@ -45,7 +46,7 @@ def prediction(*rows):
 def cell_of_first_image(height, width):
     """(left, top, pixels on the sheet per pixel of the image) of the first cell of a sheet."""
     dpi = canvas.DPI
-    return sheets.GAP * dpi, sheets.CAPTION * dpi, sheets.CELL * dpi / width
+    return grids.GAP * dpi, grids.CAPTION * dpi, grids.CELL * dpi / width
 
 
 # ------------------------------------------------------------------------------------------ sheet
@@ -112,7 +113,7 @@ def test_images_of_any_shape_and_type_and_a_short_last_row(tmp_path):
     found = [prediction(([-5, -5, w + 5, h + 5], 2, 0.99)) for h, w in shapes]
     out = tmp_path / "sheet.png"
     draw_prediction_sheet(images, targets, found, ["a", "b"], out, columns=2)
-    width = round((2 * sheets.CELL + 3 * sheets.GAP) * canvas.DPI)
+    width = round((2 * grids.CELL + 3 * grids.GAP) * canvas.DPI)
     assert pixels(out).shape[1] == pytest.approx(width, abs=1)
 
 
@@ -138,7 +139,7 @@ def test_labels_stay_inside_and_apart():
 @pytest.mark.parametrize("name", ["$\\bad{ 5$", "_hidden"])
 def test_names_are_shown_as_they_are(tmp_path, monkeypatch, name):
     figures = []
-    monkeypatch.setattr(sheets, "save", lambda figure, out: figures.append(figure))
+    monkeypatch.setattr(grids, "save", lambda figure, out: figures.append(figure))
     draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes()}], [prediction(([1, 1, 9, 9], 1, 0.9))], [name],
                           tmp_path / "sheet.png")
     figures[0].canvas.draw()

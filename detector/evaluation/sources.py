@@ -1,0 +1,124 @@
+"""What a user names to be compared: a run's folder, a folder of an evaluation, or a results file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from detector.config import parse
+from detector.errors import ConfigError, DataError
+from detector.evaluation.cocoeval import COCO_LIMIT
+from detector.evaluation.run import METRICS, PREDICTIONS, validation_files
+
+
+class Source(NamedTuple):
+    """Detections, and what is known about where they come from."""
+
+    name: str
+    predictions: Path
+    annotations: Path | None = None  # None: not known
+    images: Path | None = None  # folder, None: not known
+    first_images: int = 0  # the run was evaluated on the first so many images of the file; 0: on all
+    limit: int = COCO_LIMIT  # detections counted for each image and class
+    trained: dict[str, Any] | None = None  # the configuration of a run's folder
+
+
+def find_sources(paths: Sequence[str], locate: bool = True) -> list[Source]:
+    """The sources that ``paths`` name, each with a name of its own.
+
+    Args:
+        paths: folders of runs or evaluations, or results files.
+        locate: look for the annotations that each run was evaluated on.
+
+    Raises:
+        DataError: a path leads to no detections, or the validation data of a run are not where they were.
+    """
+    found = [find_source(path) for path in paths]
+    if locate:
+        found = [located(source, path) for source, path in zip(found, paths, strict=True)]
+    return [source._replace(name=name) for source, name in zip(found, short_names(found), strict=True)]
+
+
+def find_source(path: str) -> Source:
+    """The detections that ``path`` leads to; its name is that of the folder or the file.
+
+    Raises:
+        DataError: there are none.
+    """
+    given = Path(path).expanduser()
+    if not given.exists():
+        raise DataError(f"{path}: there is no such folder or file; relative paths start at {Path.cwd()}")
+    if given.suffix == ".ckpt":
+        raise DataError(f"{path}: a checkpoint has no detections yet: run scripts/evaluate.py checkpoint={path} "
+                        "first, and compare the folder that it writes")
+    folder = given if given.is_dir() else given.parent
+    predictions = given / PREDICTIONS if given.is_dir() else given
+    if given.is_file() and given.name != PREDICTIONS:
+        return Source(given.stem, given)
+    meta = recorded(folder / METRICS)
+    inputs = meta.get("inputs") if isinstance(meta.get("inputs"), dict) else {}
+    data = meta.get("data") if isinstance(meta.get("data"), dict) else {}
+    if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
+        predictions = Path(inputs["predictions"])  # an evaluation of a results file
+    if not predictions.is_file():
+        raise DataError(f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS} that "
+                        "names a results file; give the folder of a run that has ended, one that scripts/evaluate.py "
+                        "has written, or a results file")
+    where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
+    annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
+    limit = meta.get("max_detections")
+    return Source(folder.resolve().name, predictions, annotations, images, 0,
+                  max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT, trained(folder))
+
+
+def recorded(file: Path) -> dict[str, Any]:
+    """The ``meta`` of a ``metrics.json``; nothing if there is no such file."""
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))["meta"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def trained(folder: Path) -> dict[str, Any] | None:
+    """The configuration in the folder of a training run, None if it is none."""
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def located(source: Source, path: str) -> Source:
+    """``source`` with the validation data of a training run, where nothing else says what it was evaluated on.
+
+    Raises:
+        DataError: the data are no longer there.
+    """
+    if source.annotations is not None or source.trained is None:
+        return source
+    try:
+        config = parse(source.trained)
+    except ConfigError:
+        return source  # of another version: the user is asked for the annotations
+    annotations, images = validation_files(config.data, path)
+    return source._replace(annotations=annotations, images=images, first_images=config.trainer.limit_eval_images,
+                           limit=max(COCO_LIMIT, config.model.head.detections_per_image))
+
+
+def short_names(sources: Sequence[Source]) -> list[str]:
+    """A name for each source: its own, with as many folders before it as make all of them different."""
+    names = [source.name for source in sources]
+    parts = [(*source.predictions.resolve().parent.parts, source.predictions.stem) for source in sources]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        repeated = {name for name in names if names.count(name) > 1}
+        if not repeated:
+            return names
+        names = ["/".join(p[-depth:]) if name in repeated else name for name, p in zip(names, parts, strict=True)]
+    # The same file twice.
+    return [name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})"
+            for i, name in enumerate(names)]
