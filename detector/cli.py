@@ -288,12 +288,20 @@ class CommandLine:
         ]
         return "\n".join(lines)
 
-    def chosen(self) -> dict[str, str | None]:
-        """The defaults list of the primary config: group -> choice; groups that depend on others left out."""
-        content = yaml.safe_load((self.folders[-1] / f"{self.config_name}.yaml").read_text(encoding="utf-8")) or {}
-        entries = (entry for entry in content.get("defaults", []) if isinstance(entry, dict))
-        pairs = itertools.chain.from_iterable(entry.items() for entry in entries)
-        return {g.split()[-1]: c for g, c in pairs if "${" not in str(c) and not g.startswith("override")}
+    def chosen(self, config_name: str = "") -> dict[str, str | None]:
+        """The defaults list of the primary config, or of ``config_name``: group -> choice.
+
+        What other configs of the folder add by their own lists is in it; groups that depend on others are left out.
+        """
+        file = self.folders[-1] / f"{config_name or self.config_name}.yaml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        found: dict[str, str | None] = {}
+        for entry in content.get("defaults", []):
+            if isinstance(entry, str):
+                found |= {} if entry == "_self_" else self.chosen(entry)
+                continue
+            found |= {g.split()[-1]: c for g, c in entry.items() if "${" not in str(c) and not g.startswith("override")}
+        return found
 
     def example_keys(self) -> str:
         """A few keys of the schema."""

@@ -247,6 +247,18 @@ class Config:
 
 
 @dataclass
+class InspectConfig(Config):
+    """The configuration of ``scripts/inspect_data.py``: that of a training on the data, and what to do with them."""
+
+    fix: str = ""  # write a cleaned copy of the training annotations to this JSON file
+    fix_val: str = ""  # the same for the validation annotations
+    overwrite: bool = False  # replace results of another inspection in run_dir, and cleaned copies
+    open_images: bool = True  # look into every image file: damage, sizes, duplicates
+    sheet_images: int = number(6, 0)  # training images on the sheet of augmentations
+    progress_bar: bool = True
+
+
+@dataclass
 class EvaluateConfig:
     """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
 

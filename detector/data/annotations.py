@@ -7,8 +7,8 @@ of all of them (https://github.com/pytorch/pytorch/issues/13246).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Annotations:
         area_given: bool ``[A]``, whether the file has a finite area that is not negative.
         crowd_given: bool ``[A]``, whether it says ``iscrowd``.
         problems: what is wrong with the other annotations, each with its place in the list.
+        structure: what is wrong with images and categories that were left out; without ``strict`` only.
     """
 
     file: Path
@@ -60,26 +61,36 @@ class Annotations:
     area_given: np.ndarray
     crowd_given: np.ndarray
     problems: list[tuple[int, Problem]]
+    structure: list[Problem] = field(default_factory=list)
 
 
-def read_annotations(file: str | Path, need_pictures: bool = True) -> Annotations:
+def read_annotations(file: str | Path, need_pictures: bool = True, strict: bool = True) -> Annotations:
     """Read the entries of a COCO annotation file.
 
     Args:
         file: COCO annotation JSON. Keys beside those of boxes are ignored.
         need_pictures: every image must have its file name, width and height, and there must be an image and a category.
+        strict: False: images and categories that cannot be read are left out and are no error.
 
     Raises:
         DataError: the file is missing, not JSON, not an annotation file, or an image or a category cannot be read.
     """
-    file = Path(file)
-    content = load_lists(file)
+    return parse_annotations(Path(file), load_lists(Path(file)), need_pictures, strict)
+
+
+def parse_annotations(file: Path, content: Mapping[str, list[Any]], need_pictures: bool = True, strict: bool = True
+                      ) -> Annotations:
+    """What :func:`read_annotations` does with the three lists of the file.
+
+    Raises:
+        DataError: an image or a category cannot be read.
+    """
     problems: list[Problem] = []
     names = _read_categories(content["categories"], problems)
     image_ids, file_names, sizes = _read_images(content["images"], need_pictures, problems)
-    if problems:
+    if problems and strict:
         raise DataError(describe(file, problems))
-    for key in LISTS[::2] if need_pictures else ():
+    for key in LISTS[::2] if need_pictures and strict else ():
         if not content[key]:
             raise DataError(f"{file}: the list {key!r} is empty.")
     category_ids = sorted(names)
@@ -92,6 +103,7 @@ def read_annotations(file: str | Path, need_pictures: bool = True) -> Annotation
         file_names=file_names,
         sizes=sizes,
         problems=wrong,
+        structure=problems,
         **rows,
     )
 

@@ -45,6 +45,11 @@ class Subsample(ExtraFPNBlock):
         return [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
 
 
+def anchor_strides(name: str) -> list[int]:
+    """The strides, in pixels of the resized image, of the maps that anchors of ``model=name`` are placed on."""
+    return {"fpn": [*STRIDES[1:], 2 * STRIDES[-1]], "c4": [STRIDES[3]], "c5": [STRIDES[4]]}[name]
+
+
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone of ``config.name`` with its initial weights, frozen as configured.
 

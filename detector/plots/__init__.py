@@ -8,15 +8,18 @@ from detector.plots.ablation import plot_study
 from detector.plots.benchmark import plot_benchmark
 from detector.plots.comparison import draw_changes, plot_differences
 from detector.plots.curves import plot_curves
+from detector.plots.data import draw_augmentation, plot_data
 from detector.plots.evaluation import plot_analysis
 from detector.plots.sheet import draw_prediction_sheet
 
 __all__ = [
+    "draw_augmentation",
     "draw_changes",
     "draw_prediction_sheet",
     "plot_analysis",
     "plot_benchmark",
     "plot_curves",
+    "plot_data",
     "plot_differences",
     "plot_study",
 ]

@@ -66,6 +66,7 @@ def draw_intervals(axes: Axes, title: str, labels: Sequence[str], values: Sequen
         text.set_parse_math(False)
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("difference", fontsize=9, color=MUTED)
     if len(names) > 1:
         axes.legend(fontsize=7.5, frameon=False)

@@ -1,0 +1,193 @@
+"""A cleaned copy of an annotation file, and a log of what was changed in it.
+
+Everything that the reader does not use stays as it is: segmentations, licences, keys of other tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.data.annotations import LISTS, Annotations, parse_annotations
+from detector.data.problems import Problem
+from detector.data.table import check_boxes
+from detector.files import as_id, read_json, replacing
+
+SAME_BOX = 0.95  # IoU from which two boxes of one class and image are one object drawn twice
+Change = dict[str, Any]
+
+
+def repair(file: Path, size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str]
+           ) -> tuple[dict[str, Any], list[Change]]:
+    """The content of ``file`` without its problems, and what was changed.
+
+    - Ids that are given as text become numbers. Annotations without an id, or with one that is used before, get a new
+      one.
+    - Categories without a name are called by their id; images without width and height, or with the two exchanged, get
+      those of the file.
+    - Boxes that leave their image are clipped. What cannot be mended is left out: images of ``unusable``, images and
+      categories with an id that is used before, annotations without a box inside their image, boxes drawn twice.
+
+    Args:
+        file: COCO annotation JSON.
+        size_of: (height, width) of the image file of a name; None if it cannot be read.
+        unusable: ids of images to leave out, and why.
+
+    Raises:
+        DataError: the file is not an annotation file.
+    """
+    content = read_json(file, "COCO annotations")
+    changes: list[Change] = []
+
+    def log(what: str, why: str, entry: Any, **more: Any) -> None:
+        entry = entry if isinstance(entry, dict) else {"entry": entry}
+        shown = {k: entry[k] for k in ("id", "image_id", "category_id", "file_name", "name", "bbox", "entry") if k in entry}
+        changes.append({"what": what, "why": why, "entry": shown, **more})
+
+    for key in LISTS:
+        content[key] = [number_ids(entry, log) for entry in content[key]]
+    content["categories"] = clean_categories(content["categories"], log)
+    content["images"] = clean_images(content["images"], size_of, unusable, log)
+    content["annotations"] = clean_annotations(file, content, log)
+    return content, changes
+
+
+Log = Callable[..., None]
+
+
+def number_ids(entry: Any, log: Log) -> Any:
+    """``entry`` with numbers where it has ids as text, such as ``"12"``."""
+    if not isinstance(entry, dict):
+        return entry
+    found = {k: v for k in ("id", "image_id", "category_id") if isinstance(v := entry.get(k), str)
+             and v.strip().removeprefix("-").isdecimal()}
+    if found:
+        log("number", "an id is given as text", entry)
+    return {**entry, **{k: int(v) for k, v in found.items()}}
+
+
+def clean_categories(entries: list[Any], log: Log) -> list[Any]:
+    """The categories that can be read."""
+    kept: dict[int, Any] = {}
+    for entry in entries:
+        category = as_id(entry.get("id")) if isinstance(entry, dict) else None
+        if category is None or category in kept:
+            log("dropped category", "it has no id" if category is None else "its id is used before", entry)
+            continue
+        if not isinstance(entry.get("name"), str):
+            log("named category", "it has no name", entry)
+            entry = {**entry, "name": str(category)}
+        kept[category] = entry
+    return list(kept.values())
+
+
+def clean_images(entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str], log: Log
+                 ) -> list[Any]:
+    """The images that can be read, with the size of their files."""
+    kept: dict[int, Any] = {}
+    for entry in entries:
+        image = as_id(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if image is None or not isinstance(name, str) or not name:
+            log("dropped image", "it has no id or no file name", entry)
+            continue
+        given = tuple(as_id(entry.get(key)) or 0 for key in ("height", "width"))
+        true = size_of(name)
+        if image in kept:
+            log("dropped image", "its id is used before", entry)
+        elif true and (min(given) < 1 or given == true[::-1] != true):
+            log("resized image", "its width and height are missing or exchanged", entry,
+                before=list(given), after=list(true))
+            kept[image] = {**entry, "height": true[0], "width": true[1]}
+        elif min(given) < 1:
+            log("dropped image", "it has no width and height, and its file cannot be read", entry)
+        elif image in unusable:
+            log("dropped image", unusable[image], entry)
+        else:
+            kept[image] = entry
+    return list(kept.values())
+
+
+def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[Any]:
+    """The annotations of cleaned images and categories that the reader takes."""
+    entries = renumbered(content["annotations"], log)
+    read = parse_annotations(file, {**content, "annotations": entries}, strict=False)
+    wrong: dict[int, Problem] = dict(read.problems)
+    clipped: dict[int, Problem] = {}
+    for position, problem in check_boxes(read, clip=False)[1]:
+        (clipped if problem.kind == "leaves_image" else wrong)[position] = problem
+    for position, problem in repeated_boxes(read):
+        wrong.setdefault(position, problem)
+    rows = {position: row for row, position in enumerate(read.position.tolist())}
+    kept = []
+    for position, entry in enumerate(entries):
+        if position in wrong:
+            log("dropped annotation", wrong[position].what, entry)
+            continue
+        row = rows[position]
+        if position in clipped:
+            x, y, w, h = read.boxes_xywh[row].tolist()
+            height, width = read.sizes[read.image[row]].tolist()
+            x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+            share = (x2 - x1) * (y2 - y1) / (w * h)
+            log("clipped box", clipped[position].what, entry, after=[x1, y1, x2 - x1, y2 - y1])
+            entry = {**entry, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(read.area[row] * share)}
+        elif "area" in entry and not read.area_given[row]:
+            log("corrected area", "the area is no number, or negative", entry)
+            entry = {**entry, "area": float(read.area[row])}
+        kept.append(entry)
+    return kept
+
+
+def renumbered(entries: list[Any], log: Log) -> list[Any]:
+    """``entries`` with a new id where there is none or one that is used before."""
+    ids = [as_id(entry.get("id")) if isinstance(entry, dict) else None for entry in entries]
+    free = max((i for i in ids if i is not None), default=0) + 1
+    used: set[int | None] = {None}
+    result = []
+    for entry, number in zip(entries, ids, strict=True):
+        if isinstance(entry, dict) and number in used:
+            log("new id", "it has no id" if number is None else "its id is used before", entry, after=free)
+            entry, number = {**entry, "id": free}, free
+            free += 1
+        used.add(number)
+        result.append(entry)
+    return result
+
+
+def repeated_boxes(read: Annotations) -> list[tuple[int, Problem]]:
+    """The annotations that repeat one before them: the same image and class, and nearly the same box."""
+    problems = []
+    order = np.lexsort((read.position, read.label, read.image))
+    keys = read.image[order] * max(len(read.category_ids), 1) + read.label[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    for rows in np.split(order, starts[1:]):
+        rows = rows[(read.iscrowd[rows] == 0) & (read.boxes_xywh[rows, 2:] > 0).all(axis=1)]
+        if len(rows) < 2:
+            continue
+        low, size = read.boxes_xywh[rows, :2], read.boxes_xywh[rows, 2:]
+        shared = np.minimum((low + size)[:, None], low + size) - np.maximum(low[:, None], low)
+        shared = np.clip(shared, 0, None).prod(axis=2)
+        area = size.prod(axis=1)
+        same = np.tril(shared / (area[:, None] + area - shared) >= SAME_BOX, -1)
+        for later in np.flatnonzero(same.any(axis=1)).tolist():
+            earlier, row = rows[same[later].argmax()], rows[later]
+            box = tuple(int(v) if v.is_integer() else v for v in read.boxes_xywh[row].tolist())
+            i = read.image[row]
+            problems.append((int(read.position[row]), Problem(
+                "repeated_box", f"the box is that of annotation {read.ids[earlier]} again", str(read.file_names[i]),
+                int(read.image_ids[i]), int(read.ids[row]), box)))
+    return problems
+
+
+def write_copy(out: Path, content: Mapping[str, Any], changes: list[Change]) -> Path:
+    """Write the cleaned copy, and the log beside it; returns the path of the log."""
+    log = out.with_name(f"{out.stem}-changes.json")
+    for path, what in ((out, content), (log, changes)):
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(what, indent=None if path == out else 1) + "\n", encoding="utf-8")
+    return log

@@ -1,0 +1,133 @@
+"""How well anchors fit the objects of a data set, and anchors that fit better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detector.config import AnchorConfig, ModelConfig
+from detector.errors import ConfigError
+from detector.models.backbone import anchor_strides
+
+ROUNDS = 100  # of k-means; it settles in a few
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorFit:
+    """Anchors and the objects they reach.
+
+    Attributes:
+        sizes: side lengths in pixels of the resized image, one list a feature map.
+        aspect_ratios: height / width.
+        best_iou: float64 ``[N]``, the highest IoU of each object with any anchor at any place.
+        matched: IoU from which an anchor is positive (``model.rpn.fg_iou_thresh``).
+    """
+
+    sizes: list[list[float]]
+    aspect_ratios: list[float]
+    best_iou: np.ndarray
+    matched: float
+
+    def recall(self, threshold: float) -> float:
+        """Share of the objects with an anchor of at least this IoU; NaN without objects."""
+        return float((self.best_iou >= threshold).mean()) if len(self.best_iou) else float("nan")
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the best IoU; NaN without objects."""
+        return float(self.best_iou.mean()) if len(self.best_iou) else float("nan")
+
+    @property
+    def override(self) -> str:
+        """The arguments of the command line that choose these anchors."""
+        lists = "],[".join(",".join(f"{s:g}" for s in sizes) for sizes in self.sizes)
+        ratios = ",".join(f"{r:g}" for r in self.aspect_ratios)
+        return f"model.anchors.sizes=[[{lists}]] model.anchors.aspect_ratios=[{ratios}]"
+
+
+def resize_factors(sizes: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """By what images of ``sizes`` (``[M, 2]``: height, width) are resized for the network in evaluation: ``[M]``."""
+    short, long = sizes.min(axis=1), sizes.max(axis=1)
+    return np.minimum(config.min_size[-1] / short, config.max_size / long)
+
+
+def fit_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> AnchorFit:
+    """How well the configured anchors fit.
+
+    Args:
+        boxes: float ``[N, 4]``, x1, y1, x2, y2 in pixels of the resized images.
+        inputs: float ``[N, 2]``, height and width of the resized image of each.
+        config: anchors, and the model that places them.
+
+    Raises:
+        ConfigError: not one list of sizes for each feature map of the model.
+    """
+    strides, sizes = anchor_strides(config.name), config.anchors.sizes
+    if len(sizes) != len(strides):
+        raise ConfigError(f"model.anchors.sizes={sizes}: model={config.name} has {len(strides)} feature "
+                          f"map{'s'[: len(strides) > 1]} (strides {', '.join(map(str, strides))}), give one list of "
+                          f"sizes for each, not {len(sizes)}")
+    iou = best_iou(boxes, inputs, sizes, config.anchors.aspect_ratios, strides)
+    return AnchorFit(sizes, config.anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
+
+
+def best_iou(boxes: np.ndarray, inputs: np.ndarray, sizes: Sequence[Sequence[float]], ratios: Sequence[float],
+             strides: Sequence[int]) -> np.ndarray:
+    """The highest IoU of each box with any anchor, float64 ``[N]``.
+
+    Anchors are torchvision's: centred at the multiples of a map's stride inside the image, sides rounded to whole
+    pixels about the centre. Of one shape, the anchor with the nearest centre overlaps most, in x and in y.
+    """
+    best = np.zeros(len(boxes))
+    centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    area = side.prod(axis=1)
+    for stride, of_map in zip(strides, sizes, strict=True):
+        # Images are padded to whole cells of 32 pixels; a map of a larger stride rounds its cells up, and anchors lie
+        # a whole number of pixels apart.
+        padded = np.ceil(inputs[:, ::-1] / 32) * 32
+        cells = np.ceil(padded / stride)
+        step = padded // cells
+        nearest = np.clip(np.rint(centre / step), 0, cells - 1) * step
+        for size in of_map:
+            for ratio in ratios:
+                half = np.rint(np.array([size / np.sqrt(ratio), size * np.sqrt(ratio)]) / 2)
+                low = np.maximum(nearest - half, boxes[:, :2])
+                high = np.minimum(nearest + half, boxes[:, 2:])
+                shared = np.clip(high - low, 0, None).prod(axis=1)
+                best = np.maximum(best, shared / np.maximum(area + (2 * half).prod() - shared, 1e-9))
+    return best
+
+
+def propose_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> AnchorFit:
+    """As many sizes and aspect ratios as are configured, at the centres of clusters of the boxes.
+
+    k-means in the logarithm (a factor of two counts the same for small and large objects), of the square roots of the
+    areas and of height / width each by itself: the configuration combines every size of a map with every ratio.
+    Smaller sizes go to the maps of smaller stride.
+    """
+    side = boxes[:, 2:] - boxes[:, :2]
+    per_map = len(config.anchors.sizes[0])
+    sizes = k_means(np.log(np.sqrt(side.prod(axis=1))), per_map * len(config.anchors.sizes))
+    ratios = k_means(np.log(side[:, 1] / side[:, 0]), len(config.anchors.aspect_ratios))
+    rounded = [float(max(1.0, round(v))) for v in np.exp(sizes)]
+    anchors = AnchorConfig([rounded[i : i + per_map] for i in range(0, len(rounded), per_map)],
+                           [float(f"{v:.2g}") for v in np.exp(ratios)])
+    iou = best_iou(boxes, inputs, anchors.sizes, anchors.aspect_ratios, anchor_strides(config.name))
+    return AnchorFit(anchors.sizes, anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
+
+
+def k_means(values: np.ndarray, count: int) -> np.ndarray:
+    """Centres of ``count`` clusters of numbers, ascending (Lloyd's algorithm, started at the quantiles)."""
+    centres = np.quantile(values, (np.arange(count) + 0.5) / count)
+    for _ in range(ROUNDS):
+        # In one dimension the borders of the clusters are half-way between the centres.
+        which = np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+        counts = np.bincount(which, minlength=count)
+        means = np.bincount(which, values, minlength=count) / np.maximum(counts, 1)
+        moved = np.where(counts > 0, means, centres)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return np.sort(centres)
