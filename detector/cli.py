@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import io
-import itertools
 import logging
 import os
 import sys
@@ -344,7 +343,7 @@ def gathered(arguments: Sequence[str], key: str) -> list[str]:
 
     def is_path(argument: str) -> bool:
         name, equals, _ = argument.partition("=")
-        return not equals or ("/" in name and not name.startswith("hydra/"))
+        return not equals or ("/" in name and not name.startswith("hydra/")) or Path(argument).expanduser().exists()
 
     paths = [a for a in arguments if is_path(a)]
     quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)

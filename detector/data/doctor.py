@@ -15,7 +15,7 @@ from PIL import Image
 from detector.config import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotations import Annotations, read_annotations
 from detector.data.pictures import Pictures, Twins, find_twins, look_at
-from detector.data.problems import Problem
+from detector.data.problems import REMEDIES, Problem
 from detector.data.repair import Change, repair, repeated_boxes
 from detector.data.shapes import ensure_shapes
 from detector.data.table import check_boxes, missing_files
@@ -129,9 +129,10 @@ class Examination:
 
 def problem_dict(problem: Problem) -> dict[str, Any]:
     """A problem as JSON holds it."""
+    # JSON has no NaN and no infinity.
+    box = None if problem.box is None else json.loads(json.dumps(problem.box, default=repr), parse_constant=str)
     return {"kind": problem.kind, "what": problem.what, "file": problem.file, "image_id": problem.image_id,
-            "annotation_id": problem.annotation_id, "box": json.loads(json.dumps(problem.box, default=repr)
-                                                                      .replace("NaN", "null").replace("Infinity", "null"))}
+            "annotation_id": problem.annotation_id, "box": box}
 
 
 def files_of(data: DataConfig) -> list[tuple[str, Path, Path]]:
@@ -171,17 +172,18 @@ def examine(config: InspectConfig, progress: Callable[[float], object] = lambda 
     side = boxes[:, 2:] - boxes[:, :2]
     fitted = fit_anchors(boxes, sizes * factor, config.model)
     proposed = propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None
-    return Examination(splits, list(dict.fromkeys(names[c] for c in sorted(names))), twins, np.sqrt(side.prod(axis=1)),
-                       side.min(axis=1, initial=np.inf), side[:, 1] / side[:, 0], fitted if len(boxes) else None,
-                       proposed, config.model)
+    class_names = list(dict.fromkeys(names[c] for c in sorted(names)))
+    return Examination(splits, class_names, twins, np.sqrt(side.prod(axis=1)), side.min(axis=1, initial=np.inf),
+                       side[:, 1] / side[:, 0], fitted if len(boxes) else None, proposed, config.model)
 
 
-def read_split(name: str, file: Path, folder: Path, config: InspectConfig, progress: Callable[[float], object]) -> Split:
+def read_split(name: str, file: Path, folder: Path, config: InspectConfig, progress: Callable[[float], object]
+               ) -> Split:
     """One split with all its problems: of the file, of its boxes, and of the image files."""
     read = read_annotations(file, strict=False)
     if not folder.is_dir():
-        raise DataError(f"no image folder {folder}, which the file names in {file} are relative to. Set data.train_images "
-                        "and data.val_images (relative to data.root).")
+        raise DataError(f"no image folder {folder}, which the file names in {file} are relative to. Set "
+                        "data.train_images and data.val_images (relative to data.root).")
     columns, geometric = check_boxes(read, clip=True)
     listed = read.problems + geometric + repeated_boxes(read)
     problems = read.structure + missing_files(folder, read)[1]
@@ -231,16 +233,18 @@ def findings(found: Examination) -> list[str]:
     if found.leaks:
         example = found.leaks[0]
         said.append(f"Training and validation share images: {len(found.leaks)} pairs, such as "
-                    f"{found.image_name(example.first)} and {found.image_name(example.second)}. The scores are too good; "
-                    "fix=OUT.json writes a training file without them.")
+                    f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too "
+                    "good; fix=OUT.json writes a training file without them.")
     for s in found.splits:
         inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
         if inside:
             said.append(f"{inside} images of {s.name} show what another one of {s.name} shows (listed in data.json).")
         if s.problems:
             key = "fix" if s is train else "fix_val"
-            said.append(f"{len(s.problems)} problems in {s.read.file}: {key}=OUT.json writes a cleaned copy, or train "
-                        "with data.on_invalid=drop, which leaves unusable annotations out.")
+            remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
+            drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
+            what = "1 problem" if len(s.problems) == 1 else f"{len(s.problems)} problems"
+            said.append(f"{what} in {s.read.file}: {key}=OUT.json writes a cleaned copy.{drop}")
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_findings(found)
@@ -256,8 +260,8 @@ def findings(found: Examination) -> list[str]:
     assert found.proposed is not None
     now, then = (f.recall(found.anchors.matched) for f in (found.anchors, found.proposed))
     if then >= now + BETTER:
-        said.append(f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor of "
-                    f"IoU {found.anchors.matched:g} or more with {found.proposed.override}")
+        said.append(f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
+                    f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}")
     return said or ["Nothing is wrong with these data as far as a program can tell."]
 
 

@@ -65,8 +65,8 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
             log = write_copy(Path(out).expanduser(), content, changes)
             counts = Counter(change["what"] for change in changes)
             listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
-            copies.append(f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change is "
-                          f"in {log.name}).")
+            copies.append(f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change "
+                          f"is in {log.name}).")
     with replacing(folder / RECORD) as temporary:
         meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
         temporary.write_text(json.dumps({**found.to_dict(), "meta": meta}, indent=2) + "\n", encoding="utf-8")
@@ -114,7 +114,8 @@ def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> None:
     rows, chosen = [], np.linspace(0, len(dataset) - 1, min(config.sheet_images, len(dataset))).round().astype(int)
     for i in chosen.tolist():
         try:
-            rows.append((str(dataset.table.file_names[i]), [dataset[i], *(augmented[draw, i] for draw in range(DRAWS))]))
+            versions = [dataset[i], *(augmented[draw, i] for draw in range(DRAWS))]
+            rows.append((str(dataset.table.file_names[i]), versions))
         except DataError:
             continue
     if rows:

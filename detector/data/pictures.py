@@ -115,7 +115,8 @@ def find_twins(splits: Sequence[Pictures], progress: Callable[[float], object]) 
     twins = {(group[0], row): True for group in groups.values() for row in group[1:]}
 
     alone = np.array(sorted(group[0] for group in groups.values()), dtype=np.int64)
-    thumbnails = np.concatenate([split.thumbnails for split in splits]).reshape(len(place), -1)[alone].astype(np.float32)
+    everything = np.concatenate([split.thumbnails for split in splits]).reshape(len(place), THUMBNAIL**2)
+    thumbnails = everything[alone].astype(np.float32)
     thumbnails -= thumbnails.mean(axis=1, keepdims=True)
     length = np.linalg.norm(thumbnails, axis=1, keepdims=True)
     thumbnails /= np.maximum(length, 1e-6)  # a picture of one colour is like no other

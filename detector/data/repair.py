@@ -17,7 +17,7 @@ from detector.data.problems import Problem
 from detector.data.table import check_boxes
 from detector.files import as_id, read_json, replacing
 
-SAME_BOX = 0.95  # IoU from which two boxes of one class and image are one object drawn twice
+SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object drawn twice
 Change = dict[str, Any]
 
 
@@ -45,7 +45,8 @@ def repair(file: Path, size_of: Callable[[str], tuple[int, int] | None], unusabl
 
     def log(what: str, why: str, entry: Any, **more: Any) -> None:
         entry = entry if isinstance(entry, dict) else {"entry": entry}
-        shown = {k: entry[k] for k in ("id", "image_id", "category_id", "file_name", "name", "bbox", "entry") if k in entry}
+        keys = ("id", "image_id", "category_id", "file_name", "name", "bbox", "entry")
+        shown = {key: entry[key] for key in keys if key in entry}
         changes.append({"what": what, "why": why, "entry": shown, **more})
 
     for key in LISTS:
@@ -85,8 +86,8 @@ def clean_categories(entries: list[Any], log: Log) -> list[Any]:
     return list(kept.values())
 
 
-def clean_images(entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str], log: Log
-                 ) -> list[Any]:
+def clean_images(entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str],
+                 log: Log) -> list[Any]:
     """The images that can be read, with the size of their files."""
     kept: dict[int, Any] = {}
     for entry in entries:

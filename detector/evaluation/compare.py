@@ -69,7 +69,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     check_overwrite(folder, inputs, config.overwrite, RECORD,
                     (RECORD, METRICS_TABLE, CLASSES, IMAGES, PLOT, SHEET))
 
-    # A run that was evaluated with data.on_invalid=drop is compared as it was evaluated; the note says what is left out.
+    # A run that was evaluated with data.on_invalid=drop is compared as it was evaluated; a note says what is left out.
     truth = GroundTruth(annotations, drop_invalid=True)
     limit, scored, notes = config.max_detections or max(s.limit for s in sources), None, []
     first = [s.first_images for s in sources if s.first_images]

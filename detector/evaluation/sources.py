@@ -60,8 +60,7 @@ def find_source(path: str) -> Source:
     if given.is_file() and given.name != PREDICTIONS:
         return Source(given.stem, given)
     meta = recorded(folder / METRICS)
-    inputs = meta.get("inputs") if isinstance(meta.get("inputs"), dict) else {}
-    data = meta.get("data") if isinstance(meta.get("data"), dict) else {}
+    inputs, data = (part if isinstance(part := meta.get(key), dict) else {} for key in ("inputs", "data"))
     if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
         predictions = Path(inputs["predictions"])  # an evaluation of a results file
     if not predictions.is_file():

@@ -98,7 +98,7 @@ def draw_changes(comparison: Comparison, chosen: Sequence[tuple[int, int]], pict
 
 
 def marks_of(run: Compared, position: int) -> tuple[list[Mark], str]:
-    """The boxes of one image: detections found and false at the best thresholds, objects not found; and their number."""
+    """The boxes of one image: detections found, false detections, objects not found; and how many there are."""
     from detector.evaluation.matches import TRUE
 
     m = run.matches

@@ -31,12 +31,11 @@ def plot_data(found: Examination, out: str | Path) -> None:
     save(figure, out)
 
 
-def labelled(axes: Axes, title: str, x: str, y: str) -> bool:
+def labelled(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and names of the axes."""
     style(axes, title)
     axes.set_xlabel(x, fontsize=9, color=MUTED)
     axes.set_ylabel(y, fontsize=9, color=MUTED)
-    return True
 
 
 def draw_classes(axes: Axes, found: Examination) -> None:
@@ -44,8 +43,8 @@ def draw_classes(axes: Axes, found: Examination) -> None:
     names = found.class_names
     counts = np.array([s.class_counts(names) for s in found.splits]).reshape(len(found.splits), -1)
     shown = np.argsort(-counts[0], kind="stable")[:CLASSES]
-    labelled(axes, "Boxes of each class" + (f" ({CLASSES} most frequent of {len(names)})" if len(names) > CLASSES else ""),
-             "boxes", "")
+    which = f" ({CLASSES} most frequent of {len(names)})" if len(names) > CLASSES else ""
+    labelled(axes, f"Boxes of each class{which}", "boxes", "")
     height = 0.8 / len(found.splits)
     for i, split in enumerate(found.splits):
         places = np.arange(len(shown)) + i * height
@@ -80,12 +79,13 @@ def draw_sides(axes: Axes, found: Examination) -> None:
         return
     sizes = [s for fit in (found.anchors, found.proposed) for of_map in fit.sizes for s in of_map]
     low, high = min(found.sides.min(), min(sizes)) / 1.1, max(found.sides.max(), max(sizes)) * 1.1
-    axes.hist(found.sides, np.geomspace(low, high, 40), color=PALETTE[0], alpha=0.75)
+    axes.hist(found.sides, np.geomspace(low, high, 40).tolist(), color=PALETTE[0], alpha=0.75)
     top = axes.get_ylim()[1]
     for fit, color, name, height in ((found.anchors, PALETTE[1], "configured anchors", 1.0),
                                      (found.proposed, PALETTE[2], "k-means", 0.93)):
         marks = [s for of_map in fit.sizes for s in of_map]
-        axes.plot(marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none", label=name)
+        axes.plot(marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none",
+                  label=name)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
@@ -97,7 +97,7 @@ def draw_ratios(axes: Axes, found: Examination) -> None:
     if found.anchors is None or found.proposed is None:
         return
     low, high = min(found.ratios.min(), 0.25), max(found.ratios.max(), 4.0)
-    axes.hist(found.ratios, np.geomspace(low / 1.05, high * 1.05, 40), color=PALETTE[0], alpha=0.75)
+    axes.hist(found.ratios, np.geomspace(low / 1.05, high * 1.05, 40).tolist(), color=PALETTE[0], alpha=0.75)
     top = axes.get_ylim()[1]
     for fit, color, height in ((found.anchors, PALETTE[1], 1.0), (found.proposed, PALETTE[2], 0.93)):
         axes.plot(fit.aspect_ratios, [height * top] * len(fit.aspect_ratios), color=color, marker="v", markersize=7,

@@ -1,0 +1,170 @@
+"""``scripts/compare.py`` as a user runs it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from detector.config import Config, to_dict
+from detector.evaluation.coco import METRIC_NAMES, evaluate
+from detector.evaluation.detections import Detections
+from detector.evaluation.sources import find_sources
+
+
+@pytest.fixture
+def data(tmp_path):
+    """``gt.json``, ``images/`` and the results files ``a.json`` and ``b.json`` of six images; b finds more."""
+    (tmp_path / "images").mkdir()
+    images, annotations, found = [], [], {"a": [], "b": []}
+    for i in range(1, 7):
+        pixels = np.random.default_rng(i).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": 120, "height": 80})
+        for x, label in ((5, 1), (60, 2)):
+            box = [x, 10, 50, 40]
+            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": box,
+                                "area": 2000, "iscrowd": 0})
+            for name, good in (("a", i < 5), ("b", i > 1)):
+                bbox = box if good else [x, 40, 50, 40]
+                found[name].append({"image_id": i, "category_id": label, "bbox": bbox, "score": 0.9 - 0.01 * i})
+    content = {"images": images, "annotations": annotations,
+               "categories": [{"id": 1, "name": "$a$"}, {"id": 2, "name": "[b]"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    for name, entries in found.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def as_run(folder, name, data, **changes):
+    """A folder as a training run leaves it."""
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "predictions.json").write_text((data / f"{name[0]}.json").read_text())
+    config = to_dict(Config())
+    config["data"] |= {"name": "coco", "root": str(data), "val_annotations": "gt.json"}
+    for key, value in changes.items():
+        config["trainer"][key] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "metrics.json").write_text(json.dumps({"AP": 0, "meta": {"seed": 0}}))
+    return run
+
+
+def test_two_results_files(call_script, data):
+    code, out, err = call_script("compare", "a.json", "b.json", "annotations=gt.json", "images=images", "resamples=50")
+    assert (code, err) == (0, "")
+    assert "COCO box metrics" in out
+    assert "b: 2 images better, 1 worse, 3 as before" in out
+    folder = data / "a-b-comparison"
+    assert out.splitlines()[-1] == (f"Results are in {folder}: classes.csv, comparison.json, differences.png, "
+                                    "images.csv, images.png, metrics.csv")
+    content = json.loads((folder / "comparison.json").read_text())
+    for name, run in zip("ab", content["runs"], strict=True):
+        expected = evaluate("gt.json", Detections.from_json(f"{name}.json")).metrics
+        assert run["metrics"] == pytest.approx(expected)
+        assert list(expected) == list(METRIC_NAMES)
+    for name in ("differences.png", "images.png"):
+        assert np.asarray(Image.open(folder / name)).std() > 0
+    # Best thresholds: a's leaves its false detections in images 5 and 6 out, b's keeps those in image 1.
+    rows = list(csv.DictReader((folder / "images.csv").open()))
+    assert [(row["file_name"], row["net"]) for row in rows] == [
+        ("1.png", "-4"), ("2.png", "0"), ("3.png", "0"), ("4.png", "0"), ("5.png", "2"), ("6.png", "2")]
+    # Again in place, but not over something else.
+    assert call_script("compare", "a.json", "b.json", "annotations=gt.json", "resamples=0", "sheet_images=0")[0] == 0
+    assert not (folder / "images.png").exists()
+    code, _, err = call_script("compare", "b.json", "a.json", "annotations=gt.json", f"output_dir={folder}")
+    assert (code, "of something else" in err) == (2, True)
+
+
+def test_run_folders_know_their_data(call_script, data):
+    as_run(data / "seed=3", "a1", data)
+    as_run(data / "seed=3", "b1", data)
+    code, out, err = call_script("compare", "seed=3/a1", "seed=3/b1", "resamples=10")
+    assert (code, err) == (0, "")
+    assert (data / "seed=3" / "a1-b1-comparison" / "images.png").is_file()
+    assert "b1: 2 images better, 1 worse" in out
+
+
+def test_runs_that_were_evaluated_on_the_first_images(call_script, data):
+    runs = [as_run(data / "runs", "a1", data), as_run(data / "runs", "b1", data, limit_eval_images=4)]
+    code, out, _ = call_script("compare", *runs, "resamples=0")
+    assert code == 0
+    assert "Compared on the first 4 images of the file" in out.replace("\n", " ")
+    assert "b1: 0 images better, 1 worse, 3 as before" in out
+
+
+def test_folders_of_evaluations(call_script, data):
+    for name in "ab":
+        assert call_script("evaluate", "annotations=gt.json", f"predictions={name}.json", "report=false")[0] == 0
+    code, out, _ = call_script("compare", "a-evaluation", "b-evaluation", "resamples=0", "output_dir=out")
+    assert code == 0
+    assert "b-evaluation: 2 images better" in out
+
+
+def test_names_differ(data):
+    for folder in ("x", "y"):
+        (data / folder / "last").mkdir(parents=True)
+        (data / folder / "last" / "predictions.json").write_text("[]")
+    names = lambda *paths: [s.name for s in find_sources([str(data / p) for p in paths], locate=False)]
+    assert names("x/last", "y/last", "a.json") == ["x/last/predictions", "y/last/predictions", "a"]
+    assert names("a.json", "a.json", "b.json")[1:] == [names("a.json", "a.json")[0] + " (2)", "b"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "give two or more runs to compare"),
+    (["a.json"], "give two or more runs to compare"),
+    (["a.json", "none.json", "annotations=gt.json"], "none.json: there is no such folder or file"),
+    (["a.json", "b.json"], "none of the runs says what it was evaluated on; give annotations=GT.json"),
+    (["a.json", "images", "annotations=gt.json"], "images: there are no detections in this folder"),
+    (["a.json", "best.ckpt", "annotations=gt.json"], "run scripts/evaluate.py checkpoint=best.ckpt first"),
+    (["a.json", "gt.json", "annotations=gt.json"], "are the two files swapped?"),
+    (["a.json", "b.json", "annotations=none.json"], "none.json: there is no such file"),
+    (["a.json", "bad.json", "annotations=gt.json"], "image 99 is not in the annotation file"),
+    (["a.json", "empty.json", "annotations=gt.json"], "empty.json: the file is empty"),
+    (["a.json", "b.json", "annotations=gt.json", "images=none"], "images=none: there is no such folder"),
+    (["a.json", "b.json", "annotation=gt.json"], "unknown key 'annotation'; did you mean 'annotations'?"),
+    (["runs=a.json", "annotations=gt.json"], "runs=a.json: must be a list"),
+])
+def test_mistakes_are_one_message(call_script, data, arguments, message):
+    (data / "best.ckpt").touch()
+    (data / "empty.json").touch()
+    (data / "bad.json").write_text('[{"image_id": 99, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}]')
+    code, out, err = call_script("compare", *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_runs_on_different_data(call_script, data):
+    first, second = (as_run(data / "runs", name, data) for name in ("a1", "b1"))
+    content = json.loads((data / "gt.json").read_text())
+    content["annotations"].pop()
+    (data / "other.json").write_text(json.dumps(content))
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    config["data"]["val_annotations"] = "other.json"
+    (second / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", first, second)
+    assert code == 2
+    assert "the runs were evaluated on different annotations" in err
+    assert call_script("compare", first, second, "annotations=gt.json", "resamples=0")[0] == 0
+
+
+def test_no_detections_and_no_images(call_script, data):
+    (data / "none.json").write_text("[]")
+    code, out, _ = call_script("compare", "none.json", "b.json", "annotations=gt.json", "resamples=20")
+    assert code == 0
+    assert "none: " not in out
+    content = json.loads((data / "gt.json").read_text())
+    for image in content["images"]:
+        del image["file_name"], image["width"], image["height"]
+    (data / "bare.json").write_text(json.dumps(content))
+    assert call_script("compare", "a.json", "b.json", "annotations=bare.json", "output_dir=bare")[0] == 0
+    content["annotations"] = []
+    (data / "nothing.json").write_text(json.dumps(content))
+    code, out, _ = call_script("compare", "a.json", "b.json", "annotations=nothing.json", "output_dir=nothing")
+    assert code == 0
+    assert "n/a" in out
