@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from detector.cli import gathered
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -236,3 +239,14 @@ def test_package_is_light():
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.json").touch()
+    arguments = ["x.json", "seed=3", "runs/lr=0.1/1", "it's, [odd]", "hydra/job_logging=none", "a=b.json", "c=d.json"]
+    assert gathered(arguments, "runs") == ["seed=3", "hydra/job_logging=none", "c=d.json",
+                                           "runs=['x.json','runs/lr=0.1/1','it\\'s, [odd]','a=b.json']"]
+    read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
+    assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
+    assert gathered(["seed=3"], "runs") == ["seed=3"]
