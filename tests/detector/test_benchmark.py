@@ -14,6 +14,7 @@ from detector.inference.benchmark import cuda_suite, model_suite, retrofit_suite
 from detector.inference.benchmark.memory import PeakMemory
 from detector.inference.benchmark.timing import Bench
 from detector.inference.benchmark.workloads import Scene
+from detector.inference.export.parity import compare
 from detector.models.faster_rcnn import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,12 +154,14 @@ def test_what_retrofit_compares_is_equal(name):
     original, replaced = retrofit_suite.pair(name, 96, 128, "cpu")
     images, targets = retrofit_suite.batch(2, 96, 128, "cpu")
     for model in (original, replaced):
-        model.roi_heads.score_thresh, model.roi_heads.detections_per_img = 0.0, 5
+        model.roi_heads.score_thresh, model.roi_heads.detections_per_img = 0.0, 20
     found, expected = (retrofit_suite.infer(model, images) for model in (replaced, original))
-    for mine, peer in zip(found, expected, strict=True):
-        assert len(peer["boxes"]) == 5
-        for key, value in peer.items():
-            assert torch.allclose(mine[key].float(), value.float(), rtol=1e-3, atol=1e-3), key
+    # Random weights give equal scores, whose order and whose choice at the end of a full list are open.
+    parity = compare(expected, found, 0.0, 20)
+    assert parity.detections == 40
+    assert parity.unmatched == 0
+    assert parity.box < 1e-2
+    assert parity.score < 1e-4
     losses, peers = (retrofit_suite.step(model, images, targets) for model in (replaced, original))
     for key, value in peers.items():
         assert torch.allclose(losses[key], value, rtol=1e-4, atol=1e-5), key
