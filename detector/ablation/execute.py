@@ -74,7 +74,9 @@ def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
     """Run the process of a cell; return its exit status (negative: the signal that ended it) and its last lines."""
     source = str(Path(detector.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    # A run with several devices starts its processes itself, also in a SLURM job: that has one task.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment = {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
     command = [sys.executable, "-m", "detector.ablation.cell", str(folder)]
     last: list[str] = []
     with open(folder / LOG, "a", encoding="utf-8") as log:

@@ -120,6 +120,14 @@ def test_mistakes_of_a_process_are_kept(cell, monkeypatch, tmp_path):
     assert last[-1] in (cell.folder / "log.txt").read_text()
 
 
+def test_a_run_does_not_take_itself_for_a_task_of_slurm(cell, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    original = module.subprocess.Popen
+    script = "import os; print('SLURM_NTASKS' in os.environ)"
+    monkeypatch.setattr(module.subprocess, "Popen", lambda _, **keys: original([sys.executable, "-c", script], **keys))
+    assert run_process(cell.folder, lambda line: None) == (0, ["False"])
+
+
 def test_ctrl_c_stops_the_process(cell, monkeypatch):
     """Whatever interrupts the waiting, the run gets Ctrl-C too and is gone afterwards."""
     started = []
