@@ -30,7 +30,8 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 # Keys that the numbers of a run do not depend on: where files are, what is shown and written, how the work is shared.
 WITHOUT_EFFECT = (
     "run_dir", "resume", "seed", "logger", "data.root", "data.workers", "trainer.progress_bar", "trainer.log_every",
-    "trainer.threads", "trainer.checkpoint_every", "trainer.checkpoint_minutes",
+    "trainer.threads", "trainer.checkpoint_every", "trainer.checkpoint_minutes", "trainer.profile_steps",
+    "trainer.detect_anomaly",
 )  # fmt: skip
 Arm = dict[str, str]
 """Factor -> level."""
