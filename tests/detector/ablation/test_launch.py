@@ -1,7 +1,6 @@
 """The script as a user runs it: start, kill, go on, report; launchers; mistakes."""
 
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -74,10 +73,9 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
     assert len(list(csv.reader((tmp_path / "study/report/runs.csv").open()))) == 3
 
 
-@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
-                    reason="hydra-joblib-launcher is not installed")  # fmt: skip
 def test_joblib_and_a_failure(tmp_path):
     """Two runs at a time; one cannot be done, and the other is finished all the same."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "half.yaml").write_text(
         "defaults: [shapes_settings, _self_]\ncommon: {model: c4}\n"
