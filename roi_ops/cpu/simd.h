@@ -282,7 +282,12 @@ struct Generic {
   typedef Int M __attribute__((vector_size(16)));
 
   static V zero() { return V{}; }
-  static V set1(A x) { return V{} + x; }
+  // Without arithmetic: that would change numbers that are integers bit for bit, see index().
+  static V set1(A x) {
+    V v{};
+    for (int i = 0; i < N; ++i) v[i] = x;
+    return v;
+  }
   static V add(V a, V b) { return a + b; }
   static V mul(V a, V b) { return a * b; }
   static V fma(V a, V b, V c) {

@@ -29,6 +29,28 @@ def test_every_instruction_set_equals_the_reference(name, kind):
         cpu.use_instruction_set()
 
 
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("kind", ["pool", "align_max"])
+def test_positions_survive_flushed_denormals(name, kind):
+    """Positions travel in the bits of floats, where they are denormal numbers."""
+    boxes = rois(["inside"] * 4, (12, 12), 1, 0)
+    problem = Problem(kind, torch.float32, (1, 8, 12, 12), ["contiguous"], boxes, (3, 3), 2)
+    args = (problem.features, problem.boxes, False, *problem.geom)
+    expected = cpu.max_forward(*args)[1]
+    try:
+        cpu.use_instruction_set(name)
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor cannot flush denormals")
+        flushed = cpu.max_forward(*args)[1]
+    except ValueError as error:
+        pytest.skip(str(error))
+    finally:
+        torch.set_flush_denormal(False)
+        cpu.use_instruction_set()
+    assert expected.any()
+    assert torch.equal(flushed, expected)
+
+
 def test_an_unknown_instruction_set_is_an_error():
     with pytest.raises(ValueError, match="no kernels"):
         cpu.use_instruction_set("mmx")

@@ -26,7 +26,7 @@ def test_forward_and_backward_are_adjoint_on_large_maps(kind, layout):
     assert gradient.stride() == problem.features[0].stride()
     left, right = (out * problem.grad).sum().item(), (gradient * problem.features[0]).sum().item()
     assert left == pytest.approx(right, rel=1e-10)
-    gradient.add_(1)  # it is ordinary memory
+    gradient.add_(1)  # it can be written
     assert gradient.clone().sum().item() == pytest.approx(gradient.sum().item())
 
 

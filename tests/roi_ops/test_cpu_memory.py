@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import mmap
+import os
+import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -71,7 +75,7 @@ def test_results_of_another_size_fit_within_limits() -> None:
 
 
 def test_what_waits_is_limited_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_IDLE_LIMIT", 5 << 20)  # a block is 2 MB
+    monkeypatch.setattr(memory, "_idle_limit", 5 << 20)  # a block is 2 MB
     held = [empty() for _ in range(4)]
     held.clear()
     assert memory.idle_bytes() == 4 << 20
@@ -104,18 +108,56 @@ def test_results_outlive_their_successors() -> None:
             torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
 
 
-def test_threads_never_share_a_block() -> None:
-    failures: list[int] = []
+def test_threads_never_share_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads that take and return at once, with less room to wait than they need."""
+    monkeypatch.setattr(memory, "_idle_limit", 5 << 20)  # two blocks
 
-    def work(number: int) -> None:
-        for _ in range(200):
-            mine = empty().fill_(number)
-            if not (mine == number).all():
-                failures.append(number)
+    def work(number: int) -> bool:
+        return all((empty().fill_(number) == number).all() for _ in range(100))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))  # raises what a thread raised
+
+
+def test_what_waits_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is no memory, what waits is given back and it is tried again; then PyTorch may try."""
+    held = empty()
+    del held
+    assert memory.idle_bytes() > 0
+    real, refused = mmap.mmap, []
+
+    def full(*args, **kwargs):
+        if memory._idle:
+            refused.append(args)
+            raise OSError(errno.ENOMEM, "no memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(memory.mmap, "mmap", full)
+    larger, fresh = memory.empty_strided((1, 1, 1, 1 << 21), (1 << 21,) * 3 + (1,), torch.float32)
+    assert fresh
+    assert not larger.any()
+    assert len(refused) == 1
+    assert memory.idle_bytes() == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process")  # Python's own advice on forks and threads
+def test_a_forked_child_starts_with_nothing_and_an_open_lock() -> None:
+    held = empty()
+    del held
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if memory.idle_bytes() == 0 and empty().numel() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert memory.idle_bytes() == 0
+
+
+@pytest.mark.parametrize(("value", "outcome"), [("0", "0 0"), ("64", "67108864 4194304"), ("x", "must be a number")])
+def test_the_environment_limits_what_waits(value: str, outcome: str) -> None:
+    code = (
+        "import torch; from roi_ops.cpu import memory; memory.RECYCLED_BYTES = 4096\n"
+        "t = memory.empty_strided((1, 1, 1, 1 << 20), (1, 1, 1, 1), torch.float32)[0]; del t\n"
+        "print(memory._idle_limit, memory.idle_bytes())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                         env=os.environ | {memory.VARIABLE: value})  # fmt: skip
+    assert outcome in run.stdout + run.stderr
