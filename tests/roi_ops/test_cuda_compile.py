@@ -1,6 +1,7 @@
 """NVRTC on the CUDA source, which needs no GPU; the cache of compiled kernels; when the backend is not available."""
 
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,23 @@ def test_a_kernel_that_does_not_compile_names_its_log(folder):
     with pytest.raises(CompileError, match=r"broken does not compile for sm_80; the log is .*broken-sm_80\.log"):
         compiler.compiled(BROKEN, "sm_80")
     assert "no_such_function" in (folder / "broken-sm_80.log").read_text()
+
+
+def test_a_user_without_a_home_caches_among_the_temporary_files(tmp_path, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (compiler.VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compiler.Path, "home", nobody)
+    monkeypatch.setattr(compiler.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert compiler.cache_folder() == tmp_path / f"roi_ops-{os.getuid()}"
+
+
+def test_no_room_for_temporary_files_is_a_compile_error(folder, monkeypatch):
+    monkeypatch.setattr(compiler.tempfile, "tempdir", str(folder / "missing"))
+    with pytest.raises(CompileError, match="temporary folder"):
+        compiler.compile_kernel(KERNEL, "sm_80")
 
 
 class Failing:
