@@ -147,7 +147,9 @@ def test_the_reason_why_it_does_not_work_is_given(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     assert "7.0, older than 7.5" in backends.why_not("cuda")
     monkeypatch.setattr(cuda, "_found", lambda module: False)
-    assert "pip install cuda-core" in backends.why_not("cuda")
+    for version, extra in (("12.8", "cu12"), ("13.0", "cu13")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        assert f'pip install "cuda-core[{extra}]"' in backends.why_not("cuda")
 
 
 def test_the_doctor_shows_compiler_and_cache(folder, compilations):
