@@ -51,7 +51,7 @@ def sanitized_run(
 
     The exit code is ``FOUND`` if the sanitizer found something.
     """
-    checks = "address,undefined" if sanitizer == "address" else sanitizer
+    checks = "address,undefined,float-cast-overflow" if sanitizer == "address" else sanitizer
     flags = ("-O1", "-g", "-shared", "-fPIC", f"-fsanitize={checks}", "-fno-sanitize-recover=all")
     kernels = [k for k in programs.every_kernel() if "f64" not in k.name and "f16" not in k.name]
     library = build(kernels, folder, flags, code=code)
