@@ -31,6 +31,7 @@ def test_a_self_test_that_fails_is_reported_without_a_traceback(capsys, monkeypa
 
     monkeypatch.setattr(cpu, "why_not", lambda: None)
     monkeypatch.setattr(cpu, "available", lambda: True)
+    monkeypatch.setattr(backends, "_working", set())
     monkeypatch.setattr(cpu, "instruction_set", lambda: "none")
     monkeypatch.setattr(cpu, "linear_forward", broken)
     assert doctor.main(["--require", "cpu"]) == 1
