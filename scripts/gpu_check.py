@@ -7,7 +7,7 @@ Arguments go to scripts/benchmark.py. The steps, each of which runs whatever the
 
 1. ``python -m roi_ops.doctor --require cuda``
 2. the tests marked ``gpu``
-3. a short run of every kernel under compute-sanitizer's memcheck, racecheck, synccheck and initcheck, if it is installed
+3. a short run of every kernel under compute-sanitizer's memcheck, racecheck, synccheck and initcheck, if it is there
 4. ``scripts/benchmark.py device=cuda``
 """
 

@@ -85,7 +85,7 @@ def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
         with _IMPORT:
             from cuda.core import Program, ProgramOptions
     except ImportError as error:
-        raise CompileError(f"cuda-core cannot be imported ({error}): python -m roi_ops.doctor says what to install") from error
+        raise CompileError(f"cuda-core cannot be imported ({error}): see python -m roi_ops.doctor") from error
     log = io.StringIO()
     with contextlib.ExitStack() as stack:
         try:

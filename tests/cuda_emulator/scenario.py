@@ -1,7 +1,7 @@
 """Run the kernels on a few boxes, under a sanitizer: ``python -m cuda_emulator.scenario LIBRARY [KIND ...]``.
 
-Every float32 kernel; of float16 and float64 those for any strides. LIBRARY is what ``build`` made, or the word ``cuda``: then the kernels run on the GPU. Nothing is compared here; that is
-what tests/roi_ops/test_kernels.py does.
+Every float32 kernel; of float16 and float64 those for any strides. LIBRARY is what ``build`` made, or the word
+``cuda``: then the kernels run on the GPU. Nothing is compared here; that is what tests/roi_ops/test_kernels.py does.
 """
 
 from __future__ import annotations

@@ -272,14 +272,14 @@ def test_roi_align_is_exact_on_a_ramp(device):
 @pytest.mark.parametrize("scale", [0.0, -224.0, INF, NAN])
 def test_a_canonical_scale_that_is_no_size_is_rejected(scale):
     maps, boxes = [torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4)], torch.zeros(1, 5)
-    with pytest.raises(ValueError, match="canonical_scale=.*: must be a positive number"):
+    with pytest.raises(ValueError, match=r"canonical_scale=.*: must be a positive number"):
         roi_ops.multiscale_roi_align(maps, boxes, 2, [0.5, 0.25], canonical_scale=scale)
 
 
 @pytest.mark.parametrize("level", [INF, -INF, NAN])
 def test_a_canonical_level_that_is_no_number_is_rejected(level):
     maps, boxes = [torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4)], torch.zeros(1, 5)
-    with pytest.raises(ValueError, match="canonical_level=.*: must be a finite number"):
+    with pytest.raises(ValueError, match=r"canonical_level=.*: must be a finite number"):
         roi_ops.multiscale_roi_pool(maps, boxes, 2, [0.5, 0.25], canonical_level=level)
 
 
