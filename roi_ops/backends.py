@@ -9,6 +9,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 
 from roi_ops import cpu, reference
@@ -16,7 +17,10 @@ from roi_ops import cpu, reference
 NAMES = ("reference", "cpu", "cuda")
 VARIABLE = "ROI_OPS_BACKEND"
 
-_forced: str | None = None
+# What :func:`use_backend` forces in this thread or task: a name, or None for nothing; unset: the environment decides.
+_override: ContextVar[str | None] = ContextVar("roi_ops_backend")
+# Forced backends that were found to work: to ask the driver takes longer than to launch a kernel.
+_working: set[str] = set()
 
 
 def why_not(name: str) -> str | None:
@@ -35,24 +39,26 @@ def select(device_type: str) -> ModuleType:
         RuntimeError: a backend is forced that does not work here or not for this device.
         ValueError: ``ROI_OPS_BACKEND`` names no backend.
     """
-    name = _forced
+    name = forced()
     if name is None:
         if device_type == "cuda" and (cuda := importlib.import_module("roi_ops.cuda")).available():
             return cuda
         return cpu if device_type == "cpu" and cpu.available() else reference
     if name == "reference":
         return reference
-    reason = why_not(name)
-    if reason is not None:
-        raise RuntimeError(f"the roi_ops backend '{name}' is forced but does not work here: {reason}")
+    if name not in _working:
+        reason = why_not(name)
+        if reason is not None:
+            raise RuntimeError(f"the roi_ops backend '{name}' is forced but does not work here: {reason}")
+        _working.add(name)
     if name != device_type:
         raise RuntimeError(f"the roi_ops backend '{name}' is forced but the tensors are on '{device_type}'")
     return importlib.import_module("roi_ops.cuda") if name == "cuda" else cpu
 
 
 def forced() -> str | None:
-    """The backend that is forced, or None."""
-    return _forced
+    """The backend that is forced here, or None."""
+    return _override.get(_environment)
 
 
 def instruction_set() -> str:
@@ -62,13 +68,16 @@ def instruction_set() -> str:
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Force a backend ("reference", "cpu" or "cuda") in a ``with`` block; None lets the device decide."""
-    global _forced
-    previous, _forced = _forced, _check(name, "use_backend")
+    """Force a backend ("reference", "cpu" or "cuda") in a ``with`` block; None lets the device decide.
+
+    Other threads do not see it. Derivatives of what is computed in the block come from the same backend, wherever
+    and whenever they are.
+    """
+    token = _override.set(_check(name, "use_backend"))
     try:
         yield
     finally:
-        _forced = previous
+        _override.reset(token)
 
 
 def _check(name: str | None, source: str) -> str | None:
@@ -77,4 +86,4 @@ def _check(name: str | None, source: str) -> str | None:
     return name
 
 
-_forced = _check(os.environ.get(VARIABLE) or None, VARIABLE)
+_environment = _check(os.environ.get(VARIABLE) or None, VARIABLE)

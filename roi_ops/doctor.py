@@ -74,8 +74,8 @@ def examine(seconds: float = 1.0) -> dict[str, Any]:
             try:
                 entry["self_test"] = self_test(name, "cuda" if name == "cuda" else "cpu", seconds)
                 entry["works"] = entry["self_test"]["passed"]
-            except cuda.CompileError as error:
-                entry |= {"works": False, "why_not": str(error)}
+            except Exception as error:  # a report of what is broken must not break on it
+                entry |= {"works": False, "why_not": f"does not work: {type(error).__name__}: {error}"}
         if reason is None and name == "cpu":
             entry["instruction_set"] = cpu.instruction_set()
         report["backends"][name] = entry
@@ -105,7 +105,9 @@ def describe(report: dict[str, Any]) -> str:
     lines = [" ".join(f"{k} {v}" for k, v in report["versions"].items())]
     lines.append(f"threads {report['threads']}, GPU: {', '.join(report['gpus']) or 'none'}")
     for name, entry in report["backends"].items():
-        if entry["why_not"]:
+        if (entry["why_not"] or "").startswith("does not work"):
+            lines.append(f"  {name:<10} {entry['why_not']}")
+        elif entry["why_not"]:
             lines.append(f"  {name:<10} not available: {entry['why_not']}")
         elif "self_test" in entry:
             test = entry["self_test"]

@@ -18,6 +18,7 @@ Common to all:
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ from roi_ops.levels import level_range
 
 Boxes = Tensor | Sequence[Tensor]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# The argmax of RoIPool is a pixel of the map, int32.
+MAX_PIXELS = 2**31 - 1
 
 
 def roi_align(
@@ -173,6 +176,14 @@ def _pool(
     scales = [float(scale) for scale in spatial_scales]
     if not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"spatial scales must be positive numbers, got {scales}")
+    canonical_scale, canonical_level = float(canonical_scale), float(canonical_level)
+    if not 0 < canonical_scale < float("inf"):
+        raise ValueError(f"canonical_scale={canonical_scale}: must be a positive number")
+    if not math.isfinite(canonical_level):
+        raise ValueError(f"canonical_level={canonical_level}: must be a finite number")
+    if kind == "pool" and any(f.shape[2] * f.shape[3] > MAX_PIXELS for f in maps):
+        shapes = [tuple(f.shape) for f in maps]
+        raise ValueError(f"RoIPool keeps positions as int32: maps of at most {MAX_PIXELS} pixels, got shapes {shapes}")
     pooled_h, pooled_w = _pair(output_size)
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     rois = _boxes_tensor(boxes, maps[0], dtype)
@@ -180,7 +191,7 @@ def _pool(
         _refuse_forward_mode([*maps, rois])
     k_min, k_max = level_range(scales)
     args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
-            float(canonical_scale), float(canonical_level))  # fmt: skip
+            canonical_scale, canonical_level)  # fmt: skip
     if kind in ("align", "align_aligned", "prroi"):
         return ops.linear_forward(*args)
     return ops.max_forward(*args)[0]

@@ -230,6 +230,26 @@ def _max_gather_backward(ctx: Any, grad: Tensor) -> tuple:
     return d_features or [None] * len(features), None, d_boxes, *[None] * len(ctx.geom)
 
 
+def _keeping_backend(setup: Any) -> Any:
+    """Autograd runs in threads of its own, and after the block of ``use_backend``: what was forced is kept."""
+
+    def keep(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.backend = backends.forced()
+        setup(ctx, inputs, output)
+
+    return keep
+
+
+def _with_backend(backward: Any) -> Any:
+    def with_backend(ctx: Any, *gradients: Any) -> tuple:
+        if torch.compiler.is_compiling() or ctx.backend == backends.forced():
+            return backward(ctx, *gradients)
+        with backends.use_backend(ctx.backend):
+            return backward(ctx, *gradients)
+
+    return with_backend
+
+
 for _name, _backward, _setup in (
     ("linear_forward", _linear_forward_backward, _save_linear),
     ("linear_backward_features", _linear_backward_features_backward, _save_backward),
@@ -239,4 +259,6 @@ for _name, _backward, _setup in (
     ("max_backward_features", _max_backward_features_backward, _save_max_backward),
     ("max_backward_boxes", _max_backward_boxes_backward, _save_max_backward),
 ):
-    torch.library.register_autograd(f"roi_ops::{_name}", _backward, setup_context=_setup, lib=_library)
+    torch.library.register_autograd(
+        f"roi_ops::{_name}", _with_backend(_backward), setup_context=_keeping_backend(_setup), lib=_library
+    )

@@ -7,7 +7,7 @@ Arguments go to scripts/benchmark.py. The steps, each of which runs whatever the
 
 1. ``python -m roi_ops.doctor --require cuda``
 2. the tests marked ``gpu``
-3. a short run of every kernel under compute-sanitizer's memcheck and racecheck, if it is installed
+3. a short run of every kernel under compute-sanitizer's memcheck, racecheck, synccheck and initcheck, if it is there
 4. ``scripts/benchmark.py device=cuda``
 """
 
@@ -33,8 +33,8 @@ def steps(arguments: list[str]) -> list[Step]:
     ]
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer:
-        for tool in ("memcheck", "racecheck"):
-            found.append((tool, [sanitizer, "--tool", tool, "--error-exitcode", "66", *scenario], 150))
+        for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
+            found.append((tool, [sanitizer, "--tool", tool, "--error-exitcode", "66", *scenario], 90))
     benchmark = [python, "scripts/benchmark.py", "suite=roi_ops", "device=cuda", "progress_bar=false", *arguments]
     return [*found, ("benchmark", benchmark, 300)]
 

@@ -12,7 +12,8 @@ def test_it_ends_within_twenty_minutes(monkeypatch):
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: f"/bin/{name}")
     steps = gpu_check.steps(["repeats=3"])
     assert sum(seconds for _, _, seconds in steps) <= 20 * 60
-    assert [name for name, _, _ in steps] == ["doctor", "tests", "memcheck", "racecheck", "benchmark"]
+    names = ["doctor", "tests", "memcheck", "racecheck", "synccheck", "initcheck", "benchmark"]
+    assert [name for name, _, _ in steps] == names
     assert steps[-1][1][-1] == "repeats=3"
 
 

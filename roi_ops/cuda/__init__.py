@@ -78,7 +78,8 @@ def why_not() -> str | None:
         return "no CUDA device"
     missing = [name for name in ("cuda.core", "cuda.bindings") if not _found(name)]
     if missing:
-        return f"{' and '.join(missing)} not installed: pip install cuda-core"
+        major = (torch.version.cuda or "13").split(".")[0]  # cuda.bindings is cuda-core's extra for one CUDA version
+        return f'{" and ".join(missing)} not installed: pip install "cuda-core[cu{major}]"'
     capability = torch.cuda.get_device_capability()
     if capability < OLDEST:
         return f"the device has compute capability {capability[0]}.{capability[1]}, older than {OLDEST[0]}.{OLDEST[1]}"

@@ -31,14 +31,21 @@ class CompileError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``ROI_OPS_CACHE``, or ``roi_ops`` in the user's cache folder."""
+    """Where compiled kernels are kept: ``ROI_OPS_CACHE``, or ``roi_ops`` in the user's cache folder.
+
+    A user without a home (a container's bare UID) has a folder of that number among the temporary files.
+    """
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "roi_ops"
+    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "roi_ops"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir()) / f"roi_ops-{user}"
+    return home / ("AppData/Local" if sys.platform == "win32" else ".cache") / "roi_ops"
 
 
 def compiled(kernel: Kernel, arch: str) -> bytes:
@@ -78,11 +85,15 @@ def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
         with _IMPORT:
             from cuda.core import Program, ProgramOptions
     except ImportError as error:
-        raise CompileError(f"cuda-core is not installed ({error}): pip install cuda-core") from error
+        raise CompileError(f"cuda-core cannot be imported ({error}): see python -m roi_ops.doctor") from error
     log = io.StringIO()
-    with tempfile.TemporaryDirectory(prefix="roi_ops-") as folder:
-        for name, text in device_code().items():
-            Path(folder, name).write_text(text)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="roi_ops-", ignore_cleanup_errors=True))
+            for name, text in device_code().items():
+                Path(folder, name).write_text(text)
+        except OSError as error:
+            raise CompileError(f"the device code cannot be written to a temporary folder: {error}") from error
         includes = [folder] + ([cuda_headers()] if kernel.header else [])
         target, kind = _target(arch)
         options = ProgramOptions(

@@ -120,7 +120,7 @@ ROI_FN Axis<A> make_axis(int kind, A low, A high, A scale, int bins, int length,
     axis.bin = extent / A(bins);
     if (sampling_ratio > 0) {
       axis.samples = sampling_ratio;
-    } else {
+    } else if (is_finite(axis.bin)) {
       axis.samples = int(larger(smaller(ceil(axis.bin), A(MAX_SAMPLES)), A(0)));
     }
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -33,8 +33,7 @@ def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor
     for group in rois.groups(features, boxes, geometry):
         for part, window in _windows(group, features[group.level], geometry):
             g = grad[part.rois].permute(0, 2, 3, 1).to(boxes.dtype)  # [k, pooled_h, pooled_w, C]
-            rows = window.y.weight.transpose(1, 2) @ g.flatten(2)
-            crop = window.x.weight.transpose(1, 2)[:, None] @ rows.unflatten(2, g.shape[2:])  # [k, h, w, C]
+            crop = _spread(window, g)
             h, w = crop.shape[1:3]
             # One RoI after another: the sums always round alike, which those of an atomic scatter do not.
             corners = zip(part.images.tolist(), window.top.tolist(), window.left.tolist(), strict=True)
@@ -71,24 +70,39 @@ def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *
 
 
 def _pool(window: Window, crop: Tensor) -> Tensor:
-    """``A_y F A_x^T`` for windows [k, h, w, C], Tensor[k, pooled_h, pooled_w, C].
-
-    A matrix product multiplies every pixel of the window with every bin's weight, which is mostly zero: an infinite
-    or NaN pixel would reach bins that do not touch it. Such pixels are left out and added to the bins they belong to.
-    """
+    """``A_y F A_x^T`` for windows [k, h, w, C], Tensor[k, pooled_h, pooled_w, C]."""
 
     def product(y: Tensor, x: Tensor, f: Tensor) -> Tensor:
         rows = x[:, None] @ f  # [k, h, pooled_w, C]
         return (y @ rows.flatten(2)).unflatten(2, rows.shape[2:])
 
-    finite = crop.isfinite()
+    return _touching(product, window, crop)
+
+
+def _spread(window: Window, grad: Tensor) -> Tensor:
+    """``A_y^T G A_x`` for gradients [k, pooled_h, pooled_w, C], Tensor[k, h, w, C]."""
+
+    def product(y: Tensor, x: Tensor, g: Tensor) -> Tensor:
+        rows = y.transpose(1, 2) @ g.flatten(2)
+        return x.transpose(1, 2)[:, None] @ rows.unflatten(2, g.shape[2:])
+
+    return _touching(product, window, grad)
+
+
+def _touching(product: Callable[[Tensor, Tensor, Tensor], Tensor], window: Window, values: Tensor) -> Tensor:
+    """``product`` of the window's weights and ``values``, where only what has a weight counts.
+
+    A matrix product multiplies every pixel of the window with every bin's weight, which is mostly zero: an infinite
+    or NaN value would reach what it does not touch. Such values are left out and added where they belong.
+    """
+    finite = values.isfinite()
     if finite.all():
-        return product(window.y.weight, window.x.weight, crop)
-    out = product(window.y.weight, window.x.weight, torch.where(finite, crop, 0))
-    y, x = ((axis_weights.weight > 0).to(crop.dtype) for axis_weights in (window.y, window.x))
+        return product(window.y.weight, window.x.weight, values)
+    out = product(window.y.weight, window.x.weight, torch.where(finite, values, 0))
+    y, x = ((axis_weights.weight > 0).to(values.dtype) for axis_weights in (window.y, window.x))
     for value in (float("inf"), float("-inf"), float("nan")):
-        where = crop.isnan() if value != value else crop == value
-        out = out + torch.where(product(y, x, where.to(crop.dtype)) > 0, value, 0.0)
+        where = values.isnan() if value != value else values == value
+        out = out + torch.where(product(y, x, where.to(values.dtype)) > 0, value, 0.0)
     return out
 
 

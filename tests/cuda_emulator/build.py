@@ -13,9 +13,13 @@ from pathlib import Path
 from roi_ops.cuda import programs
 
 HEADER = Path(__file__).with_name("cuda_runtime_emulator.h")
+# Fortified longjmp aborts on a jump to another stack, which is what fibers do; some distributions switch it on.
 # Contraction off: the device code is compiled with --fmad=false. Aliasing off: 16-byte loads as on the device.
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-pthread", "-Wall", "-Wno-unknown-pragmas",
-         "-Wno-unused-function")  # fmt: skip
+         "-Wno-unused-function", "-U_FORTIFY_SOURCE")  # fmt: skip
+
+# Seconds after which a compilation or a sanitized run is given up.
+TIMEOUT = 900
 
 
 def compiler() -> str | None:
@@ -84,7 +88,7 @@ def build(
         unit, made = Path(temporary, "emulator.cpp"), Path(temporary, "result")
         unit.write_text(text)
         command = [cxx, *FLAGS, *flags, f"-I{temporary}", str(unit), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr[:6000]}")
         made.replace(result)

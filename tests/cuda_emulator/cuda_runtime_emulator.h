@@ -17,6 +17,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -67,6 +68,7 @@ struct Fibers {
   std::vector<Fiber> fibers;
   ucontext_t home;
   unsigned current = 0, left = 0;
+  unsigned waiting = 0;  // turns since a fiber last came to a barrier, went on from one or ended
   std::function<void(unsigned)> work;
 };
 
@@ -96,6 +98,7 @@ inline void fiber_main() {
   const unsigned mine = all.current;
   all.work(mine);
   all.fibers[mine].done = true;
+  all.waiting = 0;
   --all.left;
   yield();
 }
@@ -115,6 +118,7 @@ inline void run_all(unsigned threads, std::function<void(unsigned)> work) {
     makecontext(&fiber.context, fiber_main, 0);
   }
   all.left = threads;
+  all.waiting = 0;
   all.current = 0;
   all.fibers[0].begun = true;
   threadIdx.x = 0;
@@ -126,11 +130,20 @@ class Barrier {
   explicit Barrier(unsigned threads) : threads_(threads) {}
   void wait() {
     const unsigned mine = turn_;
+    fibers->waiting = 0;
     if (++arrived_ == threads_) {
       arrived_ = 0;
       ++turn_;
     }
-    while (mine == turn_) yield();
+    while (mine == turn_) {
+      if (++fibers->waiting > 2 * fibers->fibers.size()) {  // every fiber had its turn and waits
+        std::fprintf(stderr, "divergent barrier: %u of %u threads came to it, the others wait elsewhere or ended\n",
+                     arrived_, threads_);
+        std::abort();
+      }
+      yield();
+    }
+    fibers->waiting = 0;
   }
 
  private:

@@ -46,7 +46,7 @@ def build(folder: Path, sanitizers: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizers", ["address,undefined,float-cast-overflow", "thread"])
 def test_random_geometry_is_clean_under_sanitizers(tmp_path, sanitizers):
     program = build(tmp_path, sanitizers)
     run = subprocess.run([program, "--cases", "60", "--seed", "1"], capture_output=True, text=True)

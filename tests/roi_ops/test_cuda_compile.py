@@ -1,6 +1,7 @@
 """NVRTC on the CUDA source, which needs no GPU; the cache of compiled kernels; when the backend is not available."""
 
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def test_a_kernel_that_does_not_compile_names_its_log(folder):
     assert "no_such_function" in (folder / "broken-sm_80.log").read_text()
 
 
+def test_a_user_without_a_home_caches_among_the_temporary_files(tmp_path, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (compiler.VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compiler.Path, "home", nobody)
+    monkeypatch.setattr(compiler.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert compiler.cache_folder() == tmp_path / f"roi_ops-{os.getuid()}"
+
+
+def test_no_room_for_temporary_files_is_a_compile_error(folder, monkeypatch):
+    monkeypatch.setattr(compiler.tempfile, "tempdir", str(folder / "missing"))
+    with pytest.raises(CompileError, match="temporary folder"):
+        compiler.compile_kernel(KERNEL, "sm_80")
+
+
 class Failing:
     """A launcher whose compiler fails."""
 
@@ -129,7 +147,9 @@ def test_the_reason_why_it_does_not_work_is_given(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     assert "7.0, older than 7.5" in backends.why_not("cuda")
     monkeypatch.setattr(cuda, "_found", lambda module: False)
-    assert "pip install cuda-core" in backends.why_not("cuda")
+    for version, extra in (("12.8", "cu12"), ("13.0", "cu13")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        assert f'pip install "cuda-core[{extra}]"' in backends.why_not("cuda")
 
 
 def test_the_doctor_shows_compiler_and_cache(folder, compilations):

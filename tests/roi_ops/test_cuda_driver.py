@@ -40,14 +40,14 @@ def stub(tmp_path_factory):
         pytest.skip("no C compiler for the stub of a driver")
     library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
     subprocess.run([compiler(), "-x", "c", "-shared", "-fPIC", "-w", str(STUB), "-o", str(library), "-ldl",
-                    "-Wl,-soname,libcuda.so.1"], check=True)  # fmt: skip
+                    "-Wl,-soname,libcuda.so.1"], check=True, timeout=120)  # fmt: skip
     return library
 
 
 def calls(stub, cache):
     environment = {**os.environ, nvrtc.VARIABLE: str(cache), "LD_LIBRARY_PATH": str(stub.parent)}
     return subprocess.run([sys.executable, "-c", CALLS, str(stub)], capture_output=True, text=True, env=environment,
-                          check=False)  # fmt: skip
+                          check=False, timeout=300)  # fmt: skip
 
 
 def test_a_kernel_is_loaded_once_and_launched_on_the_current_stream(stub, tmp_path, monkeypatch):

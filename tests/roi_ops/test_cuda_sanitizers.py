@@ -1,7 +1,10 @@
 """The CUDA source under sanitizers, run by the emulator; and proof that these sanitizers see what they should."""
 
+import signal
+
 import pytest
-from cuda_emulator.emulated import BUILDS, FOUND, runtime, sanitized_run
+from cuda_emulator.build import compiler
+from cuda_emulator.emulated import BUILDS, FOUND, fiber_run, runtime, sanitized_run
 
 from roi_ops.cuda.programs import device_code
 
@@ -45,3 +48,13 @@ def test_an_index_out_of_bounds_is_found(tmp_path):
     run = sanitized_run("address", tmp_path, ["align"], planted("linear_forward.cuh", good, bad))
     assert run.returncode == FOUND, run.stderr[-4000:]
     assert "heap-buffer-overflow" in run.stderr
+
+
+def test_a_barrier_that_not_all_threads_reach_is_found(tmp_path):
+    if compiler() is None:
+        pytest.skip("no C++ compiler")
+    good = "      if (!direct) {\n        __syncthreads();\n"
+    bad = "      if (!direct) {\n        if (threadIdx.x > 0) __syncthreads();\n"
+    run = fiber_run(tmp_path, ["align"], planted("linear_forward.cuh", good, bad))
+    assert run.returncode == -signal.SIGABRT, run.stderr[-4000:]
+    assert "divergent barrier" in run.stderr

@@ -25,6 +25,19 @@ def test_says_why_a_backend_does_not_work(capsys, monkeypatch):
     assert doctor.main(["--require", "reference"]) == 0
 
 
+def test_a_self_test_that_fails_is_reported_without_a_traceback(capsys, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("the driver is gone")
+
+    monkeypatch.setattr(cpu, "why_not", lambda: None)
+    monkeypatch.setattr(cpu, "available", lambda: True)
+    monkeypatch.setattr(backends, "_working", set())
+    monkeypatch.setattr(cpu, "instruction_set", lambda: "none")
+    monkeypatch.setattr(cpu, "linear_forward", broken)
+    assert doctor.main(["--require", "cpu"]) == 1
+    assert "cpu        does not work: RuntimeError: the driver is gone" in capsys.readouterr().out
+
+
 def test_wrong_results_are_found(capsys, monkeypatch):
     if not cpu.available():
         pytest.skip(f"cpu backend: {cpu.why_not()}")

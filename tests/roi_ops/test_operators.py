@@ -267,3 +267,40 @@ def test_roi_align_is_exact_on_a_ramp(device):
     centre = lambda a, b, p: a + (b - a) * (p + 0.5) / 4
     expected = [[3 * centre(y1, y2, p) - 2 * centre(x1, x2, q) for q in range(4)] for p in range(4)]
     assert math.isclose(0, (out[0, 0].cpu() - torch.tensor(expected)).abs().max().item(), abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, -224.0, INF, NAN])
+def test_a_canonical_scale_that_is_no_size_is_rejected(scale):
+    maps, boxes = [torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4)], torch.zeros(1, 5)
+    with pytest.raises(ValueError, match=r"canonical_scale=.*: must be a positive number"):
+        roi_ops.multiscale_roi_align(maps, boxes, 2, [0.5, 0.25], canonical_scale=scale)
+
+
+@pytest.mark.parametrize("level", [INF, -INF, NAN])
+def test_a_canonical_level_that_is_no_number_is_rejected(level):
+    maps, boxes = [torch.rand(1, 1, 8, 8), torch.rand(1, 1, 4, 4)], torch.zeros(1, 5)
+    with pytest.raises(ValueError, match=r"canonical_level=.*: must be a finite number"):
+        roi_ops.multiscale_roi_pool(maps, boxes, 2, [0.5, 0.25], canonical_level=level)
+
+
+def test_roi_pool_rejects_maps_whose_positions_are_no_int32():
+    boxes = torch.zeros(1, 5)
+    with pytest.raises(ValueError, match="at most 2147483647 pixels"):
+        roi_ops.roi_pool(torch.zeros(1, 1, 1, 1).expand(1, 1, 2**16, 2**15), boxes, 2)
+    largest = torch.zeros(1, 1, 1, 1).expand(1, 1, 1, 2**31 - 1)
+    assert roi_ops.roi_pool(largest, boxes, 2).shape == (1, 1, 2, 2)
+
+
+def test_an_infinite_gradient_stays_on_the_pixels_of_its_bin(device):
+    """Bin (0, 0) of 4 x 4 on 8 x 8 pixels touches pixels 0 to 2; zero times infinity elsewhere would be NaN."""
+    boxes = torch.tensor([[0.0, 0, 0, 8, 8]], device=device)
+    for value in (INF, -INF, NAN):
+        for pool in (lambda f: roi_ops.roi_align(f, boxes, 4, 1.0, 2), lambda f: roi_ops.prroi_pool(f, boxes, 4)):
+            f = torch.rand(1, 1, 8, 8, device=device, requires_grad=True)
+            grad = torch.zeros(1, 1, 4, 4, device=device)
+            grad[0, 0, 0, 0] = value
+            (gradient,) = torch.autograd.grad(pool(f), f, grad)
+            expected = torch.full((2, 2), value, device=device)
+            assert torch.equal(gradient[0, 0, :2, :2].nan_to_num(7.0), expected.nan_to_num(7.0))
+            assert not gradient[0, 0, 3:, :].any()
+            assert not gradient[0, 0, :, 3:].any()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -117,6 +118,51 @@ def test_the_environment_variable_forces_a_backend():
     )  # fmt: skip
     assert run("reference").stdout.strip() == "roi_ops.reference"
     assert "known: reference, cpu, cuda" in run("fast").stderr
+
+
+def test_threads_force_backends_independently():
+    both, results = threading.Barrier(2, timeout=30), {}
+
+    def work(name):
+        with roi_ops.use_backend(name):
+            both.wait()  # both are in their blocks
+            results[name] = backends.forced()
+            both.wait()
+        results[name, "after"] = backends.forced()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("reference", "cpu")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    before = backends.forced()
+    assert results == {"reference": "reference", "cpu": "cpu", ("reference", "after"): before, ("cpu", "after"): before}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_backward_outside_the_block_uses_the_backend_of_the_forward(monkeypatch, create_graph):
+    """The CPU kernels are made to fail, so whatever asks them is found."""
+    monkeypatch.setattr(backends.cpu, "available", lambda: True)
+    for name in ("linear_forward", "linear_backward_features", "max_backward_features", "max_gather"):
+        monkeypatch.setattr(backends.cpu, name, lambda *args: pytest.fail("the CPU kernels were asked"))
+    f, boxes = torch.rand(1, 1, 8, 8, requires_grad=True), torch.tensor([[0.0, 1, 1, 6, 6]])
+    with roi_ops.use_backend("reference"):
+        pooled = [roi_ops.roi_align(f, boxes, 2), roi_ops.roi_pool(f, boxes, 2)]
+    found = []
+
+    def backward():
+        for out in pooled:
+            weight = torch.ones_like(out, requires_grad=True)
+            (gradient,) = torch.autograd.grad(out, f, weight, create_graph=create_graph)
+            found.append(gradient)
+            if create_graph:
+                found.append(torch.autograd.grad(gradient.sum(), weight)[0])
+
+    thread = threading.Thread(target=backward)
+    thread.start()
+    thread.join()
+    assert len(found) == 2 * (1 + create_graph)
+    assert all(gradient.any() for gradient in found)
 
 
 def test_importing_the_functions_does_not_import_torchvision():
