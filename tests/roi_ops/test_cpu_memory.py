@@ -115,8 +115,13 @@ def test_threads_never_share_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(number: int) -> bool:
         return all((empty().fill_(number) == number).all() for _ in range(100))
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(4)))  # raises what a thread raised
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # else four teams of threads wait for each other
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(4)))  # raises what a thread raised
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_waits_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +151,7 @@ def test_a_forked_child_starts_with_nothing_and_an_open_lock() -> None:
     del held
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # as in a DataLoader's worker: OpenMP's threads are not there any more
         os._exit(0 if memory.idle_bytes() == 0 and empty().numel() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert memory.idle_bytes() == 0
