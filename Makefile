@@ -35,6 +35,7 @@ gpu-check: $(VENV)/installed
 # Installed again when what is installed or how it is built has changed. Written last: a broken install is redone.
 $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h roi_ops/cpu/CMakeLists.txt roi_ops/include/*)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 train"'
+	@echo "installing into $(VENV): PyTorch is large, this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@

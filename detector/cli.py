@@ -83,6 +83,10 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
         if sweep and "run_dir" in cfg and not any("run_dir=" in o for o in hydra_config.overrides.task):
             cfg.run_dir = os.path.relpath(hydra_config.runtime.output_dir)
         function(checked(cfg, schema, sweep))
+    except OSError as error:  # a folder that cannot be written, a file that went away
+        if error.filename is None:
+            raise
+        fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
     except DetectorError as error:
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)

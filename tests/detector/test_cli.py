@@ -250,3 +250,11 @@ def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
     read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
     assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
     assert gathered(["seed=3"], "runs") == ["seed=3"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="another system has other words for it")
+def test_a_folder_that_cannot_be_made_is_a_message(call_script, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call_script("illustrate", f"output_dir={tmp_path}/file/pictures", "figure=bin")
+    assert code == 2
+    assert err.strip() == f"error: {tmp_path}/file/pictures: Not a directory"

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
     """Export the detector of ``config.checkpoint`` and compare what each file finds with the model.
 
-    Beside the exported file, ``NAME.json`` says what goes in, what comes out, and what the labels mean.
+    Beside the exported file NAME, ``NAME.json`` says what goes in, what comes out, and what the labels mean.
 
     Returns:
         The files, and the comparison of each exported one, by its name.
@@ -51,7 +51,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
         raise ConfigError("give checkpoint=RUN (or its .ckpt file)")
     path = output_file(config)
     compiled = path.with_name(f"{path.stem}-compiled.pt2")
-    description = path.with_suffix(".json")
+    description = path.with_name(f"{path.name}.json")
     files = [path, *([compiled] if config.compile else []), description]
     there = [file for file in files if file.exists()]
     if there and not config.overwrite:

@@ -195,7 +195,7 @@ def test_onnx(checkpoint, tmp_path, dynamic):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     files, parity = export(settings_for(checkpoint, tmp_path, dynamic=dynamic))
-    assert [file.name for file in files] == ["out.onnx", "out.json"]
+    assert [file.name for file in files] == ["out.onnx", "out.onnx.json"]
     assert parity["out.onnx"].holds
     assert parity["out.onnx"].detections > 4
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
