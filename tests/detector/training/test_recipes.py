@@ -25,6 +25,7 @@ SMALL = (
     "augment.crop_size=64",
     "data.batch_size=2",
     "data.workers=0",
+    "data.repeat_threshold=0",  # repeats make a pass longer, and this one is to be one step
     "optim.warmup_steps=0",
     f"trainer.epochs={2 / IMAGES}",
     "trainer.accelerator=cpu",
