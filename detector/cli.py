@@ -28,8 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.config import is_known, known_keys, parse, unknown_key
+from detector.config import parse
 from detector.errors import ConfigError, DetectorError
+from detector.schema import is_known, known_keys, unknown_key
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.

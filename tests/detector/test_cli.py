@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from detector.cli import run
-from detector.config import number, one_of
+from detector.schema import number, one_of
 from detector.errors import DataError
 
 

@@ -9,11 +9,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from detector import config as schema
-from detector.config import Config, EvaluateConfig, known_keys, parse, to_dict, unknown_key
+from detector.config import Config, EvaluateConfig, parse, to_dict
 from detector.errors import ConfigError
 from detector.models.backbone import build_backbone
 from detector.models.faster_rcnn import build_anchors, check_model
 from detector.models.poolers import build_pooler
+from detector.schema import known_keys, unknown_key
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # The file of each group that holds all of its keys, and the class that it mirrors.

@@ -91,7 +91,7 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
         sheet_images=0,
         progress_bar=False,
     )
-    result, folder = evaluate_from_config(single)
+    result, _, folder = evaluate_from_config(single)
     assert result.metrics == outcome.result.metrics
     together = json.loads((outcome.run_dir / "predictions.json").read_text())
     assert len(together) > 100
