@@ -98,8 +98,10 @@ def build(config: AblateConfig, configs: Sequence[Path]) -> Study:
 
 
 def run(study: Study, config: AblateConfig, command: CommandLine, console: Console) -> None:
-    """Do the cells that have no record, each once, through the launcher that the command line names."""
+    """Do the cells that have no record, each once, through the launcher that the command line names: seed by seed, so
+    that a study that is stopped has pairs to compare."""
     wanted = [c for c in study.cells if c.record is None and config.cell in ("", c.name)]
+    wanted.sort(key=lambda cell: config.study.seeds.index(cell.seed))
     console.print(f"study {config.study.name}: {summary(study)}; folder {config.study_dir}")
     if not wanted:
         return

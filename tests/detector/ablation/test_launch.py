@@ -90,6 +90,13 @@ def test_joblib_and_a_failure(tmp_path):
     assert json.loads(failure.read_text())["attempts"] == 1
 
 
+def test_runs_are_started_seed_by_seed(tmp_path):
+    """A study that is stopped has pairs to compare: here after 0 hours, which starts none, but names them in order."""
+    out = run(*command(tmp_path, "study.seeds=[7,4]", "study.hours=1e-9", "study.diagnostics=false"))
+    started = [line.split("] ")[1].split(":")[0] for line in out.splitlines() if "not started" in line]
+    assert started == ["pool, seed 7", "align, seed 7", "pool, seed 4", "align, seed 4"]
+
+
 def test_plan_and_mistakes(tmp_path):
     out = run(*command(tmp_path, "action=plan"))
     assert out.count("missing") == 3
