@@ -21,8 +21,9 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(RUN) -m mypy
 
+# Every table of docs/benchmarks/ that needs no GPU, one after the other: leave the machine alone meanwhile.
 benchmark: $(VENV)/installed
-	$(RUN) scripts/benchmark.py suite=roi_ops $(ARGS)
+	for suite in roi_ops cuda_bytes model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite $(ARGS) || exit 1; done
 
 # Every CUDA kernel for every supported architecture, with the NVRTC of the environment: needs no GPU.
 cuda-matrix: $(VENV)/installed

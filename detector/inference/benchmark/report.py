@@ -41,12 +41,14 @@ class Measured:
         inputs: on what; a sentence or two.
         sections: the tables.
         curves: lines for a plot, see :func:`detector.plots.plot_benchmark`.
+        is_timed: or counted, which does not depend on the machine.
     """
 
     title: str
     inputs: str
     sections: list[Section]
     curves: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    is_timed: bool = True
 
 
 def compared(rows: Sequence[Row]) -> Section:
@@ -89,13 +91,16 @@ def markdown(environment: Mapping[str, Any], measured: Measured, name: str, comm
     machine = f"{environment['processor']} ({environment['instruction_set']}), {environment['threads']} threads"
     if environment["gpu"]:
         machine = f"{environment['gpu']}, CUDA {environment['cuda']}"
+    runs = (
+        f"Copy bandwidth {environment['copy_gb_per_s']} GB/s (read and written). {environment['repeats']} timed runs "
+        f"of each call, in one process. "
+    )
     lines = [
         f"# {measured.title}",
         "",
         f"{machine}, Python {environment['python']}, torch {environment['torch']}, "
         f"torchvision {environment['torchvision']}, {environment['date']}.",
-        f"Copy bandwidth {environment['copy_gb_per_s']} GB/s (read and written). {environment['repeats']} timed runs "
-        f"of each call, in one process. {measured.inputs}",
+        f"{runs if measured.is_timed else ''}{measured.inputs}",
     ]
     for section in measured.sections:
         lines += ["", *([f"## {section.title}", ""] if section.title else [])]
