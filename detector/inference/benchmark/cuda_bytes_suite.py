@@ -26,13 +26,13 @@ from roi_ops.reference.rois import groups
 BINS, RATIO, CHANNELS = 7, 2, 256
 TILE_H = 16  # rows of a backward tile where the arithmetic is in float32
 FLOAT32 = 4  # bytes: what torchvision's kernel computes in under autocast too
-COLUMNS = ("workload", "floor, MB", "once a RoI, MB", "asked for, MB", "of it written, MB", "torchvision's, MB", "ratio")
+COLUMNS = ("workload", "floor, MB", "once a RoI, MB", "asked for, MB", "written, MB", "torchvision's, MB", "ratio")
 INPUTS = (
     "1000 RoIs (backward: 512) of one 800 x 1088 image, maps of strides 4 to 32 with 256 channels, 7 x 7 bins, "
-    "sampling 2, the boxes of suite=roi_ops; 1 MB = 10^6 bytes. **Counted, nothing was timed.** Ours: merged pixels are "
-    "loaded in forward; in backward each tile loads the gradients of the RoIs on it and writes its cells once (without "
-    "the lists of RoIs, some KB, and the parts of crowded tiles). torchvision: four pixels a sample; in backward four "
-    "atomic additions, counted as a write, after zeroing. Its autocast casts maps and results."
+    "sampling 2, the boxes of suite=roi_ops; 1 MB = 10^6 bytes. **Counted, nothing was timed.** Ours: merged pixels "
+    "are loaded in forward; in backward each tile loads the gradients of the RoIs on it and writes its cells once "
+    "(without the lists of RoIs, some KB, and the parts of crowded tiles). torchvision: four pixels a sample; in "
+    "backward four atomic additions, counted as a write, after zeroing. Its autocast casts maps and results."
 )
 
 
@@ -100,7 +100,7 @@ def reaches(maps: dict[str, Tensor], boxes: list[Tensor]) -> Iterator[tuple[Reac
 
 
 def reach(start: Tensor, extent: Tensor, length: int, side: int) -> Reach:
-    """Of RoIs from ``start`` to ``start + extent``, Tensor[k], on an axis of ``length`` pixels with tiles of ``side``."""
+    """Of RoIs from ``start`` to ``start + extent``, Tensor[k], on an axis of ``length`` pixels, tiles of ``side``."""
     used = align_weights(start, extent, BINS, length, RATIO).weight != 0
     any_bin = used.any(1)
     first, last = any_bin.int().argmax(1), length - 1 - any_bin.flip(1).int().argmax(1)
