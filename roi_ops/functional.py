@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from roi_ops import ops
-from roi_ops.geometry import MAX_SAMPLES
+from roi_ops.geometry import LINEAR_KINDS, MAX_SAMPLES
 from roi_ops.levels import level_range
 
 Boxes = Tensor | Sequence[Tensor]
@@ -192,7 +192,7 @@ def _pool(
     k_min, k_max = level_range(scales)
     args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
             canonical_scale, canonical_level)  # fmt: skip
-    if kind in ("align", "align_aligned", "prroi"):
+    if kind in LINEAR_KINDS:
         return ops.linear_forward(*args)
     return ops.max_forward(*args)[0]
 

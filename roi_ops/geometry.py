@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 LINEAR_KINDS = ("align", "align_aligned", "prroi")
 MAX_KINDS = ("pool", "align_max", "align_aligned_max")
+# Their numbers in the kernels: enum Kind of roi_ops/include/roi_axis.h.
+KIND_NUMBERS = {kind: number for number, kind in enumerate((*LINEAR_KINDS, *MAX_KINDS))}
 
 # Adaptive sampling takes one sample a pixel, but no more than this many a bin and axis: beyond it (boxes
 # of 229,000 pixels at 7 x 7 bins) samples lie further apart. Keeps a bin's sample number within int32.

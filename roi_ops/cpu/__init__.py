@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from roi_ops.cpu import memory
+from roi_ops.geometry import KIND_NUMBERS
 
 _INTERFACE = 1  # module.cpp has the same number
 
@@ -39,7 +40,6 @@ __all__ = [
     "why_not",
 ]
 
-_KINDS = {"align": 0, "align_aligned": 1, "prroi": 2, "pool": 3, "align_max": 4, "align_aligned_max": 5}
 _TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # Numbers of the operators in module.cpp.
 _LINEAR_FORWARD, _LINEAR_FEATURES, _LINEAR_BOXES, _MAX_FORWARD, _MAX_GATHER, _MAX_FEATURES, _MAX_BOXES = range(7)
@@ -128,7 +128,7 @@ def _run(operator: int, features: list[Tensor], boxes: Tensor, geom: Sequence[An
     images, channels = features[0].shape[:2]
     boxes = boxes.contiguous()  # the kernels read rows of five
     numbers = [
-        _KINDS[kind],
+        KIND_NUMBERS[kind],
         _TYPES[features[0].dtype],
         torch.get_num_threads(),
         images,

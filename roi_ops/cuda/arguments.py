@@ -9,10 +9,9 @@ from ctypes import Structure, c_double, c_int, c_longlong, c_void_p
 import torch
 from torch import Tensor
 
-from roi_ops.geometry import Geometry
+from roi_ops.geometry import KIND_NUMBERS, Geometry
 
 MAX_LEVELS = 8
-KINDS = {"align": 0, "align_aligned": 1, "prroi": 2, "pool": 3, "align_max": 4, "align_aligned_max": 5}
 
 
 class Level(Structure):
@@ -114,7 +113,7 @@ def fill_call(call: Call, maps: list[Tensor], boxes: Tensor, geometry: Geometry)
         values += (f.data_ptr(), *f.stride(), scale, height, width)
     values += _NO_LEVEL * (MAX_LEVELS - len(maps))
     values += (boxes.data_ptr(), geometry.canonical_scale, geometry.canonical_level)
-    values += (len(maps), images, channels, boxes.shape[0], KINDS[geometry.kind], geometry.pooled_h, geometry.pooled_w)
+    values += (len(maps), images, channels, boxes.shape[0], KIND_NUMBERS[geometry.kind], geometry.pooled_h, geometry.pooled_w)
     values += (max(geometry.sampling_ratio, 0), geometry.k_min, geometry.k_max)
     _CALL.pack_into(call, 0, *values)
 

@@ -27,7 +27,7 @@ from roi_ops.cuda.arguments import (
     fill_pooled,
     pooled_form,
 )
-from roi_ops.geometry import Geometry
+from roi_ops.geometry import LINEAR_KINDS, Geometry
 from roi_ops.reference.rois import gradient_format
 
 
@@ -72,7 +72,7 @@ class Operators:
         shape = (boxes.shape[0], first.shape[1], geometry.pooled_h, geometry.pooled_w)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         out = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=memory_format)
-        is_linear = geometry.kind in ("align", "align_aligned", "prroi")
+        is_linear = geometry.kind in LINEAR_KINDS
         argmax = None if is_linear else torch.empty_like(out, dtype=torch.int32)
         if not out.numel():
             return out, argmax

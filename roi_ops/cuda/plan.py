@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from roi_ops.geometry import Geometry
+from roi_ops.geometry import MAX_KINDS, Geometry
 
 WARP = 32
 MAX_THREADS = 256
@@ -100,7 +100,7 @@ def table_bytes(capacity: int, bins: int, values: int, number: int) -> int:
 def forward(features: list[Tensor], layout: int, rois: int, geometry: Geometry, direct: bool) -> Slabs:
     """Plan of ``linear_forward`` and ``max_forward``; ``direct``: results go out along channels, without a tile."""
     itemsize = features[0].element_size()
-    is_max = geometry.kind in ("pool", "align_max", "align_aligned_max")
+    is_max = geometry.kind in MAX_KINDS
     element = itemsize + 4 if is_max else itemsize
     slabs = _slabs(features, layout, geometry, 1, 0 if direct else element)
     groups = _groups(-(-features[0].shape[1] // slabs.slab), rois)
