@@ -3,32 +3,22 @@
 import json
 
 import pytest
+import torch
+from small import SMALL, arguments
 from test_recipes import CONFIGS, composed
 
 from detector.data.datamodule import DetectionDataModule
+from detector.training.module import DetectionModule
 from detector.training.run import train
 
-SMALL = (
-    "data.shapes.train_images=12",
-    "data.shapes.val_images=3",
-    "data.shapes.image_size=64",
-    "data.shapes.max_object=40",
-    "data.batch_size=2",
-    "data.workers=0",
-    "model.min_size=[64]",
-    "model.fpn_channels=16",
-    "model.head.width=16",
-    "trainer.accelerator=cpu",
-    "logger.sheet_images=0",
-    "logger.tensorboard=false",
-)
 MODES = sorted(path.stem for path in (CONFIGS / "debug").glob("*.yaml"))
 
 
 @pytest.fixture
 def run(tmp_path, shapes_root):
-    def go(*arguments):
-        config = composed(*SMALL, f"data.root={shapes_root}", f"run_dir={tmp_path}/run", *arguments)
+    def go(*more):
+        values = SMALL | {"data.shapes.val_images": 9, "data.root": shapes_root, "run_dir": tmp_path / "run"}
+        config = composed(*arguments(values), *more)
         return config, train(config)
 
     return go
@@ -43,6 +33,7 @@ def test_modes():
 def test_fast(run):
     _, result = run("debug=fast")
     assert result.steps == 3
+    assert result.result.images == 8  # of nine
 
 
 def test_profile(run, capsys):
@@ -68,6 +59,14 @@ def test_overfit_trains_and_evaluates_on_the_same_images(run):
     assert (data.train_dataset.box_counts > 0).all()
 
 
-def test_nan(run):
-    _, result = run("debug='nan'", "trainer.max_steps=1", "optim.warmup_steps=0")
-    assert result.steps == 1
+def test_nan(run, monkeypatch):
+    modes = []
+    original = DetectionModule.training_step
+
+    def step(self, batch, batch_idx):
+        modes.append(torch.is_anomaly_enabled())
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", step)
+    run("debug='nan'", "trainer.max_steps=1", "optim.warmup_steps=0")
+    assert modes == [True]

@@ -11,32 +11,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import SMALL, arguments
 
 from detector.evaluation.coco import METRIC_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    "data.shapes.train_images=12",
-    "data.shapes.val_images=5",
-    "data.shapes.image_size=64",
-    "data.shapes.max_object=40",
-    "data.batch_size=2",
-    "data.workers=0",
-    "model.min_size=[64]",
-    "model.fpn_channels=16",
-    "model.head.width=16",
-    "trainer.accelerator=cpu",
-    "trainer.eval_every=4",
-    "trainer.log_every=1",
-    "logger.sheet_images=2",
-    "optim.warmup_steps=0",
-]
+VALUES = SMALL | {
+    "data.shapes.train_images": 12,
+    "data.shapes.val_images": 5,
+    "trainer.eval_every": 4,
+    "trainer.log_every": 1,
+    "logger.sheet_images": 2,
+    "logger.tensorboard": True,
+    "optim.warmup_steps": 0,
+}
 
 
-def command(folder, *arguments):
-    return [sys.executable, "scripts/train.py", *SMALL, f"data.root={folder / 'data'}", *arguments]
+def command(folder, *more):
+    return [sys.executable, "scripts/train.py", *arguments(VALUES), f"data.root={folder / 'data'}", *more]
 
 
 def environment():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from small import SHORT, SMALL, configure
 
 from detector import checkpoint as checkpoints
 from detector.config import Config, parse, to_dict
@@ -31,17 +32,16 @@ FILES = {
 def finished(tmp_path_factory):
     """A finished run of four steps, its configuration and its result."""
     root = tmp_path_factory.mktemp("finished")
-    config = Config(run_dir=str(root / "run"))
-    config.data.root = str(root / "data")
-    shapes = config.data.shapes
-    shapes.train_images, shapes.val_images, shapes.image_size, shapes.max_object = 8, 4, 64, 40
-    config.data.batch_size, config.data.workers = 2, 0
-    config.model.min_size, config.model.fpn_channels, config.model.head.width = [64], 16, 16
-    config.model.anchors.sizes = [[8.0], [16.0], [32.0], [64.0], [128.0]]
-    config.roi.kind = "torchvision_align"
-    config.optim.name, config.optim.lr, config.optim.warmup_steps = "adamw", 0.002, 2
-    config.trainer.max_steps, config.trainer.eval_every, config.trainer.accelerator = 4, 2, "cpu"
-    config.logger.sheet_images = 2
+    config = configure(Config(run_dir=str(root / "run")), SMALL | SHORT | {
+        "data.root": str(root / "data"),
+        "data.shapes.val_images": 4,
+        "roi.kind": "torchvision_align",
+        "optim.lr": 0.002,
+        "optim.warmup_steps": 2,
+        "trainer.eval_every": 2,
+        "logger.sheet_images": 2,
+        "logger.tensorboard": True,
+    })
     return config, train(config)
 
 
