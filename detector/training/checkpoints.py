@@ -76,9 +76,9 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Write ``last.ckpt`` where it is due."""
-        step = trainer.global_step
-        if step == self.saved_step:  # gradients are still being accumulated
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # added gradients are in no checkpoint
             return
+        step = trainer.global_step
         if step >= trainer.max_steps:
             # Lightning evaluates after multiples of its interval; infinity means: after the last batch.
             trainer.val_check_batch = float("inf")

@@ -24,11 +24,15 @@ CONTINUED = (
     "data.batch_size",
     "data.aspect_grouping",
     "data.keep_empty",
+    "data.on_invalid",
+    "data.overfit_images",
     "data.repeat_threshold",
+    "data.shapes",
     "augment",
     "optim",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.limit_eval_images",  # the best AP so far is of these images
 )
 FREE = ("model.weights", "model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")
 
@@ -54,7 +58,7 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
     """
     if not config.resume:
         return Start()
-    path = Path(config.run_dir) / "checkpoints" / LAST
+    path = Path(config.run_dir).expanduser() / "checkpoints" / LAST
     if config.resume != "auto":
         path = Path(config.resume).expanduser()
         path = path / "checkpoints" / LAST if path.is_dir() else path
@@ -107,7 +111,7 @@ def take(config: Config, start: Start) -> Path:
     text = OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if config.resume == "auto" or (start.checkpoint and folder.resolve() in start.checkpoint.resolve().parents):
+        if config.resume == "auto" or goes_on(folder, start):
             with replacing(folder / "config.yaml") as temporary:
                 temporary.write_text(text, encoding="utf-8")
         elif any(folder.iterdir()):
@@ -129,6 +133,17 @@ def take(config: Config, start: Start) -> Path:
     except OSError as error:
         raise ConfigError(f"run_dir={folder}: cannot be written: {error.strerror}") from None
     return folder
+
+
+def goes_on(folder: Path, start: Start) -> bool:
+    """Whether the run of ``folder`` is taken up where it ended, and not at an earlier checkpoint of its own.
+
+    From an earlier one it would write over its later checkpoint and metrics.
+    """
+    if start.checkpoint is None or folder.resolve() not in start.checkpoint.resolve().parents:
+        return False
+    last = folder / "checkpoints" / LAST
+    return not last.exists() or last.samefile(start.checkpoint)
 
 
 def bring(start: Path, checkpoints: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -65,14 +66,22 @@ class Interrupt(pl.Callback):
             self.checkpoints.save_last(trainer)
             if self.requeue and trainer.is_global_zero:
                 requeue(self.say)
+            trainer.strategy.barrier()  # srun may end all processes when the first one is gone: not before the requeue
             raise Interruption
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Leave the evaluation if asked to: its checkpoint is written, and a resumed run repeats it."""
-        if self.requested and trainer.world_size == 1:
-            if self.requeue:
-                requeue(self.say)
-            raise Interruption
+        """Leave the evaluation if asked to: its checkpoint is written, and a resumed run repeats it.
+
+        Several processes do not wait for each other here: the first one that leaves ends the others, if the signal has
+        not reached them. On SLURM those that are not to call ``scontrol`` go on until it ends them.
+        """
+        if not self.requested:
+            return
+        if self.requeue and not trainer.is_global_zero:
+            return
+        if self.requeue:
+            requeue(self.say)
+        raise Interruption
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader process: the main one decides
@@ -81,7 +90,8 @@ class Interrupt(pl.Callback):
         self.requeue = number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ
         self._restore()
         how = "press Ctrl-C again" if number == signal.SIGINT else "send the signal again"
-        self.say(f"stopping after this step; {how} to stop at once")
+        with suppress(RuntimeError):  # "reentrant call": the signal came while something else was being printed
+            self.say(f"stopping after this step; {how} to stop at once")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -6,6 +6,8 @@ import torch
 from comparing import assert_same, checkpoint_of, rows
 
 from detector.errors import ConfigError, WeightsError
+from detector.training import checkpoints
+from detector.training.checkpoints import Checkpoints
 from detector.training.interrupt import Interrupt
 from detector.training.run import train
 
@@ -38,7 +40,7 @@ STATE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [(1,), (2, 3), (3,), (5,), (6,), (1, 4, 5)])
+@pytest.mark.parametrize("stops", [(1,), (2, 3), (3,), (5,), (6,), (7,), (1, 4, 5)])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stops, accumulate):
     """Tensors, optimiser, schedule, callbacks and logs agree, whether it stops before, after or at an evaluation."""
@@ -59,6 +61,41 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stops, accumu
     assert rows(tmp_path / "whole") == rows(tmp_path / "run")
     assert resumed.result.metrics == whole.result.metrics
     assert resumed.best_step == whole.best_step
+
+
+@pytest.mark.parametrize("stop", [3, 5, 6])
+def test_patience_is_kept(tiny, monkeypatch, stop):
+    """Nothing is learned, so the evaluation at step 2 stays the best, and a patience of two ends the run at step 6."""
+    settings = {
+        "optim__lr": 0.0,
+        "model__norm": "group",
+        "trainer__max_steps": 20,
+        "trainer__eval_every": 2,
+        "trainer__early_stopping": 2,
+    }
+    stop_after(monkeypatch, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(**settings))
+    stop_after(monkeypatch, None)
+    resumed = train(tiny(resume="auto", **settings))
+    assert (resumed.steps, resumed.best_step) == (6, 2)
+    assert [row["step"] for row in rows(resumed.run_dir) if row["val/AP"]] == ["2", "4", "6"]
+
+
+def test_checkpoints_by_time_hold_whole_steps(tiny, monkeypatch):
+    """Gradients that are still being added up would be lost: no checkpoint between the batches of a step."""
+    batches = []
+    original = Checkpoints.save_last
+
+    def note(self, trainer):
+        batches.append(trainer.fit_loop.total_batch_idx + 1)
+        original(self, trainer)
+
+    monkeypatch.setattr(Checkpoints, "save_last", note)
+    # The time is up while the third batch runs, the first one of step 2.
+    monkeypatch.setattr(checkpoints, "agreed", lambda trainer, wish, every: trainer.fit_loop.total_batch_idx + 1 >= 3)
+    train(tiny(optim__accumulate=2, trainer__max_steps=3))
+    assert batches == [4, 6]
 
 
 def test_other_configuration_is_refused(tiny, monkeypatch):
@@ -87,6 +124,32 @@ def test_resume_from_a_path_in_its_own_folder(tiny, tmp_path, monkeypatch):
         train(tiny())
     stop_after(monkeypatch, None)
     assert train(tiny(resume=str(tmp_path / "run/checkpoints/last.ckpt"))).steps == 4
+
+
+def test_an_earlier_checkpoint_does_not_replace_later_ones(tiny, tmp_path, monkeypatch):
+    """Its own last.ckpt, of another step, would become best.ckpt after the evaluation at the start."""
+    train(tiny(trainer__eval_every=2, trainer__max_steps=2))
+    early = (tmp_path / "run/checkpoints/last.ckpt").rename(tmp_path / "run/checkpoints/early.ckpt")
+    (tmp_path / "run/checkpoints/last.ckpt").write_bytes(early.read_bytes())
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"there is a run in it already.*Choose another run_dir"):
+        train(tiny(trainer__eval_every=2, resume=str(early)))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    (tmp_path / "run/checkpoints/last.ckpt").unlink()
+    assert train(tiny(trainer__eval_every=2, resume=str(early))).steps == 4
+
+
+def test_run_folder_in_the_home_folder(tiny, tmp_path, monkeypatch):
+    """Not every shell replaces the tilde in run_dir=~/run; a resumed run must not start anew over the old one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(run_dir="~/run"))
+    seen = []
+    stop_after(monkeypatch, None)
+    monkeypatch.setattr(Interrupt, "on_train_start", lambda self, trainer, module: seen.append(trainer.global_step))
+    train(tiny(run_dir="~/run", resume="auto"))
+    assert seen == [2]
 
 
 def test_finished_run_is_evaluated_again_and_may_be_made_longer(tiny, tmp_path):
