@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-from detector.config import Config
+from detector.config import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.training.folder import Start
 from detector.training.length import passes
@@ -43,9 +43,6 @@ def announce(
     place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
     batch, optim = images_a_step(config), config.optim
-    rate = f"lr {scaled_lr(optim, batch):.3g}"
-    if optim.base_batch:
-        rate += f" ({optim.lr:g} for {optim.base_batch} images, scaled to {batch})"
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
@@ -56,12 +53,23 @@ def announce(
     seen = passes(config, data.images_a_pass)
     say(
         f"steps   {start.step} to {wanted.max_steps} of {batch} images ({seen:.3g} passes over the training images), "
-        f"{optim.name}, {rate}"
+        f"{optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
     if start.checkpoint is None:
         for note in notes(config, seen):
             say(f"note    {note}")
+
+
+def rate(optim: OptimConfig, batch: int) -> str:
+    """The learning rate for steps of ``batch`` images, and how it comes about if it is not ``optim.lr`` itself."""
+    if optim.base_batch in (0, batch):
+        return f"lr {optim.lr:g}"
+    ratio = f"{batch}/{optim.base_batch}" if optim.name == "sgd" else f"sqrt({batch}/{optim.base_batch})"
+    return (
+        f"lr {scaled_lr(optim, batch):.3g} = {optim.lr:g} x {ratio} (optim.lr is for steps of {optim.base_batch} "
+        f"images, these are of {batch})"
+    )
 
 
 def notes(config: Config, seen: float) -> list[str]:

@@ -32,16 +32,20 @@ def check_finite(
         return
     images, targets = batch
     path = Path(trainer.default_root_dir) / BATCH_FILE
-    with replacing(path) as temporary:
-        torch.save({"images": images, "targets": targets, "losses": losses}, temporary)
+    saved = f"The batch is saved as {path}."
+    try:
+        with replacing(path) as temporary:
+            torch.save({"images": images, "targets": targets, "losses": losses}, temporary)
+    except (OSError, RuntimeError) as error:  # a full disk; torch.save has errors of its own for it
+        saved = f"The batch could not be saved ({str(error).splitlines()[0]})."
     wrong = ", ".join(
         f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good
     )
     files = "\n".join(f"  {name}" for name in image_names(targets, trainer))
     raise TrainingError(
         f"step {trainer.global_step + 1}: not finite: {wrong}. Images of this batch:\n{files}\n"
-        f"The batch is saved as {path}. A lower optim.lr, a longer optim.warmup_steps or optim.clip_norm=1 help "
-        "where the losses grew before; otherwise look at the images and boxes."
+        f"{saved} Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or "
+        "optim.clip_norm=1; otherwise look at the images and boxes."
     )
 
 

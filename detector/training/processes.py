@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from detector.config import Config, TrainerConfig
 from detector.errors import ConfigError, DetectorError, TrainingError
 
 CHILD = "DETECTOR_PROCESS"  # set in the processes that launch() starts
+PATIENCE = timedelta(minutes=30)  # that processes wait for each other: process 0 scores an evaluation by itself
 GRACE = 10  # seconds that processes have to end when another one has failed
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -47,8 +49,8 @@ COMMANDS = """
   several, the same on each of them:
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 \\
       scripts/train.py trainer=multinode trainer.num_nodes=2 trainer.devices=8 run_dir=SHARED_FOLDER ...
-  SLURM:          srun python scripts/train.py trainer=slurm trainer.num_nodes=2 trainer.devices=8 ...
-                  in a job with --nodes=2 --ntasks-per-node=8"""
+  SLURM, in a job with --nodes=2 --ntasks-per-node=8:
+    srun --kill-on-bad-exit python scripts/train.py trainer=slurm trainer.num_nodes=2 trainer.devices=8 ..."""
 
 
 class ConnectionLost(TrainingError):
@@ -119,7 +121,7 @@ def joined(place: Place, gpu: bool) -> Iterator[None]:
         if device:
             torch.cuda.set_device(device)
         torch.distributed.init_process_group(
-            "nccl" if gpu else "gloo", rank=place.rank, world_size=place.world, device_id=device
+            "nccl" if gpu else "gloo", timeout=PATIENCE, rank=place.rank, world_size=place.world, device_id=device
         )
         yield
         # Not after an error: it might wait for processes that are gone.

@@ -75,6 +75,10 @@ class Profile(pl.Callback):
         """Write what there is if the run was shorter."""
         if self._profiler is not None and self.done:
             self._finish(trainer)
+        elif not self.done and trainer.is_global_zero:
+            if self._profiler is not None:
+                self._profiler.__exit__(None, None, None)
+            self.say(f"nothing was profiled: the first {WARM} batches are not measured, and the run had {self._seen}")
 
     def _end_of(self, phase: str, trainer: pl.Trainer) -> None:
         if trainer.strategy.root_device.type == "cuda":

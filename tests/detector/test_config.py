@@ -79,7 +79,7 @@ def test_every_choice_composes(choice):
 
 
 @pytest.mark.parametrize("model", ["fpn", "c4", "c5"])
-@pytest.mark.parametrize("data", ["shapes", "coco"])
+@pytest.mark.parametrize("data", ["shapes", "coco", "coco2017"])
 def test_every_model_has_anchors_for_every_data_set(model, data):
     config = parse(compose(f"model={model}", f"data={data}"))
     config.model.weights = "none"
@@ -100,6 +100,22 @@ def test_combinations_name_existing_choices(name):
     data, model = name.split("_")
     assert (CONFIGS / "data" / f"{data}.yaml").is_file()
     assert (CONFIGS / "model" / f"{model}.yaml").is_file()
+
+
+def test_no_data_set_falls_back_to_settings_of_nothing():
+    """data_model and data_optim are optional: without a file, COCO would be trained from random weights at any rate."""
+    names = {group: [path.stem for path in (CONFIGS / group).glob("*.yaml")] for group in ("data", "model", "optim")}
+    for group in ("model", "optim"):
+        wanted = {f"{data}_{choice}" for data in names["data"] for choice in names[group]}
+        assert {path.stem for path in (CONFIGS / f"data_{group}").glob("*.yaml")} == wanted
+
+
+def test_coco2017_differs_from_coco_in_the_data_only():
+    for arguments in (["model=fpn"], ["model=c4", "optim=sgd"], ["model=c5"]):
+        own, official = (to_dict(parse(compose(f"data={data}", *arguments))) for data in ("coco", "coco2017"))
+        for config in (own, official):
+            del config["data"], config["run_dir"]  # the time is in the folder's name
+        assert own == official
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "data_optim").glob("*.yaml")), ids=lambda p: p.stem)

@@ -48,6 +48,12 @@ def test_profile(run, capsys):
     assert "phase" in capsys.readouterr().out
 
 
+def test_profile_of_a_run_that_is_too_short_says_so(run, capsys):
+    _, result = run("debug=profile", "trainer.max_steps=2", "optim.warmup_steps=0")
+    assert "nothing was profiled: the first 3 batches are not measured, and the run had 2" in capsys.readouterr().out
+    assert not (result.run_dir / "profile.txt").exists()
+
+
 def test_overfit_trains_and_evaluates_on_the_same_images(run):
     config, result = run("debug=overfit", "data.overfit_images=3", "trainer.max_steps=2", "optim.warmup_steps=0")
     assert result.result.images == 3

@@ -1,15 +1,14 @@
-"""Recipes run as they are, lengths in passes, and what a run says about an unlucky configuration."""
+"""Recipes run as they are, and lengths in passes."""
 
-import json
 from pathlib import Path
 
 import hydra
 import pytest
+from comparing import rows
 
 from detector.config import Config, ShapesConfig, parse
 from detector.data.shapes import ensure_shapes
 from detector.errors import ConfigError
-from detector.training.announce import notes
 from detector.training.length import check_length, settle
 from detector.training.optim import images_a_step, scaled_lr
 from detector.training.run import train
@@ -39,31 +38,41 @@ def composed(*arguments):
         return parse(hydra.compose("train", overrides=list(arguments)))
 
 
+# Recipes for data of one's own; the others are for COCO 2017.
+OWN = ["bccd", "finetune_small"]
+
+
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    """A folder with the names of COCO 2017 and with those of the README, both of a few drawn images."""
-    root = tmp_path_factory.mktemp("coco")
+def roots(tmp_path_factory):
+    """Folders of a few drawn images by choice of ``data``: with the names in the README, and with COCO 2017's."""
     drawn = ensure_shapes(
-        root / "drawn", ShapesConfig(train_images=IMAGES, val_images=2, image_size=64, max_object=40, empty_fraction=0)
+        tmp_path_factory.mktemp("drawn"),
+        ShapesConfig(train_images=IMAGES, val_images=2, image_size=64, max_object=40, empty_fraction=0),
     )
-    (root / "annotations").mkdir()
+    own, official = (tmp_path_factory.mktemp(name) for name in ("coco", "coco2017"))
+    (official / "annotations").mkdir()
+    (own / "images").symlink_to(drawn / "images")
     for split in ("train", "val"):
-        content = json.loads((drawn / f"{split}.json").read_text())
-        for path in (root / f"{split}.json", root / "annotations" / f"instances_{split}2017.json"):
-            path.write_text(json.dumps(content))
-        (root / f"{split}2017").symlink_to(drawn / "images")
-    (root / "images").symlink_to(drawn / "images")
-    return root
+        (own / f"{split}.json").symlink_to(drawn / f"{split}.json")
+        (official / "annotations" / f"instances_{split}2017.json").symlink_to(drawn / f"{split}.json")
+        (official / f"{split}2017").symlink_to(drawn / "images")
+    return {"coco": own, "coco2017": official}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_recipe_trains(name, coco, tmp_path):
-    arguments = [f"data.root={coco}", f"run_dir={tmp_path}/run", *SMALL]
-    recipe, config = composed(f"experiment={name}"), composed(f"experiment={name}", *arguments)
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [(name, "coco" if name in OWN else "coco2017") for name in EXPERIMENTS] + [(name, "coco2017") for name in OWN],
+)
+def test_every_recipe_trains(name, data, roots, tmp_path):
+    """As it is, and those for data of one's own on the folders of COCO 2017 as well: a step, and the evaluation."""
+    other = [] if data == ("coco" if name in OWN else "coco2017") else [f"data={data}"]
+    config = composed(f"experiment={name}", *other, f"data.root={roots[data]}", f"run_dir={tmp_path}/run", *SMALL)
     result = train(config)
     assert result.steps == 1
-    assert (config.optim.name, config.augment.large_scale) == (recipe.optim.name, recipe.augment.large_scale)
     assert result.result.images == 2
+    (training,) = [row for row in rows(result.run_dir) if row["train/loss"]]
+    assert float(training["train/loss"]) > 0
+    assert float(training["train/lr"]) == pytest.approx(scaled_lr(config.optim, images_a_step(config)))
 
 
 def test_every_recipe_with_drops_drops_where_its_source_says():
@@ -115,22 +124,6 @@ def test_a_warmup_that_never_ends_in_passes(tiny):
     config = tiny(optim__warmup_steps=100, trainer__epochs=2.0)  # 10 images, 2 a step
     with pytest.raises(ConfigError, match=r"trainer\.max_steps=10 \(2 passes of these data\)"):
         train(config)
-
-
-def test_random_weights_on_photographs_are_said_and_what_to_do():
-    (note,) = notes(composed("data=coco", "model.weights=none", "model.norm=batch"), 10)
-    assert "random weights" in note
-    assert "model.weights=IMAGENET1K_V2" in note
-    assert notes(composed("data=coco"), 10) == []
-    assert notes(composed(), 10) == []
-
-
-def test_frozen_random_weights_and_short_runs_are_said():
-    config = composed("model.norm=frozen", "model.trainable_stages=3", "trainer.max_steps=50")
-    frozen, stages, short = notes(config, 0.5)
-    assert "model.norm=batch" in frozen
-    assert "model.trainable_stages=3" in stages
-    assert "trainer.epochs" in short
 
 
 @pytest.mark.parametrize(("optim", "lr", "base"), [("adamw", 0.0002, 2), ("sgd", 0.02, 16)])

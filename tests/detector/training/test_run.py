@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from detector.errors import ConfigError, DataError, TrainingError, WeightsError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.training.folder import differences
+from detector.training.guard import check_finite
 from detector.training.module import DetectionModule, batch_seed
 from detector.training.run import check_hardware, train
 
@@ -164,6 +166,15 @@ def test_nonfinite_loss_names_loss_and_images(tiny, monkeypatch):
     saved = torch.load(Path(config.run_dir) / "nonfinite_batch.pt", weights_only=True)
     assert len(saved["images"]) == len(saved["targets"]) == 2
     assert saved["losses"]["loss_box_reg"].isnan()
+
+
+def test_nonfinite_batch_that_cannot_be_saved(tmp_path):
+    """A full disk, say: the message is about the losses all the same. Here the folder's name is a file's."""
+    (tmp_path / "run").write_text("")
+    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", global_step=4)
+    batch = [torch.zeros(3, 8, 8)], [{"image_id": torch.tensor(7)}]
+    with pytest.raises(TrainingError, match=r"step 5: not finite: a=inf\. (.|\n)*image 7\nThe batch could not be"):
+        check_finite({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)}, batch, trainer)
 
 
 def test_without_ground_truth_the_newest_weights_are_the_best(tiny, tmp_path, monkeypatch):
