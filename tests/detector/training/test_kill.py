@@ -31,7 +31,11 @@ def kill_at(command, folder, step, delay):
     csv = folder / "metrics.csv"
     # A run that goes on first drops the rows after its checkpoint.
     begun = csv.stat().st_ino if csv.is_file() else 0
+    deadline = time.monotonic() + 300
     while process.poll() is None and not (csv.is_file() and csv.stat().st_ino != begun and newest(folder) >= step):
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"step {step} was not reached in time:\n{process.communicate()[0].decode()}")
         time.sleep(0.01)
     time.sleep(delay)
     alive = process.poll() is None

@@ -15,6 +15,7 @@ from comparing import assert_same, checkpoint_of, rows
 from PIL import Image
 
 from detector.config import EvaluateConfig, TrainerConfig
+from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import StepBatchSampler
 from detector.errors import ConfigError, DataError, TrainingError
 from detector.evaluation.run import evaluate_from_config
@@ -231,6 +232,20 @@ def test_place_of_a_single_process_in_a_batch_script(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
     assert find_place(TrainerConfig()).world == 1
     assert must_launch(TrainerConfig(devices=2))
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_detections_of_a_padding_image_do_not_count(tiny, monkeypatch, padding):
+    original = DetectionDataModule.val_dataloader
+
+    def loader(self):
+        found = original(self)
+        self.val_padding = padding
+        return found
+
+    monkeypatch.setattr(DetectionDataModule, "val_dataloader", loader)
+    outcome = train(tiny(trainer__max_steps=1, model__head__score_thresh=0.0))
+    assert (json.loads((outcome.run_dir / "predictions.json").read_text()) == []) == padding
 
 
 def test_several_machines_are_not_started_here():
