@@ -38,6 +38,9 @@ QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
 SWEEP = (*QUIET, "hydra.sweep.dir='runs/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
 
+# Lengths in steps, each with the one in passes over the images that wins over it unless it is 0.
+IN_PASSES = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
+
 Function = Callable[[Any], Any]
 
 
@@ -198,9 +201,21 @@ class CommandLine:
             raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
         for arguments in self.jobs():
             cfg = self.compose(arguments)
+            self.check_lengths(cfg)
             # What refers to the state of a running job is checked in the job.
             if "${hydra:" not in OmegaConf.to_yaml(cfg):
                 checked(cfg, self.schema, self.sweeps())
+
+    def check_lengths(self, cfg: DictConfig) -> None:
+        """Raise :class:`ConfigError` if a length in steps was given that a length in passes, of a recipe, replaces."""
+        given = {override.key_or_group for override in self.overrides}
+        for steps, passes in IN_PASSES.items():
+            length = OmegaConf.select(cfg, passes)
+            if steps in given and length:
+                raise ConfigError(
+                    f"{steps}: has no effect, as {passes}={length:g} says the same in passes over the images. To count "
+                    f"in steps give {passes}=0 too."
+                )
 
     def check_override(self, override: Override) -> None:
         """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""

@@ -23,8 +23,8 @@ def resident_bytes() -> int:
 class Monitor(pl.Callback):
     """Keeps the newest losses and speed for the progress bar, and writes rows to the loggers.
 
-    A row belongs to the number of optimiser steps that are done. Speed is images over the time since the last row,
-    evaluations and checkpoints apart.
+    A row belongs to the number of optimiser steps that are done; its losses are those of process 0's last batch.
+    Speed is images over the time since the last row, evaluations and checkpoints apart.
 
     Args:
         log_every: optimiser steps between rows of training metrics.

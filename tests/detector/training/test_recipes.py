@@ -1,5 +1,6 @@
 """Recipes run as they are, and lengths in passes."""
 
+import re
 from pathlib import Path
 
 import hydra
@@ -59,6 +60,7 @@ def roots(tmp_path_factory):
     return {"coco": own, "coco2017": official}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"),
     [(name, "coco" if name in OWN else "coco2017") for name in EXPERIMENTS] + [(name, "coco2017") for name in OWN],
@@ -94,6 +96,27 @@ def test_a_length_in_passes_is_the_published_number_of_steps(name, steps):
     half = composed(f"experiment={name}", "trainer=ddp", "trainer.devices=4")
     settle(half, 117_266)
     assert half.trainer.max_steps == pytest.approx(2 * steps, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainer.max_steps=9"], r"max_steps: has no effect, as trainer\.epochs=12\.28 .* trainer\.epochs=0 too"),
+        (["trainer.eval_every=9", "trainer.epochs=0"], r"eval_every: has no effect, as trainer\.eval_epochs=1 "),
+    ],
+)
+def test_steps_that_the_passes_of_a_recipe_replace_are_refused(call_script, arguments, message):
+    code, _, errors = call_script("train", "experiment=schedule_1x", *arguments)
+    assert code == 2
+    assert re.search(message, errors)
+
+
+def test_steps_win_where_passes_are_given_up(call_script):
+    """What is wrong then is the folder of the data, which is read next."""
+    arguments = ("trainer.max_steps=9", "trainer.epochs=0", "optim.warmup_steps=0", "trainer.accelerator=cpu")
+    code, _, errors = call_script("train", "experiment=schedule_1x", "data.root=nowhere", *arguments)
+    assert code == 2
+    assert "instances_train2017.json: there is no such file" in errors
 
 
 def test_passes_by_hand():

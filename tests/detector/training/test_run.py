@@ -289,5 +289,7 @@ def test_wandb_missing(tiny, monkeypatch):
 def test_differences_are_those_that_matter(tiny):
     old, new = tiny(), tiny(trainer__max_steps=99, model__weights="x", logger__csv=False, data__workers=5)
     assert differences(to_dict(old), to_dict(new)) == []
-    new = tiny(seed=4, model__head__width=32, data__batch_size=1)
-    assert [d[0] for d in differences(to_dict(old), to_dict(new))] == ["data.batch_size", "model.head.width", "seed"]
+    new = tiny(seed=4, model__head__width=32, data__batch_size=1, data__shapes__seed=1, trainer__limit_eval_images=2)
+    assert [d[0] for d in differences(to_dict(old), to_dict(new))] == [
+        "data.batch_size", "data.shapes.seed", "model.head.width", "seed", "trainer.limit_eval_images",
+    ]
