@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from detector import checkpoint
 from detector.config import Config, to_dict
-from detector.errors import ConfigError
+from detector.errors import ConfigError, WeightsError
 from detector.files import replacing
 from detector.training.checkpoints import BEST, LAST
 
@@ -64,7 +64,13 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
         path = path / "checkpoints" / LAST if path.is_dir() else path
     elif not path.is_file():
         return Start()
-    content = checkpoint.read(path)
+    try:
+        content = checkpoint.read(path)
+    except WeightsError as error:
+        best = path.with_name(BEST)
+        if path.name != LAST or not best.is_file():
+            raise
+        raise WeightsError(f"{error}. To go on from the best weights: resume={best} run_dir=NEW_FOLDER") from None
     differing = differences(to_dict(checkpoint.stored_config(path, content)), to_dict(config))
     if differing:
         listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)

@@ -181,6 +181,18 @@ def test_unusable_checkpoint(tiny, tmp_path, content):
     assert not (tmp_path / "run").exists()
 
 
+def test_damaged_last_checkpoint_leaves_the_best(tiny, tmp_path):
+    """What the message says to do works."""
+    train(tiny(trainer__max_steps=3, trainer__eval_every=2))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    best = last.with_name("best.ckpt")
+    with pytest.raises(WeightsError, match=rf"last\.ckpt: .*damaged.*: resume={best} run_dir=NEW_FOLDER"):
+        train(tiny(resume="auto"))
+    outcome = train(tiny(resume=str(best), run_dir=str(tmp_path / "new"), trainer__eval_every=2))
+    assert outcome.steps == 4
+
+
 def test_initial_weights_are_not_read_again(tiny, tmp_path, monkeypatch):
     """The file may be gone when the run is resumed."""
     from torchvision.models import mobilenet_v2
