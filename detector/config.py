@@ -185,7 +185,6 @@ class TrainerConfig:
     accelerator: str = one_of("auto", "cpu", "gpu")
     devices: int = number(1, 1)  # processes on this machine, one a device
     num_nodes: int = number(1, 1)
-    strategy: str = one_of("auto", "ddp")
     precision: str = one_of("32", "16-mixed", "bf16-mixed")
     max_steps: int = number(1000, 1)  # optimiser steps of the whole training
     epochs: float = number(0.0, 0)  # passes over the training images, which set max_steps; 0: max_steps as it is

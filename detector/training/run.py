@@ -197,7 +197,7 @@ def build_trainer(
         accelerator=accelerator,
         devices=wanted.devices,
         num_nodes=wanted.num_nodes,
-        strategy="ddp" if place.world > 1 else wanted.strategy,
+        strategy="ddp" if place.world > 1 else "auto",
         plugins=[place.environment],
         precision=wanted.precision,  # type: ignore[arg-type]
         max_steps=wanted.max_steps,

@@ -109,7 +109,7 @@ def test_stopped_and_resumed(tmp_path):
 def test_two_processes(tmp_path):
     """Five validation images on two processes: each is counted once, and the numbers are those of one process."""
     folder = tmp_path / "run"
-    two = ("trainer.strategy=ddp", "trainer.devices=2", "model.norm=group", "model.fpn_norm=group")
+    two = ("trainer.devices=2", "model.norm=group", "model.fpn_norm=group")
     done = run(*command(tmp_path, *two, "trainer.max_steps=4", f"run_dir={folder}"))
     assert done.stdout.count("results in") == 1
     assert done.stdout.count("step 4/4") == 1

@@ -151,7 +151,7 @@ def test_killed_process_ends_the_others(two, tmp_path):
 @pytest.mark.slow
 def test_torchrun_makes_one_folder(script, tmp_path):
     """Each process composes a time of its own; the folder is that of process 0."""
-    python, *rest = script("run_dir=runs/${now:%H%M%S%f}", "trainer.devices=2", "trainer.strategy=ddp")
+    python, *rest = script("run_dir=runs/${now:%H%M%S%f}", "trainer.devices=2")
     command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *rest]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
