@@ -228,6 +228,26 @@ def test_onnx(checkpoint, tmp_path, dynamic):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["fpn", "c5"])
+def test_onnx_on_photographs(name, tmp_path, shared_dir):
+    """Twenty photographs, pretrained features under heads of random weights: within what float32 costs such a model.
+    Trained ones are within the tolerances (docs/export.md)."""
+    pytest.importorskip("onnxruntime")
+    weights, images = shared_dir / "weights" / "mobilenet_v2_features.pth", shared_dir / "data" / "bccd" / "images"
+    if not weights.is_file() or not images.is_dir():
+        pytest.skip(f"needs {weights} and {images}")
+    module = tiny(name=name, weights=str(weights), min_size=[160], max_size=240, image_mean=[0.5] * 3,
+                  image_std=[0.5] * 3, fpn_channels=32, head={"width": 64, "score_thresh": 0.2},
+                  **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}))
+    facts = {"config": to_dict(module.config), "class_names": module.class_names, "category_ids": [1, 2, 3]}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": facts}, tmp_path / "x.ckpt")
+    _, parity = export(settings_for(tmp_path / "x.ckpt", tmp_path, images=str(images), parity_images=20))
+    assert parity["out.onnx"].holds, parity["out.onnx"]
+    assert parity["out.onnx"].images == 20
+    assert parity["out.onnx"].detections > 100
+
+
+@pytest.mark.slow
 def test_torch_export_is_loaded_by_a_process_that_knows_the_operators_only(checkpoint, tmp_path, data_set):
     files, parity = export(settings_for(checkpoint, tmp_path, format="torch_export", image_size=[48, 80],
                                         images=str(data_set / "images")))
