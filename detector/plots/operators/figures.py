@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.transforms import offset_copy
 from torch import Tensor
 
 from detector.plots.figure import INK, MUTED, new_figure, save
@@ -182,8 +181,8 @@ def _matrix(axes: Axes, name: str, values: Tensor, title: str) -> None:
     size = " × ".join(str(n) for n in values.shape)
     axes.set_title(f"{name}   {size}", loc="left", fontsize=11, color=MUTED, pad=4)
     if title:
-        axes.text(0, 1, title, transform=offset_copy(axes.transAxes, axes.figure, y=24, units="points"), fontsize=12,
-                  fontweight="bold", color=INK)
+        axes.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0, 24), textcoords="offset points", fontsize=12,
+                      fontweight="bold", color=INK)
 
 
 def _weights(axes: Axes, values: Tensor, form: str, size: float, limits: tuple[float, float] | None = None) -> None:

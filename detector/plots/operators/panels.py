@@ -99,7 +99,8 @@ def draw_key(axes: Axes) -> None:
     axes.set(xlim=(0, 1), ylim=(5, 0))
     axes.set_axis_off()
     texts = ("the box as it is given", "the bins that the operator makes of it",
-             "the shaded bin gives the framed value", "samples of the bins", "one sample and its four neighbours,\nlines as thick as they weigh")
+             "the shaded bin gives the framed value", "samples of the bins",
+             "one sample and its four neighbours,\nlines as thick as they weigh")
     axes.plot([0.02, 0.16], [0.5, 0.5], color=INK, linewidth=1.3, linestyle=(0, (4, 2.5)))
     axes.add_patch(Rectangle((0.03, 1.25), 0.12, 0.5, fill=False, edgecolor=ORANGE, linewidth=1.3))
     axes.add_patch(Rectangle((0.03, 2.25), 0.12, 0.5, facecolor=ORANGE, alpha=0.22, linewidth=0))
