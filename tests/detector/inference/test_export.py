@@ -230,8 +230,8 @@ def test_onnx(checkpoint, tmp_path, dynamic):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fpn", "c5"])
 def test_onnx_on_photographs(name, tmp_path, shared_dir):
-    """Twenty photographs, pretrained features under heads of random weights: within what float32 costs such a model.
-    Trained ones are within the tolerances (docs/export.md)."""
+    """Twenty photographs, pretrained features under heads of random weights: within the tolerances or
+    within what float32 costs such a model (docs/export.md has trained ones)."""
     pytest.importorskip("onnxruntime")
     weights, images = shared_dir / "weights" / "mobilenet_v2_features.pth", shared_dir / "data" / "bccd" / "images"
     if not weights.is_file() or not images.is_dir():
