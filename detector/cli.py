@@ -193,9 +193,15 @@ class CommandLine:
     # -------------------------------------------------------------------------------------------- checks
     def check(self) -> None:
         """Raise :class:`ConfigError` for a wrong group, choice, key or value, of any job of a sweep."""
+        wrong = []
         for override in self.overrides:
             if not override.key_or_group.startswith("hydra"):
-                self.check_override(override)
+                try:
+                    self.check_override(override)
+                except ConfigError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise ConfigError("\n".join(wrong))
         given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
         if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
             raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -85,25 +86,34 @@ def unknown_key(key: str, schema: type) -> str:
     return f"unknown key '{key}'; known here: {', '.join(siblings or known_keys(schema))}"
 
 
-def check_values(config: Any, prefix: str = "") -> None:
-    """Raise :class:`ConfigError` for the first value that is not among its choices or outside its range."""
+def check_values(config: Any) -> None:
+    """Raise :class:`ConfigError` that names every value that is not among its choices or outside its range."""
+    wrong = list(_wrong_values(config, ""))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _wrong_values(config: Any, prefix: str) -> Iterator[str]:
     for f in fields(config):
         value, key = getattr(config, f.name), prefix + f.name
         if is_dataclass(value):
-            check_values(value, key + ".")
+            yield from _wrong_values(value, key + ".")
             continue
         choices = f.metadata.get("choices")
         if choices and value not in choices:
-            raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+            yield f"{key}={value}: must be one of {', '.join(choices)}"
+            continue
         low, high = f.metadata.get("low"), f.metadata.get("high")
         for v in _flatten(value):
             if isinstance(v, float) and not math.isfinite(v):
-                raise ConfigError(f"{key}={value}: must be finite")
+                yield f"{key}={value}: must be finite"
+                break
             if isinstance(v, str | bool) or v is None or (low is None and high is None):
                 continue
             if not (v >= (low if low is not None else v) and v <= (high if high is not None else v)):
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ConfigError(f"{key}={value}: must be {bounds}")
+                yield f"{key}={value}: must be {bounds}"
+                break
 
 
 def with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:

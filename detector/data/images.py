@@ -48,8 +48,10 @@ def read_image(
     except FileNotFoundError:
         raise DataError(f"no image file {file}") from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
+        remedy = "replace or remove the file" if size is None else (
+            "replace the file, or take its entry out of the annotation file")
         raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
-                        "an image; replace the file, or take its entry out of the annotation file.") from None
+                        f"an image; {remedy}.") from None
 
 
 def image_tensor(image: Image.Image) -> torch.Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from detector.config import PredictConfig
-from detector.errors import ConfigError, DataError
+from detector.data.coco import CocoDataset
+from detector.errors import ConfigError, DataError, DetectorError
 from detector.evaluation.detect import choose_device, match_categories, progress
 from detector.files import replacing
 from detector.inference.detector import Detector, Prediction, load
@@ -64,11 +65,13 @@ def predict(config: PredictConfig) -> Summary:
         ConfigError: checkpoint or source is not given, or there are results already.
         DetectorError: the checkpoint or the source cannot be used; no image could be read.
     """
-    if not config.checkpoint or not config.source:
-        raise ConfigError("give checkpoint=RUN (or its .ckpt file) and source=IMAGE, FOLDER, 'PATTERN' or VIDEO")
+    wanted = {"checkpoint=RUN (or its .ckpt file)": config.checkpoint,
+              "source=IMAGE, FOLDER, 'PATTERN' or VIDEO": config.source}
+    missing = [key for key, value in wanted.items() if not value]
+    if missing:
+        raise ConfigError(f"give {' and '.join(missing)}")
     summary = Summary(output_folder(config))
-    source, data = open_source(config.source, config.annotations)
-    detector = load(config.checkpoint, choose_device(config.accelerator))
+    detector, source, data = inputs(config)
     if config.score_thresh >= 0:
         detector.module.model.roi_heads.score_thresh = config.score_thresh
     category_ids = detector.category_ids
@@ -88,6 +91,29 @@ def predict(config: PredictConfig) -> Summary:
     summary.files = [RESULTS, DATASET, TABLE, *([painter.name] if painter else [])]
     summary.detections = len(results)
     return summary
+
+
+def inputs(config: PredictConfig) -> tuple[Detector, Source, CocoDataset | None]:
+    """The detector, the source, and the data set of ``annotations``.
+
+    Raises:
+        DetectorError: one of them cannot be used; if both, the message says so of both.
+    """
+    device = choose_device(config.accelerator)
+    errors: list[DetectorError] = []
+    try:
+        source, data = open_source(config.source, config.annotations)
+    except DetectorError as error:
+        errors.append(error)
+    try:
+        detector = load(config.checkpoint, device)
+    except DetectorError as error:
+        errors.append(error)
+    if len(errors) > 1:
+        raise ConfigError("\n".join(str(error) for error in errors))
+    if errors:
+        raise errors[0]
+    return detector, source, data
 
 
 def run(detector: Detector, source: Source, config: PredictConfig, results: Results, painter: Painter | None,

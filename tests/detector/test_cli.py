@@ -98,6 +98,8 @@ def test_runs_with_the_choices_made(project):
         (["+shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
         (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
+        (["shape.sise=3", "sead=1"],
+         "error: unknown key 'shape.sise'; did you mean 'shape.size'?\nunknown key 'sead'; did you mean 'seed'?"),
         (["shap=round"], "error: unknown key 'shap'; did you mean 'shape'?"),
         (["+shape.size=3"], "error: +shape.size: this key exists; give shape.size=VALUE, without the plus"),
         (

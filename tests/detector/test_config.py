@@ -138,6 +138,7 @@ def test_arguments_win_over_recipes():
         ({"optim": 3}, r"optim: expected a group of keys, got 3"),
         ({"optim": {"lr": "fast"}}, r"optim\.lr: Value 'fast'"),
         ({"optim": {"lr": -1}}, r"optim\.lr=-1\.0: must be at least 0"),
+        ({"optim": {"lr": -1}, "model": {"name": "vgg"}}, r"(?s)model\.name=vgg: .*\noptim\.lr=-1\.0: must be"),
         ({"optim": {"lr": float("nan")}}, r"optim\.lr=nan: must be finite"),
         ({"head": 1}, r"unknown key 'head'; did you mean 'model\.head'\?"),
         ({"model": {"name": "vgg"}}, r"model\.name=vgg: must be one of fpn, c4, c5"),

@@ -11,7 +11,7 @@ from PIL import Image
 from detector.config import IllustrateConfig
 from detector.errors import ConfigError
 from detector.inference.illustrate import illustrate
-from detector.plots.operators import dissect, number_map, responses
+from detector.plots.operators import dissect, figures, number_map, responses
 from detector.plots.operators.panels import bin_weights, sample_values
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +116,14 @@ def test_the_script_draws_every_figure(tmp_path):
         with Image.open(path) as picture:
             assert min(picture.size) > 200
             assert getattr(picture, "n_frames", 1) == (70 if path.endswith("gif") else 1)
+
+
+def test_cells_without_weight_stay_empty(monkeypatch, tmp_path):
+    """PrRoIPool weighs the 4 x 4 cells whose hats reach the first bin, of 80 cells of the map."""
+    shown = {}
+    monkeypatch.setattr(figures, "save", lambda figure, out: shown.setdefault("figure", figure))
+    figures.draw_one_bin(FEATURE, BOX, BINS, SCALE, 2, tmp_path / "bin.png")
+    numbers = [text.get_text() for text in shown["figure"].axes[2].texts if text.get_visible()]
+    numbers = [text for text in numbers if text.startswith("0.")]
+    assert len(numbers) == 16
+    assert {"0.228", "0.001"} <= set(numbers)

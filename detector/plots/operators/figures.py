@@ -18,6 +18,7 @@ from detector.plots.operators.panels import (
     bin_weights,
     draw_bins,
     draw_cells,
+    draw_key,
     draw_neighbours,
     heading,
     neighbours,
@@ -48,25 +49,33 @@ def draw_side_by_side(feature: Tensor, box: Box, bins: tuple[int, int], scale: f
         out: path of the picture.
     """
     height, width = feature.shape
-    column, above = 2.75, 2.6 * height / width
-    below = above * 0.62
-    figure = new_figure(len(KINDS) * column + 0.1, above + below + 0.75)
+    columns = 3  # of panels: a page is narrow, and the numbers are there to be read
+    column = 2.9
+    above = (column - 0.25) * height / width
+    below = above * 0.5
+    row = above + below + 0.75
+    rows = -(-(len(KINDS) + 1) // columns)  # the last panel is the legend
+    figure = new_figure(columns * column + 0.1, rows * row)
     total_w, total_h = figure.get_size_inches()
-    cell = (column - 0.2) / total_w
-    found = [dissect(kind, feature, box, bins, scale, sampling_ratio) for kind in KINDS]
     limits = float(feature.min()), float(feature.max())
-    for i, anatomy in enumerate(found):
-        left = (0.1 + i * column) / total_w
-        top = figure.add_axes((left, (below + 0.45) / total_h, cell, above / total_h))
-        draw_cells(top, feature)
+
+    def place(number: int, bottom: float, tall: float) -> Axes:
+        x, y = 0.1 + number % columns * column, total_h - (number // columns + 1) * row + bottom
+        return figure.add_axes((x / total_w, y / total_h, (column - 0.25) / total_w, tall / total_h))
+
+    for i, kind in enumerate(KINDS):
+        anatomy = dissect(kind, feature, box, bins, scale, sampling_ratio)
+        top = place(i, below + 0.45, above)
+        draw_cells(top, feature, size=8)
         draw_bins(top, anatomy, chosen=(0, 0))
         if anatomy.x.samples is not None:
             draw_neighbours(top, anatomy, 0, 0, 0, 0)
-        heading(top, TITLES[anatomy.kind], ABOUT[anatomy.kind])
-        bottom = figure.add_axes((left, 0.08 / total_h, cell, below / total_h))
+        heading(top, TITLES[kind], ABOUT[kind])
+        bottom = place(i, 0.1, below)
         draw_cells(bottom, anatomy.pooled, form="{:.2f}", size=9, limits=limits)
         bottom.set_anchor("W")
         outline(bottom, (0.02, 0.02, 0.98, 0.98), ORANGE, 1.5)
+    draw_key(place(len(KINDS), below + 0.45, above))
     save(figure, out)
 
 
@@ -85,7 +94,7 @@ def draw_one_bin(feature: Tensor, box: Box, bins: tuple[int, int], scale: float,
         left = (0.1 + i * column) / total_w
         axes = figure.add_axes((left, 0.85 / total_h, (column - 0.3) / total_w, tall / total_h))
         if anatomy.kind == "prroi":
-            draw_cells(axes, bin_weights(anatomy, 0, 0), WEIGHTS, "{:.3f}", 9)
+            _weights(axes, bin_weights(anatomy, 0, 0), "{:.3f}", 9)
         else:
             draw_cells(axes, feature, size=11)
         for text in axes.texts:
@@ -94,7 +103,8 @@ def draw_one_bin(feature: Tensor, box: Box, bins: tuple[int, int], scale: float,
         if anatomy.kind == "align":
             draw_neighbours(axes, anatomy, 0, 0, 0, 0)
             for row, col, weight in neighbours(anatomy, 0, 0, 0, 0):
-                axes.text(col + 0.5, row + 0.82, f"× {weight:.3f}", ha="center", va="center", fontsize=8, color=BLUE)
+                axes.text(col + 0.5, row + 0.82, f"× {weight:.3f}", ha="center", va="center", fontsize=8, color=BLUE,
+                          zorder=5, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})
         axes.set(xlim=(window[0], window[2]), ylim=(window[3], window[1]))
         heading(axes, TITLES[anatomy.kind])
         lines = {"pool": _pool_lines, "align": _align_lines, "prroi": _prroi_lines}[anatomy.kind](anatomy, feature)
@@ -115,7 +125,8 @@ def _pool_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
     (y1, y2), (x1, x2) = anatomy.y.bins[0], anatomy.x.bins[0]
     cells = feature[int(y1) : int(y2), int(x1) : int(x2)].flatten().tolist()
     listed = ", ".join(f"{v:.0f}" for v in cells[:12]) + (", ..." if len(cells) > 12 else "")
-    return [f"rows {y1} to {y2 - 1}, columns {x1} to {x2 - 1}", f"max({listed}) = {anatomy.pooled[0, 0]:.2f}"]
+    return [f"rows {y1} to {y2 - 1}, columns {x1} to {x2 - 1} of the map, counted from 0",
+            f"max({listed}) = {anatomy.pooled[0, 0]:.2f}"]
 
 
 def _align_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
@@ -151,28 +162,34 @@ def draw_matrices(feature: Tensor, box: Box, bins: tuple[int, int], scale: float
         assert a_x is not None, "both operators are linear"
         middle = total_h - (i + 0.5) * row - 0.12
         left = 0.15
-        for name, values, sign in (("A_y", a_y, "·"), ("F", feature, "·"), ("A_xᵀ", a_x.T, "="),
+        for name, values, sign in (("$A_y$", a_y, "·"), ("$F$", feature, "·"), ("$A_x^T$", a_x.T, "="),
                                    ("out", anatomy.pooled, "")):
             h, w = values.shape[0] * unit, values.shape[1] * unit
             axes = figure.add_axes((left / total_w, (middle - h / 2) / total_h, w / total_w, h / total_h))
-            _matrix(axes, name, values, TITLES[kind] if name == "A_y" else "")
+            _matrix(axes, name, values, TITLES[kind] if name == "$A_y$" else "")
             left += w + 0.55
-            figure.text((left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=16,
+            figure.text((left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=18,
                         color=INK)
     save(figure, out)
 
 
 def _matrix(axes: Axes, name: str, values: Tensor, title: str) -> None:
-    if name.startswith("A"):
-        draw_cells(axes, values, WEIGHTS, "{:.2f}", 6.5, limits=(0.0, 1.0))
-        for text, value in zip(axes.texts, values.flatten().tolist(), strict=True):
-            text.set_visible(value != 0)
+    if name.startswith("$A"):
+        _weights(axes, values, "{:.2f}", 8.5, limits=(0.0, 1.0))
     else:
-        draw_cells(axes, values, form="{:.0f}" if name == "F" else "{:.2f}", size=7.5 if name == "F" else 8)
+        draw_cells(axes, values, form="{:.0f}" if name == "$F$" else "{:.2f}", size=10 if name == "$F$" else 9)
     size = " × ".join(str(n) for n in values.shape)
-    axes.set_title(f"{name}   {size}", loc="left", fontsize=8.5, color=MUTED, pad=3)
+    axes.set_title(f"{name}   {size}", loc="left", fontsize=11, color=MUTED, pad=4)
     if title:
-        axes.set_title(f"{title}\n\n{name}   {size}", loc="left", fontsize=9, color=INK, pad=3)
+        axes.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0, 24), textcoords="offset points", fontsize=12,
+                      fontweight="bold", color=INK)
+
+
+def _weights(axes: Axes, values: Tensor, form: str, size: float, limits: tuple[float, float] | None = None) -> None:
+    """:func:`draw_cells` for weights: cells that count for nothing stay empty."""
+    draw_cells(axes, values, WEIGHTS, form, size, limits)
+    for text, value in zip(axes.texts, values.flatten().tolist(), strict=False):
+        text.set_visible(value != 0)
 
 
 def number_map(height: int, width: int, seed: int) -> Tensor:

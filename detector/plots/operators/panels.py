@@ -94,6 +94,24 @@ def draw_neighbours(axes: Axes, anatomy: Anatomy, p: int, q: int, iy: int, ix: i
     axes.plot([x], [y], "o", markersize=4.2, color=BLUE, zorder=4)
 
 
+def draw_key(axes: Axes) -> None:
+    """What the lines, dots and shades of the other panels are."""
+    axes.set(xlim=(0, 1), ylim=(5, 0))
+    axes.set_axis_off()
+    texts = ("the box as it is given", "the bins that the operator makes of it",
+             "the shaded bin gives the framed value", "samples of the bins",
+             "one sample and its four neighbours,\nlines as thick as they weigh")
+    axes.plot([0.02, 0.16], [0.5, 0.5], color=INK, linewidth=1.3, linestyle=(0, (4, 2.5)))
+    axes.add_patch(Rectangle((0.03, 1.25), 0.12, 0.5, fill=False, edgecolor=ORANGE, linewidth=1.3))
+    axes.add_patch(Rectangle((0.03, 2.25), 0.12, 0.5, facecolor=ORANGE, alpha=0.22, linewidth=0))
+    axes.plot([0.06, 0.12], [3.5, 3.5], "o", markersize=3.2, color=ORANGE)
+    for x, y, weight in ((0.03, 4.25, 0.05), (0.15, 4.25, 0.15), (0.03, 4.75, 0.2), (0.15, 4.75, 0.6)):
+        axes.plot([0.1, x], [4.53, y], color=BLUE, linewidth=0.6 + 4 * weight, alpha=0.75, solid_capstyle="round")
+    axes.plot([0.1], [4.53], "o", markersize=4.2, color=BLUE)
+    for row, text in enumerate(texts):
+        axes.text(0.22, row + 0.5, text, fontsize=8, color=INK, va="center")
+
+
 def neighbours(anatomy: Anatomy, p: int, q: int, iy: int, ix: int) -> list[tuple[int, int, float]]:
     """Row, column and weight of the four pixels that a sample of bin (p, q) is interpolated from."""
     y, x = anatomy.y.samples, anatomy.x.samples

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.ops import batched_nms, nms
 
 from detector.config import Config, ExportConfig, RoiConfig, parse, to_dict
-from detector.errors import ConfigError, ExportError
+from detector.errors import ConfigError, DataError, ExportError
 from detector.inference.export import run as exporting
 from detector.inference.export.nms import suppress
 from detector.inference.export.onnx_form import OnnxPooler, check_operator
@@ -159,19 +159,35 @@ def test_parity_by_hand():
     assert compare([found(a)], [found((a[0], 0.9, 2))], 0.05, 100).unmatched == 2
 
 
+def test_parity_pairs_by_overlap_and_score_not_by_rank():
+    """Two boxes of one label that overlap by 0.8 / 1.2, once the better one first and once the other, as rounding makes
+    it of scores that are nearly equal; slivers, whose overlap says nothing; a box at another place (9 / 11)."""
+    a, b = ([0.0, 0, 10, 10], 0.9, 1), ([2.0, 0, 12, 10], 0.9 + 1e-6, 1)
+    swapped = compare([found(b, a)], [found(a, b)], 0.05, 100)
+    assert (swapped.close, swapped.box, swapped.score) == (True, 0, 0)
+    sliver = compare([found(([5.0, 0, 5.01, 9], 0.5, 1))], [found(([5.0005, 0, 5.01, 9], 0.5, 1))], 0.05, 100)
+    assert sliver.close
+    assert compare([found(a)], [found(([1.0, 0, 11, 10], 0.9, 1))], 0.05, 100).unmatched == 2
+    assert compare([found(a)], [found((a[0], 0.88, 1))], 0.05, 100).unmatched == 2
+    assert compare([found()], [found(a)], 0.05, 100).unmatched == 1
+
+
 def test_parity_allows_for_what_float32_costs():
-    apart = Parity(images=1, detections=1, box=0.004, score=1e-6)
+    apart = Parity(images=1, detections=1, box=0.003, score=1e-6)
     assert not apart.holds
     apart.rounding = Parity(box=0.001)
     assert apart.holds
     assert not apart.close
     assert "equal up to rounding" in str(apart)
-    assert "float32 alone costs 0.001 px" in str(apart)
-    apart.rounding = Parity(box=0.0007)
+    assert "float32 alone costs 0.001 px, 0)" in str(apart)
+    apart.rounding = Parity(box=0.0009)
     assert not apart.holds
     apart.rounding = Parity(box=0.001)
-    apart.unmatched = 1
+    apart.unmatched = 2
     assert not apart.holds
+    apart.rounding = Parity(box=0.001, unmatched=1)  # its own float32 loses a detection too
+    assert apart.holds
+    assert "and 1 of them" in str(apart)
 
 
 def test_parity_at_the_cuts():
@@ -181,6 +197,9 @@ def test_parity_at_the_cuts():
     other = ([50.0, 0, 60, 10], 0.050004, 2)
     assert compare([found(a, last)], [found(a, other)], 0.01, 2).holds  # at the end of a full list
     assert not compare([found(a, last)], [found(a, other)], 0.01, 3).holds
+    far = ([20.0, 0, 30, 10], 0.0504, 2)
+    assert not compare([found(a, far)], [found(a)], 0.05, 100).holds
+    assert compare([found(a, far)], [found(a)], 0.05, 100, slack=5e-4).holds
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -196,7 +215,7 @@ def test_onnx(checkpoint, tmp_path, dynamic):
     pytest.importorskip("onnx")
     files, parity = export(settings_for(checkpoint, tmp_path, dynamic=dynamic))
     assert [file.name for file in files] == ["out.onnx", "out.onnx.json"]
-    assert parity["out.onnx"].holds
+    assert parity["out.onnx"].close
     assert parity["out.onnx"].detections > 4
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ([3, "height", "width"] if dynamic else [3, 64, 64])
@@ -209,10 +228,30 @@ def test_onnx(checkpoint, tmp_path, dynamic):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["fpn", "c5"])
+def test_onnx_on_photographs(name, tmp_path, shared_dir):
+    """Twenty photographs, pretrained features under heads of random weights: within the tolerances or
+    within what float32 costs such a model (docs/export.md has trained ones)."""
+    pytest.importorskip("onnxruntime")
+    weights, images = shared_dir / "weights" / "mobilenet_v2_features.pth", shared_dir / "data" / "bccd" / "images"
+    if not weights.is_file() or not images.is_dir():
+        pytest.skip(f"needs {weights} and {images}")
+    module = tiny(name=name, weights=str(weights), min_size=[160], max_size=240, image_mean=[0.5] * 3,
+                  image_std=[0.5] * 3, fpn_channels=32, head={"width": 64, "score_thresh": 0.2},
+                  **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}))
+    facts = {"config": to_dict(module.config), "class_names": module.class_names, "category_ids": [1, 2, 3]}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": facts}, tmp_path / "x.ckpt")
+    _, parity = export(settings_for(tmp_path / "x.ckpt", tmp_path, images=str(images), parity_images=20))
+    assert parity["out.onnx"].holds, parity["out.onnx"]
+    assert parity["out.onnx"].images == 20
+    assert parity["out.onnx"].detections > 100
+
+
+@pytest.mark.slow
 def test_torch_export_is_loaded_by_a_process_that_knows_the_operators_only(checkpoint, tmp_path, data_set):
     files, parity = export(settings_for(checkpoint, tmp_path, format="torch_export", image_size=[48, 80],
                                         images=str(data_set / "images")))
-    assert parity["out.pt2"].holds
+    assert parity["out.pt2"].close
     code = ("import sys, torch, roi_ops; p = torch.export.load(sys.argv[1]).module(); "
             "b, s, l, n = p(torch.rand(3, 48, 80)); assert 'detector' not in sys.modules; print(tuple(b.shape))")
     done = subprocess.run([sys.executable, "-c", code, str(files[0])], cwd=ROOT, capture_output=True, text=True,
@@ -232,6 +271,13 @@ def test_a_difference_is_an_error(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "export_onnx", shifted)
     with pytest.raises(ExportError, match="does not find what the model finds"):
         export(settings_for(checkpoint, tmp_path))
+
+
+def test_a_damaged_image_is_named(checkpoint, tmp_path, data_set):
+    file = data_set / "images" / "10.png"
+    file.write_bytes(file.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"images=.*10\.png.*replace or remove the file"):
+        export(settings_for(checkpoint, tmp_path, images=str(data_set / "images")))
 
 
 def test_mistakes(checkpoint, tmp_path, monkeypatch):

@@ -81,6 +81,7 @@ def test_a_damaged_image_is_left_out(checkpoint, data_set, caplog):
     summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=2))
     assert (summary.images, summary.unreadable) == (4, 1)
     assert "20.png" in caplog.text
+    assert "replace or remove the file" in caplog.text
     assert "1 could not be read" in summary.text()
     for path in (data_set / "images").iterdir():
         path.write_bytes(b"")
@@ -103,6 +104,15 @@ def test_mistakes(checkpoint, data_set, tmp_path):
         defaults = {} if "give" in says or says == "source=" else {"checkpoint": str(checkpoint)}
         with pytest.raises(error, match=says):
             predict(settings(**{**defaults, **keys}))
+
+
+def test_two_mistakes_are_both_named(checkpoint):
+    with pytest.raises(ConfigError) as caught:
+        predict(settings(checkpoint="gone.ckpt", source="nowhere"))
+    assert "source=nowhere: there is no such file or folder" in str(caught.value)
+    assert "gone.ckpt: there is no such checkpoint" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^give source=IMAGE, FOLDER, 'PATTERN' or VIDEO$"):
+        predict(settings(checkpoint=str(checkpoint)))
 
 
 def test_results_are_not_overwritten(checkpoint, data_set):
