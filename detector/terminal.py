@@ -22,7 +22,8 @@ class Outcome(Protocol):
     """What a command found: a thing that rich can print, and the folder with its files."""
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path:
+        """Where the files are."""
 
 
 def show(outcome: Outcome) -> None:
