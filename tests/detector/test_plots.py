@@ -295,6 +295,6 @@ def test_pyplot_is_not_imported():
 def test_long_names_keep_both_ends():
     assert shortened("short") == "short"
     names = [shortened(f"a rather long class name {i}", 16) for i in (1, 2)]
-    assert names == ["a rathe…s name 1", "a rathe…s name 2"]
+    assert names == ["a rather… name 1", "a rather… name 2"]
     assert len(names[0]) == 16
     assert shortened("two\nlines  here") == "two lines here"
