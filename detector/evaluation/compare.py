@@ -139,7 +139,7 @@ def output_folder(config: CompareConfig, sources: Sequence[Source]) -> Path:
     names = [s.name for s in sources]
     name = "-".join(names) if len(names) < 4 else f"{names[0]}-{len(names) - 1}-others"
     # A file system takes 255 bytes; names with brackets or blanks are a nuisance in a shell.
-    name = re.sub(r"[^\w.=+-]+", "-", name)[:80].strip("-")
+    name = re.sub(r"[^\w.=+]+", "-", name)[:80].strip("-")
     return Path(config.runs[0]).expanduser().resolve().parent / f"{name}-comparison"
 
 

@@ -35,7 +35,7 @@ def plot_differences(comparison: Comparison, out: str | Path) -> None:
     panels: list[tuple[str, list[str], list[list[Interval]]]] = [
         ("COCO numbers", list(found[0].metrics), [list(d.metrics.values()) for d in found]),
         ("AP by overlap demanded", [f"IoU {t:.2f}" for t in IOU_THRESHOLDS], [d.by_iou for d in found]),
-        ("AP of each class" + (f" ({CLASSES} most changed)" if len(shown) < len(names) else ""),
+        (f"AP: {CLASSES} most changed classes" if len(shown) == CLASSES < len(names) else "AP of each class",
          [shortened(names[k]) for k in shown], [[d.by_class["AP"][k] for k in shown] for d in found])]
     rows = max(12, *(len(labels) for _, labels, _ in panels))
     figure = new_figure(11.5, 1.5 + LINE * rows * max(1, 0.55 * len(found)))

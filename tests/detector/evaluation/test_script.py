@@ -51,10 +51,11 @@ def test_a_results_file_by_relative_paths(script, write_json, truth_content, tmp
 
 
 def test_a_home_folder_in_a_path(script, write_json, truth_content, tmp_path, monkeypatch):
+    """A shell that leaves the ~ alone; Hydra wants it quoted."""
     monkeypatch.setenv("HOME", str(tmp_path))
     write_json("gt.json", truth_content)
     write_json("dt.json", [])
-    assert script("annotations=~/gt.json", "predictions=~/dt.json", "report=false")[0] == 0
+    assert script("annotations='~/gt.json'", "predictions='~/dt.json'", "report=false")[0] == 0
     assert (tmp_path / "dt-evaluation" / "metrics.json").is_file()
 
 
