@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from detector.errors import DataError
 
 LISTED_PROBLEMS = 20
 """Problems that one error message lists; the rest are counted."""
+HALF_CHARACTER = re.compile(r"(?<!\\)(?:\\\\)*(\\u[dD](?:[89abAB]\w\w(?!\\u[dD][c-fC-F])"
+                            r"|(?<!\\u[dD][89abAB]\w\w\\u[dD])[c-fC-F]\w\w))")
+"""A surrogate without its other half: JSON can write it, but no file can hold the text and no font draw it."""
 LARGEST = 1e7
 """Coordinates of this size (pixels) and beyond are nonsense; float32 would not resolve a pixel there."""
 
@@ -41,6 +45,11 @@ def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]
         raise DataError(f"{path}: {role} cannot be read: {error.strerror}") from None
     if not text.strip():
         raise DataError(f"{path}: the file is empty; {role} expected")
+    half = HALF_CHARACTER.search(text) if "\\ud" in text or "\\uD" in text else None
+    if half:
+        line = text.count("\n", 0, half.start()) + 1
+        raise DataError(f"{path}: {half[1]} in line {line} is one half of a character, which is no text; "
+                        f"{role} expected")
     try:
         return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:

@@ -5,18 +5,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 PATIENCE = 2.0  # seconds of work that need no progress bar
+WIDTH = 140  # columns of what goes to a file or a pipe, which has no width of its own
+
+
+class Outcome(Protocol):
+    """What a command found: a thing that rich can print, and the folder with its files."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+
+
+def show(outcome: Outcome) -> None:
+    """Print an outcome on standard output, then where its files are."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(outcome)
+    files = ", ".join(sorted(path.name for path in outcome.folder.iterdir() if not path.name.startswith(".")))
+    console.print(f"\nResults are in {outcome.folder}: {files}", soft_wrap=True, highlight=False, markup=False)
 
 
 def titled(title: str) -> Table:
-    """An empty table in the style of all of them."""
-    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    """An empty table in the style of all of them; brackets in the title are text, not markup."""
+    return Table(box=box.SIMPLE_HEAD, title=Text(title, style="bold"), title_justify="left", pad_edge=False)
 
 
 @contextmanager

@@ -4,22 +4,15 @@
     python scripts/compare.py A.json B.json C.json annotations=GT.json images=FOLDER
 """
 
-from rich.console import Console
-
 from detector.cli import run
 from detector.config import CompareConfig
 
 
 def main(config: CompareConfig) -> None:
     from detector.evaluation.compare import compare_from_config  # takes seconds to import: not for --help
+    from detector.terminal import show
 
-    outcome = compare_from_config(config)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    console.print(outcome)
-    files = ", ".join(sorted(path.name for path in outcome.folder.iterdir() if not path.name.startswith(".")))
-    console.print(f"\nResults are in {outcome.folder}: {files}", soft_wrap=True, highlight=False, markup=False)
+    show(compare_from_config(config))
 
 
 if __name__ == "__main__":

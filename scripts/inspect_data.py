@@ -6,22 +6,15 @@
 It takes the arguments of scripts/train.py as well, and inspects what would be trained on.
 """
 
-from rich.console import Console
-
 from detector.cli import run
 from detector.config import InspectConfig
 
 
 def main(config: InspectConfig) -> None:
     from detector.data.inspection import inspect_from_config  # PyTorch takes seconds to import: not for --help
+    from detector.terminal import show
 
-    inspection = inspect_from_config(config)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    console.print(inspection)
-    files = ", ".join(sorted(path.name for path in inspection.folder.iterdir() if not path.name.startswith(".")))
-    console.print(f"\nResults are in {inspection.folder}: {files}", soft_wrap=True, highlight=False, markup=False)
+    show(inspect_from_config(config))
 
 
 if __name__ == "__main__":

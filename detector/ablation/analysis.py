@@ -57,15 +57,18 @@ class Comparison:
             return "not resolved: one seed does not tell how much seeds differ"
         if self.real:
             return "real"
+        open_ = "not resolved"
+        if self.found.over_both.excludes_zero:  # the interval is of this difference alone
+            open_ += f" among {self.family} differences (corrected p {self.p:.2g})"
         effect, alpha = self.found.mean, ALPHA / max(self.family, 1)
         needed = statistics.seeds_needed(effect, self.found.components, alpha)
         if needed is not None:
             more = max(needed - self.found.seeds, 1)
-            return f"not resolved: {more} more seed{'s'[: more > 1]} would be needed"
+            return f"{open_}: {more} more seed{'s'[: more > 1]} would be needed"
         if effect and not statistics.limited_by_images(effect, self.found.components, alpha):
-            return f"not resolved: more than {statistics.MOST_SEEDS} seeds would be needed"
+            return f"{open_}: more than {statistics.MOST_SEEDS} seeds would be needed"
         images = self.found.components.image_count
-        return f"not resolved: no number of seeds would be enough on {images} images, if it is as small as it looks"
+        return f"{open_}: no number of seeds would be enough on {images} images, if it is as small as it looks"
 
     @property
     def sentence(self) -> str:

@@ -126,7 +126,8 @@ class Study:
         identity = identity_of(config)
         for seed in self.config.seeds:
             digest = hashlib.sha256(f"{identity} seed {seed}".encode()).hexdigest()[:10]
-            slug = "-".join(re.sub(r"\W+", "_", level).strip("_") for level in arm.values())
+            # The digest tells cells apart; a file system takes 255 bytes.
+            slug = "-".join(re.sub(r"\W+", "_", level).strip("_") for level in arm.values())[:70]
             folder = self.folder / "runs" / f"{slug}-seed{seed}-{digest}"
             own = copy.deepcopy(config)
             own.seed, own.run_dir, own.resume, own.logger.csv = seed, str(folder / "run"), "auto", True

@@ -7,6 +7,7 @@ of all of them (https://github.com/pytorch/pytorch/issues/13246).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ class Annotations:
     Attributes:
         file: the file.
         category_ids: ids of the K categories, sorted.
-        class_names: their names, in the same order; a category without a name is called by its id.
+        class_names: their names, in the same order; a category without a name is called by its id, and
+            categories of one name have it added.
         image_ids: int64 ``[M]``, in the order of the file.
         file_names: str ``[M]``; "" where the file gives none.
         sizes: int64 ``[M, 2]``: height, width; 0 where the file gives none.
@@ -159,8 +161,10 @@ def _read_categories(entries: Sequence[Any], problems: list[Problem]) -> dict[in
             problems.append(Problem("bad_category", f"{at} ({name}) has the id {category}, which "
                                                     f"{names[category]} has already"))
         else:
-            names[category] = str(category) if name is None else name
-    return names
+            names[category] = name if name and name.strip() else str(category)
+    # Tables and files go by names.
+    often = Counter(names.values())
+    return {category: f"{name} ({category})" if often[name] > 1 else name for category, name in names.items()}
 
 
 def _read_images(entries: Sequence[Any], need_pictures: bool, problems: list[Problem]

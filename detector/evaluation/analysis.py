@@ -15,7 +15,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.errors import KINDS, MISSED, Errors, find_errors
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import FALSE, TRUE, Matches, match
-from detector.evaluation.significance import RESAMPLES, Interval, interval, replicate, resample
+from detector.evaluation.significance import RESAMPLES, SHARE, Interval, interval, replicate, resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +151,9 @@ def analyse(truth: GroundTruth, detections: Detections, image_ids: Sequence[int]
     side_counts, side_recall = curves.recall_by_side(matches)
     return Analysis(
         matches, found,
-        {name: interval(value, named[name]) for name, value in found.metrics().items()},
-        [interval(value, ious[t]) for t, value in enumerate(curves.ap_by_iou(found))],
-        [interval(value, classes[k]) for k, value in enumerate(class_values)],
+        {name: interval(value, named[name], possible=SHARE) for name, value in found.metrics().items()},
+        [interval(value, ious[t], possible=SHARE) for t, value in enumerate(curves.ap_by_iou(found))],
+        [interval(value, classes[k], possible=SHARE) for k, value in enumerate(class_values)],
         points, find_errors(matches), curves.confusion_matrix(matches, curves.kept(matches, points)),
         curves.calibration(matches), side_counts, side_recall, resamples,
     )

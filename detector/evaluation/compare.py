@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,8 +136,10 @@ def output_folder(config: CompareConfig, sources: Sequence[Source]) -> Path:
     """``config.output_dir``, or else ``A-B-comparison`` beside the first run."""
     if config.output_dir:
         return Path(config.output_dir).expanduser()
-    names = [s.name.replace("/", "-") for s in sources]
+    names = [s.name for s in sources]
     name = "-".join(names) if len(names) < 4 else f"{names[0]}-{len(names) - 1}-others"
+    # A file system takes 255 bytes; names with brackets or blanks are a nuisance in a shell.
+    name = re.sub(r"[^\w.=+]+", "-", name)[:80].strip("-")
     return Path(config.runs[0]).expanduser().resolve().parent / f"{name}-comparison"
 
 

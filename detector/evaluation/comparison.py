@@ -15,6 +15,7 @@ from detector.evaluation.errors import KINDS, Errors, find_errors
 from detector.evaluation.matches import FALSE, TRUE, Matches
 from detector.evaluation.significance import (
     RESAMPLES,
+    SHARE,
     Difference,
     Interval,
     check_paired,
@@ -182,8 +183,8 @@ def compare(names: Sequence[str], runs: Sequence[Matches], resamples: int = RESA
         kept = curves.kept(matches, curves.operating_points(matches))
         compared.append(Compared(
             name, matches, kept, objects_found(matches, kept),
-            {metric: interval(metrics[metric], replicated[metric]) for metric in metrics},
-            [interval(value, classes[k]) for k, value in enumerate(values)], find_errors(matches)))
+            {metric: interval(metrics[metric], replicated[metric], possible=SHARE) for metric in metrics},
+            [interval(value, classes[k], possible=SHARE) for k, value in enumerate(values)], find_errors(matches)))
     return Comparison(
         compared,
         [difference(samples[0], other, points[0], point) for other, point in zip(samples[1:], points[1:], strict=True)],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from detector.errors import DataError
-from detector.files import as_id, is_box, is_finite, problem_list, read_json, replacing, shown
+from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
 
 RESULTS_FORMAT = (
     'a results file is a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
@@ -190,7 +190,7 @@ def entry_problem(entry: Any, images: frozenset[int] | None, categories: frozens
             return f"{noun} {number} is not in the annotation file"
     box, score = entry["bbox"], entry["score"]
     if not is_box(box):
-        return f"bbox is {shown(box)}, not four finite numbers"
+        return f"bbox is {shown(box)}, not four finite numbers of less than {LARGEST:.0e}"
     if box[2] < 0 or box[3] < 0:
         return f"bbox {shown(box)} has a negative width or height (bbox is x, y, width, height)"
     if not is_finite(score):

@@ -6,7 +6,8 @@ import numpy as np
 
 from detector.evaluation.analysis import Analysis
 from detector.evaluation.curves import SIDES
-from detector.evaluation.errors import BOTH, CLASSIFICATION, KINDS, LOCALISATION, MISSED
+from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED
+from detector.evaluation.matches import TRUE
 
 MEANING = {
     "classification": "the box is right (IoU 0.5 or more), the class is wrong",
@@ -28,16 +29,33 @@ ADVICE = {
     "missed": "See recall by size, and the anchors that scripts/inspect_data.py proposes; small objects need a larger "
               "input (model.min_size) or smaller anchors.",
 }
+EXACT = ("A finer map to pool from (model=fpn) and a larger input (model.min_size) make boxes more exact; labels that "
+         "are loose cannot be matched closely.")
 WORTH = 0.005  # AP50 below which an error is not worth a sentence
-ENOUGH = 20  # objects that a size must have to be spoken of
+ENOUGH = 20  # objects that a size or a class must have to be spoken of
+MANY = 0.2  # share of an error's cases in one class from which that is worth saying
+STEEP = 0.6  # AP75 as a share of AP50 below which boxes count as inexact
+NAMED = 3  # classes that a sentence names
 
 
 def findings(analysis: Analysis) -> list[str]:
     """Sentences, the most costly errors first."""
     if analysis.errors.ap50 is None:
         return ["There is no ground truth in these images: nothing can be said."]
-    said = _costs(analysis) + _sizes(analysis) + _overlap(analysis) + _scores(analysis)
+    said = _nothing_found(analysis) or _costs(analysis) + _overlap(analysis) + _sizes(analysis) + _scores(analysis)
     return said or ["No kind of error costs more than a rounding error of AP50."]
+
+
+def _nothing_found(analysis: Analysis) -> list[str]:
+    """What to look at first where there is no true positive at all: errors then cost nothing, as nothing is won."""
+    if (analysis.matches.outcome[0, 0] == TRUE).any():
+        return []
+    if not len(analysis.matches.score):
+        return ["There is no detection in these images. Has the detector been trained, and is its score threshold "
+                "(score_thresh) low enough?"]
+    return ["No detection matches an object of its class at IoU 0.5. Are image and category ids those of the "
+            "annotations, and boxes x, y, width, height in pixels of the original images? If so, the detector has "
+            "learned nothing yet."]
 
 
 def _costs(analysis: Analysis) -> list[str]:
@@ -51,9 +69,11 @@ def _costs(analysis: Analysis) -> list[str]:
         counts = errors.counts[:, number]
         top = int(counts.argmax())
         what = "objects" if number == MISSED else "detections"
-        where = f", {counts[top]:,} of them {names[top]}" if len(names) > 1 else ""
-        pair = _most_confused(analysis) if number in (CLASSIFICATION, BOTH) else ""
-        subject = "Missed objects" if number == MISSED else f"{kind.capitalize()} errors"
+        most = len(names) > 1 and counts[top] >= MANY * counts.sum()
+        where = f", {counts[top]:,} of them {names[top]}" if most else ""
+        pair = _most_confused(analysis) if number == CLASSIFICATION else ""
+        named = {"missed": "Missed objects", "both": "Errors of class and box"}
+        subject = named.get(kind, f"{kind.capitalize()} errors")
         said.append(f"{subject} cost {cost:.3f} of AP50 ({counts.sum():,} {what}{where}): "
                     f"{MEANING[kind]}.{pair} {ADVICE[kind]}")
     return said
@@ -63,7 +83,7 @@ def _most_confused(analysis: Analysis) -> str:
     """The two classes that are taken for each other most often."""
     table = analysis.confusion[:-1, :-1].copy()
     np.fill_diagonal(table, 0)
-    if not table.size or not table.max():
+    if table.max(initial=0) < 2:
         return ""
     true, taken = np.unravel_index(table.argmax(), table.shape)
     names = analysis.matches.class_names
@@ -71,8 +91,14 @@ def _most_confused(analysis: Analysis) -> str:
 
 
 def _sizes(analysis: Analysis) -> list[str]:
-    """The size of object that is found least, if it is far behind."""
-    counts, recall = analysis.side_counts, analysis.side_recall[:, 0]
+    """The size of object that is found least, or found with the least exact boxes, if it is far behind."""
+    return _worst_size(analysis, 0, "found at any score") or _worst_size(
+        analysis, 5, "found with a box of IoU 0.75 or more")
+
+
+def _worst_size(analysis: Analysis, t: int, found: str) -> list[str]:
+    """The size with the lowest recall at the IoU threshold of number ``t``, in words."""
+    counts, recall = analysis.side_counts, analysis.side_recall[:, t]
     usable = np.flatnonzero(counts >= ENOUGH)
     if len(usable) < 2:
         return []
@@ -82,25 +108,39 @@ def _sizes(analysis: Analysis) -> list[str]:
     if others - recall[worst] < 0.1:
         return []
     size = f"{SIDES[worst]:g} to {SIDES[worst + 1]:g}" if np.isfinite(SIDES[worst + 1]) else f"{SIDES[worst]:g} or more"
-    return [f"Of the {counts[worst]:,} objects of a side of {size} pixels {recall[worst]:.0%} are found at any score, "
+    return [f"Of the {counts[worst]:,} objects of a side of {size} pixels {recall[worst]:.0%} are {found}, "
             f"of the others {others:.0%}. Larger inputs and smaller anchors help small objects; large ones need "
             "anchors of their size."]
 
 
 def _overlap(analysis: Analysis) -> list[str]:
-    """Whether AP falls fast with the overlap that is demanded."""
+    """Whether AP falls fast with the overlap that is demanded, in all or in some classes."""
     ap50, ap75 = analysis.metrics["AP50"].value, analysis.metrics["AP75"].value
-    if ap50 < 0.1 or ap75 >= 0.6 * ap50:
+    if ap50 < 0.1:
         return []
-    loose = int((analysis.errors.kind == LOCALISATION).sum())
-    return [f"AP falls from {ap50:.3f} at IoU 0.50 to {ap75:.3f} at 0.75: objects are found, but their boxes are not "
-            f"exact ({loose:,} further detections do not even reach 0.50)."]
+    fall = f"AP falls from {ap50:.3f} at IoU 0.50 to {ap75:.3f} at 0.75"
+    rows = [row for row in analysis.class_rows()
+            if row["boxes"] >= ENOUGH and row["AP50"] >= 0.1 and row["AP75"] < STEEP * row["AP50"]]
+    rows.sort(key=lambda row: row["AP75"] - row["AP50"])
+    worst = ", ".join(f"{row['class']} {row['AP50']:.3f} to {row['AP75']:.3f}" for row in rows[:NAMED])
+    if ap75 < STEEP * ap50:
+        loose = int((analysis.errors.kind == LOCALISATION).sum())
+        classes = f" The steepest: {worst}." if worst and len(analysis.matches.class_names) > 1 else ""
+        return [f"{fall}: objects are found, but their boxes are not exact ({loose:,} further detections do not even "
+                f"reach 0.50).{classes} {EXACT}"]
+    return [f"{fall}, and more steeply in some classes: {worst}. There objects are found, but their boxes are not "
+            f"exact. {EXACT}"] if worst else []
 
 
 def _scores(analysis: Analysis) -> list[str]:
     """Whether scores can be read as probabilities."""
-    found = analysis.calibration
-    if found.error is None or found.error < 0.1:
+    found, scores = analysis.calibration, analysis.matches.score
+    if found.error is None:
+        return []
+    if scores.min() < 0 or scores.max() > 1:
+        return [f"Scores are not probabilities: they go from {scores.min():.3g} to {scores.max():.3g}. Choose "
+                "thresholds from the table."]
+    if found.error < 0.1:
         return []
     known = found.count > 0
     gap = np.average(found.score[known] - found.precision[known], weights=found.count[known])

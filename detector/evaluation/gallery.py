@@ -17,9 +17,12 @@ from detector.evaluation.analysis import Analysis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import TRUE
+from detector.plots.labels import Rectangle, least_covered, shortened
 
 LONG_SIDE = 480  # pixels of an embedded picture
 SHOWN = 12  # errors drawn in one image
+TEXT = 0.042  # height of the words in a picture, as a share of its width
+ADVANCE = 0.64  # width of a character of bold text, as a share of its height
 
 
 class Box(NamedTuple):
@@ -30,8 +33,9 @@ class Box(NamedTuple):
     w: float
     h: float
     style: str  # "true" | "found" | "error"
-    label: str
-    title: str
+    label: str  # words in the picture
+    title: str  # all there is to say, in the tooltip
+    at: tuple[float, float] = (0.0, 0.0)  # left end of the base line of the label
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,23 @@ def make_cards(analysis: Analysis, truth: GroundTruth, kind: int, count: int) ->
         if not height or not width:  # not in the annotation file: room for all boxes
             height, width = (int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes],
                                                                          [b.x + b.w for b in boxes]))
-        cards.append(Card(image_id, names[image_id], width, height, boxes, caption))
+        cards.append(Card(image_id, names[image_id], width, height, labelled(boxes, width, height), caption))
     return cards
+
+
+def labelled(boxes: list[Box], width: int, height: int) -> list[Box]:
+    """The boxes with their labels where they cover least of each other."""
+    taken: list[Rectangle] = []
+    placed = []
+    for box in boxes:
+        if box.label:
+            tall = TEXT * width
+            size = (ADVANCE * tall * len(box.label), tall)
+            ys = (box.y - tall, box.y, box.y + box.h - tall, box.y + box.h)
+            x, y = least_covered((box.x, box.x + box.w - size[0]), ys, size, (0, 0, width, height), taken)
+            box = box._replace(at=(x, y + 0.85 * tall))
+        placed.append(box)
+    return placed
 
 
 def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
@@ -94,7 +113,7 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
                          f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
     if kind == MISSED:
         wrong = objects[errors.missed[objects]].tolist()
-        drawn += [box(m.object_boxes[g], "error", names[m.object_label[g]], _object_words(analysis, g))
+        drawn += [box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(analysis, g))
                   for g in wrong[:SHOWN]]
     else:
         all_wrong = rows[errors.kind[rows] == kind]
@@ -105,9 +124,10 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
             name, score = names[m.label[row]], m.score[row]
             words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
                 f", about {_object_words(analysis, about)}" if about >= 0 else "")
-            drawn.append(box(m.boxes_xywh[row], "error", f"{name} {score:.2f}", words))
+            drawn.append(box(m.boxes_xywh[row], "error", f"{shortened(name)} {score:.2f}", words))
     noun = "object" if len(objects) == 1 else "objects"
-    return drawn, f"{len(wrong)} {KINDS[kind]}; {len(objects)} {noun} in the image"
+    part = f", {SHOWN} of them drawn" if len(wrong) > SHOWN else ""
+    return drawn, f"{len(wrong)} {KINDS[kind]}{part}; {len(objects)} {noun} in the image"
 
 
 def _object_words(analysis: Analysis, g: int) -> str:

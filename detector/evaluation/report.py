@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from detector.evaluation.analysis import Analysis
 from detector.evaluation.coco import CocoResult
 from detector.evaluation.findings import MEANING, findings
-from detector.evaluation.gallery import data_uri, make_gallery
+from detector.evaluation.gallery import TEXT, data_uri, make_gallery
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.tables import AREA_MEANING, METRIC_MEANING
 from detector.files import replacing
+from detector.plots.figure import DPI
 
 
 def write_report(out: str | Path, result: CocoResult, analysis: Analysis, truth: GroundTruth,
@@ -36,10 +38,17 @@ def write_report(out: str | Path, result: CocoResult, analysis: Analysis, truth:
         temporary.write_text(environment().get_template("report.html").render(
             result=result, analysis=analysis, findings=findings(analysis), rows=analysis.class_rows(),
             metrics=[(name, *METRIC_MEANING[name]) for name in METRIC_MEANING], areas=AREA_MEANING,
-            meaning=MEANING, meta=meta, has_images=images is not None,
-            plots={name: data_uri("image/png", path.read_bytes()) for name, path in plots.items()},
+            meaning=MEANING, meta=meta, text=TEXT, has_images=images is not None,
+            plots={name: embedded(path) for name, path in plots.items()},
             **make_gallery(analysis, truth, images, gallery),
         ), encoding="utf-8")
+
+
+def embedded(path: Path) -> tuple[str, int]:
+    """A plot as a URI, and its width in a browser's pixels, 96 to an inch: words are then of one size in all plots."""
+    with Image.open(path) as picture:
+        width = round(picture.width * 96 / DPI)
+    return data_uri("image/png", path.read_bytes()), width
 
 
 def environment() -> jinja2.Environment:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Group
 
 from detector import checkpoint as checkpoints
 from detector.config import DataConfig, EvaluateConfig
@@ -22,8 +23,10 @@ from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.cocoeval import COCO_LIMIT
 from detector.evaluation.detect import choose_device, match_categories, run_detector
 from detector.evaluation.detections import Detections
+from detector.evaluation.findings import findings
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.report import write_report
+from detector.evaluation.tables import error_table, note_lines, operating_table
 from detector.files import replacing
 from detector.plots import draw_prediction_sheet, plot_analysis
 from detector.terminal import slow_progress
@@ -38,6 +41,12 @@ class Evaluation(NamedTuple):
     result: CocoResult
     analysis: Analysis | None  # None without a report
     folder: Path
+
+    def __rich__(self) -> Group:
+        if self.analysis is None:
+            return Group(self.result)
+        return Group(self.result, error_table(self.analysis), operating_table(self.analysis),
+                     note_lines(findings(self.analysis)))
 
 
 def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
@@ -59,8 +68,8 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(config.annotations)
-    detections = Detections.from_json(config.predictions, truth.image_ids, truth.category_ids)
+    truth = GroundTruth(Path(config.annotations).expanduser())
+    detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
     images = Path(config.images).expanduser() if config.images else None
     if images is not None and not images.is_dir():
         raise DataError(f"images={config.images}: there is no such folder; leave the key out for a report without "
@@ -229,9 +238,11 @@ def check_overwrite(folder: Path, inputs: Mapping[str, Any], overwrite: bool, re
         raise ConfigError(f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
                           "to; choose another output_dir=FOLDER")
     there = [name for name in names if (folder / name).exists()]
-    if there and not overwrite and recorded_inputs(folder / record) != inputs:
-        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, "
-                          "or replace them with overwrite=true")
+    known = recorded_inputs(folder / record)
+    if there and not overwrite and known != inputs:
+        stopped = "" if known else ", or of a command that was stopped"
+        raise ConfigError(f"{folder} holds {', '.join(there)} of something else{stopped}; choose another "
+                          "output_dir=FOLDER, or replace them with overwrite=true")
 
 
 def recorded_inputs(metrics: Path) -> Any:

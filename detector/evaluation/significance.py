@@ -25,6 +25,8 @@ from detector.evaluation.matches import IGNORED, TRUE, Matches
 
 RESAMPLES = 1000
 LEVEL = 0.95
+SHARE = (0.0, 1.0)
+"""Values that a precision or recall can have."""
 SIZES = tuple(AREAS)[1:]  # small, medium, large
 CHUNK = 250  # resamples that are accumulated at once: their arrays stay in the processor's cache
 THREADS = 2
@@ -222,13 +224,15 @@ def _cumulated(in_range: np.ndarray, at: np.ndarray, image: np.ndarray, weights:
 
 
 # -------------------------------------------------------------------------------------------- intervals
-def interval(value: float | None, replicates: np.ndarray, level: float = LEVEL) -> Interval:
+def interval(value: float | None, replicates: np.ndarray, level: float = LEVEL,
+             possible: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """``value`` with the percentile interval of its replicates, moved so that their mean is ``value``.
 
     Args:
         value: the number on all images; None: there is no ground truth.
         replicates: ``[B]``; NaN in resamples without ground truth, which are left out.
         level: share of the replicates inside.
+        possible: lowest and highest value that the number can have; the bounds stay within.
     """
     usable = replicates[~np.isnan(replicates)]
     if value is None or np.isnan(value):
@@ -236,14 +240,14 @@ def interval(value: float | None, replicates: np.ndarray, level: float = LEVEL) 
     if not len(usable):
         return Interval(float(value), np.nan, np.nan)
     low, high = value + np.quantile(usable, [(1 - level) / 2, (1 + level) / 2]) - usable.mean()
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(value), *np.clip([low, high], *possible).tolist())
 
 
 def intervals(matches: Matches, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
     """The twelve COCO numbers of a run with their intervals."""
     found = replicate(matches, resample(len(matches.image_ids), resamples, seed)).metrics()
     values = matches.accumulated().metrics()
-    return {name: interval(values[name], found[name], level) for name in found}
+    return {name: interval(values[name], found[name], level, SHARE) for name in found}
 
 
 class Difference(NamedTuple):

@@ -19,6 +19,7 @@ class Source(NamedTuple):
     """Detections, and what is known about where they come from."""
 
     name: str
+    place: Path  # the folder, or the results file without its suffix: what tells sources of one name apart
     predictions: Path
     annotations: Path | None = None  # None: not known
     images: Path | None = None  # folder, None: not known
@@ -58,7 +59,7 @@ def find_source(path: str) -> Source:
     folder = given if given.is_dir() else given.parent
     predictions = given / PREDICTIONS if given.is_dir() else given
     if given.is_file() and given.name != PREDICTIONS:
-        return Source(given.stem, given)
+        return Source(given.stem, given.resolve().with_suffix(""), given)
     meta = recorded(folder / METRICS)
     inputs, data = (part if isinstance(part := meta.get(key), dict) else {} for key in ("inputs", "data"))
     if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
@@ -70,7 +71,8 @@ def find_source(path: str) -> Source:
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
     annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
     limit = meta.get("max_detections")
-    return Source(folder.resolve().name, predictions, annotations, images, 0,
+    place = folder.resolve()
+    return Source(place.name, place, predictions, annotations, images, 0,
                   max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT, trained(folder))
 
 
@@ -110,14 +112,18 @@ def located(source: Source, path: str) -> Source:
 
 
 def short_names(sources: Sequence[Source]) -> list[str]:
-    """A name for each source: its own, with as many folders before it as make all of them different."""
-    names = [source.name for source in sources]
-    parts = [(*source.predictions.resolve().parent.parts, source.predictions.stem) for source in sources]
-    for depth in range(2, max(map(len, parts), default=0) + 1):
-        repeated = {name for name in names if names.count(name) > 1}
-        if not repeated:
-            return names
-        names = ["/".join(p[-depth:]) if name in repeated else name for name, p in zip(names, parts, strict=True)]
-    # The same file twice.
+    """A name for each source: its own, with as many folders before it as tell it from the others.
+
+    One that is given more than once is numbered: ``run``, ``run (2)``.
+    """
+    places = {source.place.parts for source in sources}
+
+    def short(own: tuple[str, ...]) -> str:
+        for depth in range(1, len(own)):
+            if sum(other[-depth:] == own[-depth:] for other in places) == 1:
+                return "/".join(own[-depth:])
+        return str(Path(*own))
+
+    names = [short(source.place.parts) for source in sources]
     return [name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})"
             for i, name in enumerate(names)]

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
 from detector.plots.grid import Mark, Panel, draw_panels
+from detector.plots.labels import shortened
 
 if TYPE_CHECKING:
     from detector.evaluation.comparison import Compared, Comparison
@@ -34,15 +35,15 @@ def plot_differences(comparison: Comparison, out: str | Path) -> None:
     panels: list[tuple[str, list[str], list[list[Interval]]]] = [
         ("COCO numbers", list(found[0].metrics), [list(d.metrics.values()) for d in found]),
         ("AP by overlap demanded", [f"IoU {t:.2f}" for t in IOU_THRESHOLDS], [d.by_iou for d in found]),
-        ("AP of each class" + (f" ({CLASSES} most changed)" if len(shown) < len(names) else ""),
-         [names[k] for k in shown], [[d.by_class["AP"][k] for k in shown] for d in found])]
+        (f"AP: {CLASSES} most changed classes" if len(shown) == CLASSES < len(names) else "AP of each class",
+         [shortened(names[k]) for k in shown], [[d.by_class["AP"][k] for k in shown] for d in found])]
     rows = max(12, *(len(labels) for _, labels, _ in panels))
     figure = new_figure(11.5, 1.5 + LINE * rows * max(1, 0.55 * len(found)))
     for i, (title, labels, values) in enumerate(panels):
         axes = figure.add_subplot(1, 3, i + 1)
         draw_intervals(axes, title, labels, values, [run.name for run in comparison.runs[1:]])
-    figure.suptitle(f"Difference to {comparison.runs[0].name}, with 95 % intervals".replace("$", r"\$"), x=0.01,
-                    ha="left", fontsize=10.5, color=INK)
+    base = shortened(comparison.runs[0].name, 80).replace("$", r"\$")
+    figure.suptitle(f"Difference to {base}, with 95 % intervals", x=0.01, ha="left", fontsize=10.5, color=INK)
     figure.tight_layout()
     save(figure, out)
 
@@ -60,7 +61,7 @@ def draw_intervals(axes: Axes, title: str, labels: Sequence[str], values: Sequen
                 axes.plot([low, high], [row + offset] * 2, color=color_of(j), linewidth=1.6)
             axes.plot([value], [row + offset], marker="o", markersize=4.5, linestyle="none",
                       color=color_of(j), markerfacecolor=color_of(j) if clear else "white")
-        axes.plot([], [], color=color_of(j), marker="o", markersize=4.5, label=name.replace("$", r"\$"))
+        axes.plot([], [], color=color_of(j), marker="o", markersize=4.5, label=shortened(name).replace("$", r"\$"))
     axes.set_yticks(range(len(labels)), labels)
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
@@ -89,8 +90,9 @@ def draw_changes(comparison: Comparison, chosen: Sequence[tuple[int, int]], pict
             marks, words = marks_of(run, position)
             net = f" (net {comparison.changes[number - 1].net[position]:+d})" if which else ""
             base = pictures[position]
-            panels.append(base._replace(marks=marks, title=f"{run.name}: {words}{net}" if which else
-                                        f"{base.title}, {run.name}: {words}"))
+            name = shortened(run.name)
+            panels.append(base._replace(marks=marks, title=f"{name}: {words}{net}" if which else
+                                        f"{shortened(base.title)}, {name}: {words}"))
     line = lambda color, **more: Line2D([], [], color=color, linewidth=3, **more)
     legend = [(line(FOUND), "found"), (line(FALSE), "false detection"),
               (Line2D([], [], color=MISSED, linewidth=1.6, linestyle=(0, (3, 2))), "object not found")]
@@ -107,8 +109,8 @@ def marks_of(run: Compared, position: int) -> tuple[list[Mark], str]:
     missed = np.flatnonzero((m.object_image == position) & ~run.found & m.counted[0])
     marks = [Mark(corners(m.boxes_xywh[row]), FOUND) for row in right]
     marks += [Mark(corners(m.object_boxes[g]), MISSED, is_dashed=True) for g in missed]
-    marks += [Mark(corners(m.boxes_xywh[row]), FALSE, f"{m.class_names[m.label[row]]} {m.score[row]:.2f}")
-              for row in wrong]
+    words = lambda row: f"{shortened(m.class_names[m.label[row]], 16)} {m.score[row]:.2f}"
+    marks += [Mark(corners(m.boxes_xywh[row]), FALSE, words(row)) for row in wrong]
     return marks, f"{len(right)} found, {len(wrong)} false, {len(missed)} missed"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detector.plots.figure import GRID, INK, MUTED, PALETTE, color_of, new_figure, save, style
+from detector.plots.labels import shortened
 
 if TYPE_CHECKING:
     from detector.evaluation.analysis import Analysis
@@ -85,7 +86,7 @@ def draw_precision_recall(axes: Axes, analysis: Analysis) -> None:
     shown = [k for k in np.argsort(-sizes, kind="stable")[:CURVES].tolist() if sizes[k]]
     for k in shown if len(matches.class_names) > 1 else ():
         (line,) = axes.plot(RECALLS, precision[:, k], color=color_of(k), linewidth=1.1)
-        line.set_label("IoU 0.50, " + matches.class_names[k].replace("$", r"\$"))
+        line.set_label("IoU 0.50, " + shortened(matches.class_names[k]).replace("$", r"\$"))
     for t, dashes in ((0, "-"), (5, (0, (4, 1.5))), (8, (0, (1.2, 1.2)))):
         axes.plot(RECALLS, mean[t], color=INK, linewidth=1.9, linestyle=dashes,
                   label=f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes")
@@ -177,7 +178,7 @@ def draw_confusion(axes: Axes, analysis: Analysis) -> None:
     share = share[:, rows]
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(visible=False)
-    texts = [*(names[k] if len(names[k]) < 18 else names[k][:16] + "…" for k in chosen), "background"]
+    texts = [*(shortened(names[k], 18) for k in chosen), "background"]
     axes.set_xticks(range(len(rows)), texts, rotation=90 if len(rows) > 5 else 0)
     axes.set_yticks(range(len(rows)), texts)
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):

@@ -1,4 +1,4 @@
-"""Where to write at boxes so that the words can be read."""
+"""Words in pictures: short enough, and where they can be read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 Rectangle = tuple[float, float, float, float]
+
+
+def shortened(text: str, limit: int = 24) -> str:
+    """``text`` in one line of at most ``limit`` characters; the middle is left out, as names differ at their ends."""
+    text = " ".join(text.split())
+    end = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[: limit - 1 - end]}…{text[-end:]}"
 
 
 def least_covered(xs: Sequence[float], ys: Sequence[float], size: tuple[float, float], frame: Sequence[float],

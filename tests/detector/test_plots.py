@@ -15,7 +15,7 @@ from detector.plots import draw_prediction_sheet, plot_curves
 from detector.plots import figure as canvas
 from detector.plots import grid as grids
 from detector.plots import sheet as sheets
-from detector.plots.labels import overlap
+from detector.plots.labels import overlap, shortened
 
 GREY = 128 / 255
 
@@ -290,3 +290,11 @@ def test_global_matplotlib_state_is_left_alone(tmp_path):
 def test_pyplot_is_not_imported():
     code = "import sys, detector.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_long_names_keep_both_ends():
+    assert shortened("short") == "short"
+    names = [shortened(f"a rather long class name {i}", 16) for i in (1, 2)]
+    assert names == ["a rather… name 1", "a rather… name 2"]
+    assert len(names[0]) == 16
+    assert shortened("two\nlines  here") == "two lines here"

@@ -156,6 +156,9 @@ def test_a_difference_without_correction_may_not_be_real_with_it():
     assert alone.real
     assert not among_many.real
     assert math.isclose(among_many.p, 40 * alone.p)
+    # The interval of this difference alone excludes 0, and the sentence says why that is not enough.
+    assert among_many.found.over_both.low > 0
+    assert f": not resolved among 40 differences (corrected p {among_many.p:.2g}): " in among_many.sentence
 
 
 def test_latex_and_markdown_of_special_characters(finished):

@@ -108,8 +108,28 @@ def test_names_differ(data):
         (data / folder / "last").mkdir(parents=True)
         (data / folder / "last" / "predictions.json").write_text("[]")
     names = lambda *paths: [s.name for s in find_sources([str(data / p) for p in paths], locate=False)]
-    assert names("x/last", "y/last", "a.json") == ["x/last/predictions", "y/last/predictions", "a"]
-    assert names("a.json", "a.json", "b.json")[1:] == [names("a.json", "a.json")[0] + " (2)", "b"]
+    assert names("x/last", "y/last", "a.json") == ["x/last", "y/last", "a"]
+    assert names("a.json", "a.json", "b.json") == ["a", "a (2)", "b"]
+    assert names("x/last", "x/last/predictions.json") == ["last", "last (2)"]
+    (data / "y" / "a.json").write_text("[]")
+    assert names("a.json", "y/a.json") == [f"{data.name}/a", "y/a"]
+
+
+def test_a_run_with_itself(call_script, data):
+    """In a folder whose name is markup to rich and has a dollar sign for matplotlib."""
+    run = as_run(data / "runs", "a[b]$x^ c", data)
+    code, out, err = call_script("compare", run, run, "resamples=10")
+    assert (code, err) == (0, "")
+    assert "a[b]$x^ c (2): 0 images better, 0 worse, 6 as before" in out
+    content = json.loads((data / "runs" / "a-b-x-c-a-b-x-c-2-comparison" / "comparison.json").read_text())
+    assert [found["name"] for found in content["runs"]] == ["a[b]$x^ c", "a[b]$x^ c (2)"]
+    assert {found["difference"] for found in content["differences"][0]["metrics"].values()} == {0, None}
+
+
+def test_long_names_make_a_folder(call_script, data):
+    first, second = (as_run(data / "runs", name * 120, data) for name in "ab")
+    assert call_script("compare", first, second, "resamples=0", "sheet_images=0")[0] == 0
+    assert (data / "runs" / ("a" * 80 + "-comparison") / "differences.png").is_file()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

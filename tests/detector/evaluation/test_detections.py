@@ -150,6 +150,7 @@ def test_other_keys_and_whole_floats_are_fine(write_json):
     (entry(bbox=[0, 0, "1", 1]), 'entry 1: bbox is [0, 0, "1", 1], not four finite numbers'),
     (entry(bbox=[0, 0, math.nan, 1]), "entry 1: bbox is [0, 0, NaN, 1], not four finite numbers"),
     (entry(bbox=[0, 0, math.inf, 1]), "entry 1: bbox is [0, 0, Infinity, 1], not four finite numbers"),
+    (entry(bbox=[0, 0, 1e8, 1]), "entry 1: bbox is [0, 0, 100000000.0, 1], not four finite numbers of less than 1e+07"),
     (entry(bbox=[0, 0, 10**400, 1]), "entry 1: bbox is [0, 0, 10000"),
     (entry(bbox=[5, 5, -2, 3]), "entry 1: bbox [5, 5, -2, 3] has a negative width or height (bbox is x, y, width, "),
     (entry(score=math.nan), "entry 1: score is NaN, not a finite number"),

@@ -130,3 +130,24 @@ def test_files_of_another_kind(write_json, content, message):
 def test_a_category_without_a_name_is_called_by_its_id(write_json, truth_content):
     del truth_content["categories"][0]["name"]
     assert GroundTruth(write_json("gt.json", truth_content)).class_names == ["cat", "7"]
+
+
+def test_categories_of_one_name_are_told_apart(write_json, truth_content):
+    """Tables and files go by names; one without any goes by its id."""
+    truth_content["categories"] += [{"id": 9, "name": "cat"}, {"id": 11, "name": " "}]
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    assert truth.class_names == ["cat (3)", "dog", "cat (9)", "11"]
+
+
+@pytest.mark.parametrize(("escape", "good"), [
+    (r"\ud83d\ude00", True), (r"\uD83D\uDE00\ud83d\ude00", True), (r"images\\udder", True), (r"\ud800", False),
+    (r"\ude00", False), (r"\ud83d\ude00\ude00", False), (r"\\\udc00", False)])
+def test_half_a_character_is_no_text(tmp_path, escape, good):
+    """JSON can write one, but it cannot go to a file again: a message instead of a traceback at the end."""
+    path = tmp_path / "gt.json"
+    path.write_text('{"images": [], "annotations": [],\n "categories": [{"id": 1, "name": "' + escape + '"}]}')
+    if good:
+        assert GroundTruth(path).class_names[0].encode()
+        return
+    with pytest.raises(DataError, match="in line 2 is one half of a character"):
+        GroundTruth(path)

@@ -1,6 +1,7 @@
 """The HTML report: what it holds, and that a browser shows it and sorts its table."""
 
 import base64
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from detector.config import EvaluateConfig
 from detector.evaluation.errors import KINDS
+from detector.evaluation.gallery import ADVANCE, TEXT, Box, labelled
 from detector.evaluation.run import evaluate_from_config
 
 NAMES = ["ant", "bee <b>", "cow & calf", "dog"]
@@ -71,6 +73,18 @@ def test_names_are_escaped_and_every_kind_of_error_has_images(folder):
     assert html.count("<figure>") == 3 * 5 + 1  # one image has a missed object
     ids = set(re.findall(r'<use href="#p(\d+)"', html))
     assert set(re.findall(r'<image id="p(\d+)" href="data:image/jpeg', html)) == ids  # each picture once
+
+
+def test_labels_in_a_picture_stay_inside_and_apart():
+    """Three boxes on top of each other: each label has a place of its own within the picture."""
+    boxes = [Box(180, 0, 20, 60, "error", f"name {i}", "") for i in range(3)] + [Box(0, 0, 9, 9, "true", "", "")]
+    *placed, plain = labelled(boxes, 200, 120)
+    tall = TEXT * 200
+    wide = ADVANCE * tall * 6
+    spans = sorted((box.at[1], box.at[0]) for box in placed)
+    assert all(0 <= x <= 200 - wide and tall * 0.85 <= y <= 120 for y, x in spans)
+    assert all(b[0] - a[0] >= 0.99 * tall or b[1] - a[1] >= wide for a, b in itertools.pairwise(spans))
+    assert plain == boxes[-1]
 
 
 def test_the_template_is_a_file_of_the_package():

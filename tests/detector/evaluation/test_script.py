@@ -50,6 +50,15 @@ def test_a_results_file_by_relative_paths(script, write_json, truth_content, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dt-evaluation", "dt.json", "gt.json"]
 
 
+def test_a_home_folder_in_a_path(script, write_json, truth_content, tmp_path, monkeypatch):
+    """A shell that leaves the ~ alone; Hydra wants it quoted."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_json("gt.json", truth_content)
+    write_json("dt.json", [])
+    assert script("annotations='~/gt.json'", "predictions='~/dt.json'", "report=false")[0] == 0
+    assert (tmp_path / "dt-evaluation" / "metrics.json").is_file()
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ([], "there is nothing to evaluate: give checkpoint=RUN/checkpoints/best.ckpt"),
     (["annotations=gt.json"], "cannot tell what to evaluate from the keys annotations:"),

@@ -102,6 +102,7 @@ def test_an_interval_by_hand():
     assert interval(0.4, values) == pytest.approx(Interval(0.4, 0.4 - 0.475, 0.4 + 0.475))
     assert interval(0.4, values, level=0.5) == pytest.approx(Interval(0.4, 0.15, 0.65))
     assert all(np.isnan(interval(None, values)))
+    assert interval(0.9, values, possible=(0, 1)) == pytest.approx(Interval(0.9, 0.425, 1))
     assert interval(0.5, np.array([np.nan]))[0] == 0.5
     assert np.isnan(interval(0.5, np.array([]))[1:]).all()
     assert Interval(0.2, 0.1, 0.3).excludes_zero
