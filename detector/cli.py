@@ -36,7 +36,8 @@ USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
-SWEEP = (*QUIET, "hydra.sweep.dir='runs/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+FOLDERS = ("run_dir", "output_dir")  # keys that are folders of a job's own where their default has the time in it
 
 # Lengths in steps, each with the one in passes over the images that wins over it unless it is 0.
 IN_PASSES = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
@@ -84,8 +85,11 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
         # The time in the name of the default folder is the same for all jobs of a sweep.
-        if sweep and "run_dir" in cfg and not any("run_dir=" in o for o in hydra_config.overrides.task):
-            cfg.run_dir = os.path.relpath(hydra_config.runtime.output_dir)
+        raw: Any = OmegaConf.to_container(cfg, resolve=False)
+        for key in FOLDERS:
+            given = any(f"{key}=" in override for override in hydra_config.overrides.task)
+            if sweep and not given and "${now" in str(raw.get(key)):
+                cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         function(checked(cfg, schema, sweep))
     except OSError as error:  # a folder that cannot be written, a file that went away
         if error.filename is None:
@@ -181,7 +185,7 @@ class CommandLine:
     def extra(self) -> tuple[str, ...]:
         """Settings of Hydra's that come on top of what the user gave."""
         given = {o.key_or_group for o in self.overrides}
-        settings = SWEEP if self.sweeps() else SINGLE
+        settings = [s.replace("SCRIPT", self.config_name) for s in SWEEP] if self.sweeps() else SINGLE
         return tuple(s for s in settings if s.split("=")[0] not in given)
 
     def sweeps(self) -> bool:

@@ -28,6 +28,7 @@ from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
 from detector.files import replacing
+from detector.outputs import results_folder
 from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled
@@ -132,12 +133,10 @@ def common_data(config: CompareConfig, sources: Sequence[Source]) -> tuple[Path,
 
 
 def output_folder(config: CompareConfig, sources: Sequence[Source]) -> Path:
-    """``config.output_dir``, or else ``A-B-comparison`` beside the first run."""
-    if config.output_dir:
-        return Path(config.output_dir).expanduser()
+    """``config.output_dir``, or else a folder called after the runs."""
     names = [s.name.replace("/", "-") for s in sources]
     name = "-".join(names) if len(names) < 4 else f"{names[0]}-{len(names) - 1}-others"
-    return Path(config.runs[0]).expanduser().resolve().parent / f"{name}-comparison"
+    return results_folder(config.output_dir, "compare", name)
 
 
 def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]]:
