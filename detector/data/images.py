@@ -46,7 +46,7 @@ def read_image(
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
-        raise DataError(f"no image file {file}") from None
+        raise DataError(f"no image file {file}.") from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
         raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
                         "an image; replace the file, or take its entry out of the annotation file.") from None
