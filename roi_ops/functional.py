@@ -202,7 +202,9 @@ def _pool(
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:
     """Raise for tensors with a forward-mode tangent: a custom operator would drop it without a word."""
     if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError("roi_ops has no forward-mode derivatives (jvp); use reverse mode: backward() or torch.autograd.grad")
+        raise NotImplementedError(
+            "roi_ops has no forward-mode derivatives (jvp); use reverse mode: backward() or torch.autograd.grad"
+        )
 
 
 def _check_features(features: Sequence[Tensor]) -> list[Tensor]:

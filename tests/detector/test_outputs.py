@@ -7,17 +7,16 @@ import pytest
 from detector.outputs import results_folder, run_folder
 
 
-@pytest.mark.parametrize(("given", "folder"), [
-    (dict(output_dir="here", script="predict", name="photos", checkpoint="RUN"), Path("here")),
-    (dict(output_dir="", script="compare", name="a-b"), Path("runs/compare/a-b")),
-    (dict(output_dir="", script="benchmark"), Path("runs/benchmark")),
-    (dict(output_dir="", script="predict", name="photos", checkpoint="RUN/checkpoints/last.ckpt"),
-     Path("RUN/predict/photos")),
-    (dict(output_dir="", script="benchmark", checkpoint="kept/bccd.ckpt"), Path("kept/benchmark")),
-    (dict(output_dir="", script="benchmark", checkpoint="bccd.ckpt"), Path("benchmark")),
+@pytest.mark.parametrize(("arguments", "folder"), [
+    (("here", "predict", "photos", "RUN"), Path("here")),
+    (("", "compare", "a-b"), Path("runs/compare/a-b")),
+    (("", "benchmark"), Path("runs/benchmark")),
+    (("", "predict", "photos", "RUN/checkpoints/last.ckpt"), Path("RUN/predict/photos")),
+    (("", "benchmark", "", "kept/bccd.ckpt"), Path("kept/benchmark")),
+    (("", "benchmark", "", "bccd.ckpt"), Path("benchmark")),
 ])
-def test_rule(given, folder):
-    assert results_folder(**given) == folder
+def test_rule(arguments, folder):
+    assert results_folder(*arguments) == folder
 
 
 def test_a_run_is_known_by_its_folder_and_by_its_checkpoints(tmp_path):

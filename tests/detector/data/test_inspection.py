@@ -82,8 +82,8 @@ def test_cleaned_copies_are_clean(call_script, data):
 
 
 def test_the_built_in_data_are_in_order(call_script, tmp_path):
-    code, out, _ = call_script("inspect_data", "output_dir=out", "data.shapes.train_images=20", "data.shapes.val_images=6",
-                               "sheet_images=2")
+    code, out, _ = call_script("inspect_data", "output_dir=out", "data.shapes.train_images=20",
+                               "data.shapes.val_images=6", "sheet_images=2")
     assert code == 0
     assert "problem" not in out.split("Classes")[1]
     assert "share images" not in out
