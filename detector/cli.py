@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detector.config import parse
 from detector.errors import ConfigError, DetectorError
+from detector.files import UNWRITABLE
 from detector.schema import is_known, known_keys, unknown_key
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -91,13 +92,21 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
             if sweep and not given and "${now" in str(raw.get(key)):
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         function(checked(cfg, schema, sweep))
-    except OSError as error:  # a folder that cannot be written, a file that went away
-        if error.filename is None:
+    except OSError as error:
+        message = in_words(error)
+        if not message:
             raise
-        fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
+        fail(f"error: {message}", USER_ERROR)
     except DetectorError as error:
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
+
+
+def in_words(error: OSError) -> str:
+    """The message for a folder that cannot be written, a file that went away, a full disk; "" for anything else."""
+    if error.filename is None:
+        return f"the results cannot be written: {error.strerror}" if error.errno in UNWRITABLE else ""
+    return f"{error.filename}: {error.strerror}"
 
 
 def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
