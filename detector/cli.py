@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
         except DetectorError as error:
             fail(f"error: {error}", USER_ERROR)
         except KeyboardInterrupt as error:
-            fail(f"\n{error or 'interrupted'}", INTERRUPTED)
+            fail(f"\n{str(error) or 'interrupted'}", INTERRUPTED)
 
     return launch
 
@@ -393,8 +394,10 @@ def fail(message: str, code: int) -> None:
 def prepare_output() -> None:
     """Print what the package logs, from level INFO on, to standard error; let no output fail for a character.
 
-    A terminal or a file that is not UTF-8 gets question marks for the lines of tables.
+    A terminal or a file that is not UTF-8 gets question marks for the lines of tables. PyTorch's remark that there are
+    more loader processes than cores is left out: they mostly wait.
     """
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

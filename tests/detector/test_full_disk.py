@@ -31,7 +31,8 @@ def full_disk(size=10):
 def data(tmp_path):
     """One image with one box, as COCO JSON, and a detection of it."""
     (tmp_path / "images").mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "images/1.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/1.png")
     box = {"image_id": 1, "category_id": 3, "bbox": [5, 5, 20, 20]}
     content = {"images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
                "annotations": [{**box, "id": 1, "area": 400, "iscrowd": 0}], "categories": [{"id": 3, "name": "cat"}]}

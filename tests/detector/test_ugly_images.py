@@ -15,7 +15,8 @@ HEIGHT, WIDTH = 48, 64
 SMALL = ("data=coco", "data.root=.", "data.batch_size=2", "data.workers=0", "model.weights=none", "model.norm=group",
          "model.min_size=[48]", "model.max_size=96", "model.fpn_channels=8", "model.head.width=8",
          "trainer.accelerator=cpu", "trainer.max_steps=2", "optim.warmup_steps=0", "logger.tensorboard=false",
-         "trainer.checkpoint_every=0", "trainer.eval_every=0", "trainer.progress_bar=false", "logger.sheet_images=2", "run_dir=run")  # fmt: skip
+         "trainer.checkpoint_every=0", "trainer.eval_every=0", "trainer.progress_bar=false",
+         "logger.sheet_images=2", "run_dir=run")  # fmt: skip
 EVALUATE = ("evaluate", "checkpoint=run", "accelerator=cpu", "workers=0", "resamples=10", "progress_bar=false")
 
 
