@@ -24,8 +24,8 @@ LATE = {
     ("plots", "ablation"),  # constants of what is drawn
     ("plots", "evaluation"),
 }
-# The figures of the operators show their weights, which only the reference has.
-INSIDE = {"detector.plots.operators.anatomy"}
+# What shows or counts the insides of the operators: the figures of their weights, the bytes that the kernels move.
+INSIDE = {"detector.plots.operators.anatomy", "detector.inference.benchmark.cuda_bytes_suite"}
 
 
 def modules():

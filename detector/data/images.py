@@ -49,8 +49,8 @@ def read_image(
         raise DataError(f"no image file {file}.") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut it "
-                        "into tiles.") from None
+        raise DataError(f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut "
+                        "it into tiles.") from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
         raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
                         "an image; replace the file, or take its entry out of the annotation file.") from None
