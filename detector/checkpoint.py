@@ -32,9 +32,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Detectio
     from detector.models.weights import mismatch
     from detector.training.module import DetectionModule
 
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
+    path = checkpoint_file(checkpoint)
     content = read(path)
     facts = content["hyper_parameters"]
     module = DetectionModule(
@@ -45,6 +43,12 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> Detectio
         raise WeightsError(f"{path}: its weights do not fit the model it describes. {problem}.")
     module.load_state_dict(content["state_dict"])
     return module.to(device).eval()
+
+
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """The file that ``checkpoint`` names: itself, or the best checkpoint of a run's folder."""
+    path = Path(checkpoint).expanduser()
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detector.config import parse
 from detector.errors import ConfigError, DetectorError
+from detector.files import UNWRITABLE
 from detector.schema import is_known, known_keys, unknown_key
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
-SWEEP = (*QUIET, "hydra.sweep.dir='runs/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+FOLDERS = ("run_dir", "output_dir")  # keys that are folders of a job's own where their default has the time in it
 
 # Lengths in steps, each with the one in passes over the images that wins over it unless it is 0.
 IN_PASSES = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
@@ -73,7 +76,7 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
         except DetectorError as error:
             fail(f"error: {error}", USER_ERROR)
         except KeyboardInterrupt as error:
-            fail(f"\n{error or 'interrupted'}", INTERRUPTED)
+            fail(f"\n{str(error) or 'interrupted'}", INTERRUPTED)
 
     return launch
 
@@ -84,16 +87,27 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
         # The time in the name of the default folder is the same for all jobs of a sweep.
-        if sweep and "run_dir" in cfg and not any("run_dir=" in o for o in hydra_config.overrides.task):
-            cfg.run_dir = os.path.relpath(hydra_config.runtime.output_dir)
+        raw: Any = OmegaConf.to_container(cfg, resolve=False)
+        for key in FOLDERS:
+            given = any(f"{key}=" in override for override in hydra_config.overrides.task)
+            if sweep and not given and "${now" in str(raw.get(key)):
+                cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         function(checked(cfg, schema, sweep))
-    except OSError as error:  # a folder that cannot be written, a file that went away
-        if error.filename is None:
+    except OSError as error:
+        message = in_words(error)
+        if not message:
             raise
-        fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
+        fail(f"error: {message}", USER_ERROR)
     except DetectorError as error:
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
+
+
+def in_words(error: OSError) -> str:
+    """The message for a folder that cannot be written, a file that went away, a full disk; "" for anything else."""
+    if error.filename is None:
+        return f"the results cannot be written: {error.strerror}" if error.errno in UNWRITABLE else ""
+    return f"{error.filename}: {error.strerror}"
 
 
 def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
@@ -181,7 +195,7 @@ class CommandLine:
     def extra(self) -> tuple[str, ...]:
         """Settings of Hydra's that come on top of what the user gave."""
         given = {o.key_or_group for o in self.overrides}
-        settings = SWEEP if self.sweeps() else SINGLE
+        settings = [s.replace("SCRIPT", self.config_name) for s in SWEEP] if self.sweeps() else SINGLE
         return tuple(s for s in settings if s.split("=")[0] not in given)
 
     def sweeps(self) -> bool:
@@ -386,8 +400,10 @@ def fail(message: str, code: int) -> None:
 def prepare_output() -> None:
     """Print what the package logs, from level INFO on, to standard error; let no output fail for a character.
 
-    A terminal or a file that is not UTF-8 gets question marks for the lines of tables.
+    A terminal or a file that is not UTF-8 gets question marks for the lines of tables. PyTorch's remark that there are
+    more loader processes than cores is left out: they mostly wait.
     """
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -216,7 +216,7 @@ class Config:
     """The whole configuration of a training run."""
 
     seed: int = number(0, 0, 2**32 - 1)  # initial weights, data order, augmentation
-    run_dir: str = "runs/default"  # where everything about this run is written
+    run_dir: str = "runs/train/default"  # where everything about this run is written
     compile: str = one_of("none", "backbone")  # what of the network torch.compile makes faster code of
     resume: str = ""  # "": start anew; "auto": the last checkpoint in run_dir; else a checkpoint file
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -234,7 +234,8 @@ class InspectConfig(Config):
 
     fix: str = ""  # write a cleaned copy of the training annotations to this JSON file
     fix_val: str = ""  # the same for the validation annotations
-    overwrite: bool = False  # replace results of another inspection in run_dir, and cleaned copies
+    output_dir: str = "runs/inspect_data/default"  # folder for the results
+    overwrite: bool = False  # replace results of another inspection in output_dir, and cleaned copies
     open_images: bool = True  # look into every image file: damage, sizes, duplicates
     sheet_images: int = number(6, 0)  # training images on the sheet of augmentations
     progress_bar: bool = True
@@ -248,7 +249,7 @@ class EvaluateConfig:
     annotations: str = ""  # COCO annotation JSON
     predictions: str = ""  # COCO results JSON
     images: str = ""  # image folder of `annotations`: to run a checkpoint on, or for the report's pictures
-    output_dir: str = ""  # where metrics.json goes; "": NAME-evaluation beside the file NAME that is scored
+    output_dir: str = ""  # folder for the results; "": evaluate/CHECKPOINT in its run, or runs/evaluate/PREDICTIONS
     overwrite: bool = False  # replace results of another evaluation in output_dir
     accelerator: str = one_of("auto", "cpu", "gpu")
     batch_size: int = number(8, 1)
@@ -271,7 +272,7 @@ class CompareConfig:
     runs: list[str] = values()
     annotations: str = ""  # COCO annotation JSON; "": the one that the runs were evaluated on
     images: str = ""  # folder of its images, for pictures; "": the one that the runs were evaluated on
-    output_dir: str = ""  # folder for the results; "": A-B-comparison beside the first run
+    output_dir: str = ""  # folder for the results; "": runs/compare/A-B
     overwrite: bool = False  # replace results of another comparison in output_dir
     max_detections: int = number(0, 0)  # counted for each image and class; 0: the models' limit, at least COCO's 100
     resamples: int = number(1000, 0)  # of the images, for the 95 % intervals; 0: no intervals
@@ -286,7 +287,7 @@ class PredictConfig:
     checkpoint: str = ""  # checkpoint or folder of a run
     source: str = ""  # image, folder of images, glob pattern in quotes, or video
     annotations: str = ""  # COCO JSON whose image and category ids are taken over; source is then its image folder
-    output_dir: str = ""  # where results go; "": NAME-predictions beside source
+    output_dir: str = ""  # folder for the results; "": predict/SOURCE in the run of the checkpoint
     overwrite: bool = False  # replace earlier results in output_dir
     accelerator: str = one_of("auto", "cpu", "gpu")
     batch_size: int = number(8, 1)
@@ -303,7 +304,7 @@ class ExportConfig:
 
     checkpoint: str = ""  # checkpoint or folder of a run
     format: str = one_of("onnx", "torch_export")
-    output: str = ""  # the file, .onnx or .pt2; "": the checkpoint's name with that ending
+    output: str = ""  # the file, .onnx or .pt2; "": export/CHECKPOINT with that ending, in its run
     overwrite: bool = False
     # Height, width of the images in pixels; []: a square of the model's min_size. The model resizes as it was trained.
     image_size: list[int] = values(low=16)
@@ -319,7 +320,7 @@ class IllustrateConfig:
     """The configuration of ``scripts/illustrate.py``: figures of the RoI operators on a small map or on an image."""
 
     figure: str = one_of("all", "operators", "bin", "matrices", "motion", "image")
-    output_dir: str = "illustrations"
+    output_dir: str = ""  # folder for the pictures; "": runs/illustrate, or illustrate/ in the run of the checkpoint
     box: list[float] = values(37.0, 22.0, 101.0, 84.0)  # x1, y1, x2, y2 of the drawn box, pixels of the image
     stride: int = number(16, 1)  # pixels of the image a cell of the map
     map_size: list[int] = values(8, 10, low=4, high=32)  # height, width of the map of numbers, cells
@@ -342,7 +343,7 @@ class BenchmarkConfig:
     repeats: int = number(15, 1)  # timed runs of each call
     threads: int = number(0, 0)  # CPU threads; 0: PyTorch's own choice
     quick: bool = False  # small workloads and three runs, to see that everything works
-    output_dir: str = "docs/benchmarks"
+    output_dir: str = ""  # folder for the results; "": runs/benchmark, or benchmark/ in the run of the checkpoint
     checkpoint: str = ""  # suite=model: the detector to measure; "": an untrained one
     image_size: list[int] = values(480, 640, low=64)  # suites model and retrofit: height, width of the images, pixels
     annotations: str = ""  # suite=data: COCO annotation JSON; "": drawn images
@@ -376,7 +377,7 @@ class AblateConfig:
     """The configuration of ``scripts/ablate.py``."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
-    study_dir: str = "runs/studies/study"  # where everything about this study is written
+    study_dir: str = "runs/ablate/study"  # where everything about this study is written
     action: str = one_of("run", "plan", "report")
     set: dict[str, Any] | None = None  # more groups and keys for every run, stronger than those of the study
     cell: str = ""  # do only the run of this name

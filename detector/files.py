@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,6 +19,8 @@ LISTED_PROBLEMS = 20
 HALF_CHARACTER = re.compile(r"(?<!\\)(?:\\\\)*(\\u[dD](?:[89abAB]\w\w(?!\\u[dD][c-fC-F])"
                             r"|(?<!\\u[dD][89abAB]\w\w\\u[dD])[c-fC-F]\w\w))")
 """A surrogate without its other half: JSON can write it, but no file can hold the text and no font draw it."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors of the system that say that a disk is full, or cannot be written."""
 LARGEST = 1e7
 """Coordinates of this size (pixels) and beyond are nonsense; float32 would not resolve a pixel there."""
 
@@ -71,7 +74,8 @@ def problem_list(headline: str, problems: Sequence[str], advice: str = "") -> Da
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, renamed to ``path`` when the block ends without an error.
 
-    Parent folders are made. If the block raises, the temporary file is removed and an older ``path`` stays.
+    Parent folders are made. If the block raises, the temporary file is removed and an older ``path`` stays. An
+    :class:`OSError` that names no file, as that of a full disk, leaves it with the name of ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +83,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno in UNWRITABLE:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

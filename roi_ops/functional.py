@@ -14,6 +14,8 @@ Common to all:
 * An image index out of range raises ValueError on the CPU and pools to 0 on CUDA.
 * No boxes, no images or no channels give an empty result of the right shape.
 * Deterministic: equal arguments give bitwise equal results and gradients.
+* ``torch.compile`` and ``torch.export`` take them; ``torch.vmap``, the transforms of ``torch.func``,
+  ``torch.jit.script`` and forward-mode derivatives do not and raise.
 """
 
 from __future__ import annotations
@@ -200,7 +202,9 @@ def _pool(
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:
     """Raise for tensors with a forward-mode tangent: a custom operator would drop it without a word."""
     if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError("roi_ops has no forward-mode derivatives (jvp); use reverse mode (grad, vjp)")
+        raise NotImplementedError(
+            "roi_ops has no forward-mode derivatives (jvp); use reverse mode: backward() or torch.autograd.grad"
+        )
 
 
 def _check_features(features: Sequence[Tensor]) -> list[Tensor]:

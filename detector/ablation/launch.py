@@ -18,7 +18,7 @@ from rich.table import Table
 
 from detector.ablation.execute import execute
 from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
-from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, prepare_output
+from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in_words, prepare_output
 from detector.config import AblateConfig
 from detector.errors import ConfigError, DetectorError
 
@@ -69,6 +69,11 @@ def launch(script: Callable[..., None]) -> None:
             fail("some runs failed; the same command tries them once more", FAILED)
     except DetectorError as error:
         fail(f"error: {error}", USER_ERROR)
+    except OSError as error:
+        message = in_words(error)
+        if not message:
+            raise
+        fail(f"error: {message}", USER_ERROR)
     except KeyboardInterrupt:
         fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
 

@@ -46,7 +46,11 @@ def read_image(
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
-        raise DataError(f"no image file {file}") from None
+        raise DataError(f"no image file {file}.") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut "
+                        "it into tiles.") from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
         remedy = "replace or remove the file" if size is None else (
             "replace the file, or take its entry out of the annotation file")

@@ -53,7 +53,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         ConfigError: the anchors are not those of the model, or results cannot be written.
     """
     files = files_of(config.data)
-    folder = Path(config.run_dir).expanduser()
+    folder = Path(config.output_dir).expanduser()
     inputs = [str(path.resolve()) for _, *paths in files for path in paths]
     check_outputs(config, folder, inputs, [file for _, file, _ in files])
     with slow_progress("looking into the images", config.progress_bar) as tell:
@@ -84,7 +84,7 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         before = None
     there = [name for name in (RECORD, PLOT, SHEET) if (folder / name).exists()]
     if there and before != inputs and not config.overwrite:
-        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another run_dir=FOLDER, or "
+        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, or "
                           "replace them with overwrite=true")
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")

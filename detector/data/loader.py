@@ -115,9 +115,15 @@ class StepLoader(DetectionLoader):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self.next_step = self.stream.start_step
-        for batch in super().__iter__():
-            self.next_step += 1
-            yield batch
+        try:
+            for batch in super().__iter__():
+                self.next_step += 1
+                yield batch
+        except DataError as error:
+            if self.on_skip:
+                raise
+            raise DataError(f"{error} Or go on without it: with data.on_error=skip the next image takes its place, and "
+                            "skipped.txt names it.") from None
 
     def state_dict(self) -> dict[str, int]:
         """The step whose batch comes next."""

@@ -29,6 +29,7 @@ from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
 from detector.files import replacing
+from detector.outputs import results_folder
 from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled
@@ -133,14 +134,12 @@ def common_data(config: CompareConfig, sources: Sequence[Source]) -> tuple[Path,
 
 
 def output_folder(config: CompareConfig, sources: Sequence[Source]) -> Path:
-    """``config.output_dir``, or else ``A-B-comparison`` beside the first run."""
-    if config.output_dir:
-        return Path(config.output_dir).expanduser()
+    """``config.output_dir``, or else a folder called after the runs."""
     names = [s.name for s in sources]
     name = "-".join(names) if len(names) < 4 else f"{names[0]}-{len(names) - 1}-others"
-    # A file system takes 255 bytes; names with brackets or blanks are a nuisance in a shell.
+    # A file system takes 255 bytes; names with brackets, blanks or slashes are a nuisance in a shell.
     name = re.sub(r"[^\w.=+]+", "-", name)[:80].strip("-")
-    return Path(config.runs[0]).expanduser().resolve().parent / f"{name}-comparison"
+    return results_folder(config.output_dir, "compare", name)
 
 
 def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]]:

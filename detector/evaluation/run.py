@@ -28,6 +28,7 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.report import write_report
 from detector.evaluation.tables import error_table, note_lines, operating_table
 from detector.files import replacing
+from detector.outputs import results_folder
 from detector.plots import draw_prediction_sheet, plot_analysis
 from detector.terminal import slow_progress
 
@@ -199,24 +200,21 @@ def check_inputs(config: EvaluateConfig) -> None:
 
 
 def output_folder(config: EvaluateConfig) -> Path:
-    """``config.output_dir``, or else ``NAME-evaluation`` beside the ``NAME.ckpt`` or ``NAME.json`` that is scored."""
-    if config.output_dir:
-        return Path(config.output_dir).expanduser()
-    source = checkpoint_file(config.checkpoint) if config.checkpoint else Path(config.predictions).expanduser()
-    return source.parent / f"{source.stem}-evaluation"
-
-
-def checkpoint_file(checkpoint: str) -> Path:
-    """The file that ``checkpoint`` names: itself, or the best checkpoint of a run's folder."""
-    path = Path(checkpoint).expanduser()
-    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+    """``config.output_dir``, or else a folder called after what is scored, and after the data if they were given."""
+    if config.checkpoint:
+        name = checkpoints.checkpoint_file(config.checkpoint).stem
+        name += f"-{Path(config.annotations).stem}" if config.annotations else ""
+    else:
+        path = Path(config.predictions).expanduser()
+        name = path.resolve().parent.name if path.name == PREDICTIONS else path.stem
+    return results_folder(config.output_dir, "evaluate", name, config.checkpoint)
 
 
 def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     """The files that ``config`` names, as absolute paths."""
     given = {key: getattr(config, key) for key in ("checkpoint", "annotations", "predictions", "images")}
     if config.checkpoint:
-        given["checkpoint"] = checkpoint_file(config.checkpoint)
+        given["checkpoint"] = str(checkpoints.checkpoint_file(config.checkpoint))
     return {key: resolved(value) for key, value in given.items() if value}
 
 

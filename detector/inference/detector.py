@@ -58,7 +58,7 @@ class Detector:
 
     Calling it with images gives a list with a :class:`Prediction` for each::
 
-        detector = detector.load("runs/default")
+        detector = detector.load("runs/train/NAME")
         for prediction in detector(["a.jpg", "b.jpg"]):
             print(prediction.boxes, prediction.scores, prediction.names)
 

@@ -13,6 +13,7 @@ from detector.data.images import read_image
 from detector.data.paint import paint
 from detector.data.scene import draw_objects
 from detector.errors import ConfigError
+from detector.outputs import results_folder
 from detector.plots import operators
 
 FIGURES = {"operators": "operators.png", "bin": "bin.png", "matrices": "matrices.png", "motion": "motion.gif",
@@ -28,7 +29,7 @@ def illustrate(config: IllustrateConfig) -> list[Path]:
         DetectorError: image or checkpoint cannot be read.
     """
     wanted = list(FIGURES) if config.figure == "all" else [config.figure]
-    folder = Path(config.output_dir).expanduser()
+    folder = results_folder(config.output_dir, "illustrate", checkpoint=config.checkpoint)
     files = {name: folder / FIGURES[name] for name in wanted}
     height, width = pair("map_size", config.map_size)
     bins = pair("output_size", config.output_size)

@@ -21,6 +21,7 @@ from detector.inference.detector import Detector, Prediction, load
 from detector.inference.results import Results
 from detector.inference.sources import Item, Source, VideoSource, open_source
 from detector.inference.video import VideoWriter
+from detector.outputs import results_folder
 
 RESULTS, DATASET, TABLE, DRAWN = "predictions.json", "coco.json", "predictions.csv", "drawn"
 
@@ -178,14 +179,13 @@ class Painter:
 
 
 def output_folder(config: PredictConfig) -> Path:
-    """``config.output_dir``, or else ``NAME-predictions`` beside the file or folder NAME that is looked at."""
-    if config.output_dir:
-        return Path(config.output_dir).expanduser()
+    """``config.output_dir``, or else a folder called after the file or folder that is looked at."""
     path = Path(config.source).expanduser()
     while any(mark in path.name for mark in "*?["):
         path = path.parent
     path = path.absolute()
-    return path.parent / f"{path.name if path.is_dir() else path.stem}-predictions"
+    name = path.name if path.is_dir() else path.stem
+    return results_folder(config.output_dir, "predict", name, config.checkpoint)
 
 
 def clear(folder: Path, overwrite: bool) -> None:

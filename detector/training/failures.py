@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config import Config
 from detector.errors import ConfigError, TrainingError
+from detector.files import UNWRITABLE
 from detector.training.interrupt import Interruption
 from detector.training.processes import ConnectionLost
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # What collectives say when the process at the other end is gone.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout", "recvValue failed",
         "Timed out waiting", "NCCL error", "gloo")

@@ -124,8 +124,13 @@ def take(config: Config, start: Start) -> Path:
             raise FileExistsError
         else:
             # Exclusive: of two runs that start at the same moment only one gets the folder.
-            with open(folder / "config.yaml", "x", encoding="utf-8") as file:
-                file.write(text)
+            file = open(folder / "config.yaml", "x", encoding="utf-8")  # noqa: SIM115
+            try:
+                with file:
+                    file.write(text)
+            except OSError:  # a full disk: the folder is nobody's again
+                Path(file.name).unlink(missing_ok=True)
+                raise
         (folder / "checkpoints").mkdir(exist_ok=True)
         for draft in (*folder.glob(".[0-9]*-*"), *folder.glob("checkpoints/.[0-9]*-*")):
             draft.unlink()  # a process that was killed has left it

@@ -176,7 +176,6 @@ def settings(config: Config) -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # it may: loaders mostly wait
             warnings.filterwarnings("ignore", message=".*(isinstance\\(treespec|LeafSpec).*")
             yield
     finally:

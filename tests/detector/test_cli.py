@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = '''
 """A script of the test."""
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ def main(config):
         raise RuntimeError("a bug")
     if config.what == "interrupt":
         raise KeyboardInterrupt("to go on: do this")
+    if config.what == "ctrl-c":
+        signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":
@@ -145,11 +148,11 @@ def test_missing_configs(project):
     assert "main.yaml: the primary config is missing" in done.stderr
 
 
-def test_interruption(project):
-    done = project("what=interrupt")
+@pytest.mark.parametrize(("what", "message"), [("interrupt", "to go on: do this"), ("ctrl-c", "interrupted")])
+def test_interruption(project, what, message):
+    done = project(f"what={what}")
     assert done.returncode == 130
-    assert "to go on: do this" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == f"\n{message}\n"
 
 
 def test_bugs_keep_their_traceback(project):
@@ -260,3 +263,12 @@ def test_a_folder_that_cannot_be_made_is_a_message(call_script, tmp_path):
     code, _, err = call_script("illustrate", f"output_dir={tmp_path}/file/pictures", "figure=bin")
     assert code == 2
     assert err.strip() == f"error: {tmp_path}/file/pictures: Not a directory"
+
+
+def test_pytorchs_remark_about_loader_processes_is_left_out():
+    code = ("import torch, warnings; from detector.cli import prepare_output; from torch.utils.data import DataLoader; "
+            "prepare_output(); DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "another" in done.stderr
+    assert "worker" not in done.stderr

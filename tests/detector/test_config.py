@@ -27,6 +27,11 @@ BASES = {
     "trainer/auto": schema.TrainerConfig,
     "logger/default": schema.LoggerConfig,
     "evaluate": EvaluateConfig,
+    "compare": schema.CompareConfig,
+    "predict": schema.PredictConfig,
+    "export": schema.ExportConfig,
+    "illustrate": schema.IllustrateConfig,
+    "benchmark": schema.BenchmarkConfig,
 }
 GROUPS = ("model", "roi", "data", "augment", "optim", "trainer", "logger")
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]

@@ -170,3 +170,23 @@ def test_importing_the_functions_does_not_import_torchvision():
     code = f"import sys, roi_ops; {there}; roi_ops.RoIAlign; {there}"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "True"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_what_docs_say_is_not_supported_raises():
+    maps, boxes = torch.rand(3, 1, 2, 8, 8), torch.tensor([[0.0, 0, 0, 5, 5]])
+    with pytest.raises(RuntimeError, match="Batching rule not implemented for roi_ops::linear_forward"):
+        torch.vmap(lambda f: roi_ops.roi_align(f, boxes, 2))(maps)
+    with pytest.raises(RuntimeError, match=r"In order to use an autograd\.Function with functorch transforms"):
+        torch.func.grad(lambda f: roi_ops.roi_align(f, boxes, 2).sum())(maps[0])
+    with pytest.raises(torch.jit.frontend.NotSupportedError, match="keyword-only arguments"):
+        torch.jit.script(roi_ops.roi_align)
+    with pytest.raises(AssertionError, match="Unsupported annotation"):
+        torch.jit.script(roi_ops.RoIAlign(2, 1.0, 2))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
+def test_what_docs_say_is_traced_is_computed():
+    maps, boxes = torch.rand(2, 1, 2, 8, 8), torch.tensor([[0.0, 0, 0, 5, 5]])
+    traced = torch.jit.trace(lambda f: roi_ops.roi_align(f, boxes, 2), maps[0])
+    assert torch.equal(traced(maps[1]), roi_ops.roi_align(maps[1], boxes, 2))

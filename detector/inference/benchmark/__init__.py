@@ -18,6 +18,7 @@ from detector.errors import ConfigError
 from detector.files import replacing
 from detector.inference.benchmark.report import Measured, markdown, tables
 from detector.inference.benchmark.timing import Bench, copy_bandwidth, environment
+from detector.outputs import results_folder
 from detector.plots import plot_benchmark
 
 __all__ = ["run", "tables"]
@@ -40,7 +41,7 @@ def run(config: BenchmarkConfig) -> tuple[Measured, Path]:
     bench = Bench(device, 3 if config.quick else config.repeats, config.quick, copy_bandwidth(device))
     suite = importlib.import_module(f"detector.inference.benchmark.{config.suite}_suite")
     measured: Measured = suite.measure(bench, config)
-    folder = Path(config.output_dir).expanduser()
+    folder = results_folder(config.output_dir, "benchmark", checkpoint=config.checkpoint)
     facts = environment(bench)
     name = f"{config.suite}_{config.device}"
     command = f"python scripts/benchmark.py suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"

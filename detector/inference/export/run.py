@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector.checkpoint import load
+from detector.checkpoint import checkpoint_file, load
 from detector.config import ExportConfig, ShapesConfig
 from detector.data.paint import paint
 from detector.data.scene import draw_objects
@@ -27,6 +27,7 @@ from detector.inference.export.parity import ROUNDING, SCORE_TOLERANCE, Found, P
 from detector.inference.export.static import StaticDetector
 from detector.inference.sources import ImageSource, open_source
 from detector.models.poolers import build_pooler
+from detector.outputs import results_folder
 from detector.training.module import DetectionModule
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -179,16 +180,15 @@ def compile_ahead(program: Any, path: Path) -> Runner:
 
 # ------------------------------------------------------------------------------------------------ inputs
 def output_file(config: ExportConfig) -> Path:
-    """``config.output``, or else the checkpoint's name with the format's ending, beside it."""
+    """``config.output``, or else the checkpoint's name with the format's ending, in ``export/`` of its run."""
     ending = ENDINGS[config.format]
     if config.output:
         path = Path(config.output).expanduser()
         if path.suffix != ending:
             raise ConfigError(f"output={config.output}: the name must end in {ending} for format={config.format}")
         return path
-    path = Path(config.checkpoint).expanduser()
-    path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-    return path.with_suffix(ending)
+    name = checkpoint_file(config.checkpoint).stem + ending
+    return results_folder("", "export", name, config.checkpoint)
 
 
 def image_size(config: ExportConfig, module: DetectionModule) -> tuple[int, int]:

@@ -72,6 +72,13 @@ def test_floating_point_pixels_are_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
+def test_more_pixels_than_pillow_reads(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)  # an error from twice as many on
+    with pytest.raises(DataError, match=r"a.png: it has more than the 4 pixels .* cut it into tiles"):
+        read_image(tmp_path / "a.png")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"no image file .*a.png"):
         read_image(tmp_path / "a.png")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from detector.data.coco import CocoDataset
 
-COMMON = ("data=coco", "data.root=.", "model=c4", "run_dir=out")
+COMMON = ("data=coco", "data.root=.", "model=c4", "output_dir=out")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_cleaned_copies_are_clean(call_script, data):
     assert sorted(c["what"] for c in log) == sorted([
         "number", *["dropped image"] * 4, "resized image", "new id", "clipped box", *["dropped annotation"] * 4])
     assert json.loads((data / "val_clean.json").read_text()) == json.loads((data / "val.json").read_text())
-    code, out, _ = call_script("inspect_data", *COMMON[:3], "run_dir=again", "data.train_annotations=clean.json")
+    code, out, _ = call_script("inspect_data", *COMMON[:3], "output_dir=again", "data.train_annotations=clean.json")
     assert code == 0
     assert "problems in" not in out
     assert "share images" not in out
@@ -82,8 +82,8 @@ def test_cleaned_copies_are_clean(call_script, data):
 
 
 def test_the_built_in_data_are_in_order(call_script, tmp_path):
-    code, out, _ = call_script("inspect_data", "run_dir=out", "data.shapes.train_images=20", "data.shapes.val_images=6",
-                               "sheet_images=2")
+    code, out, _ = call_script("inspect_data", "output_dir=out", "data.shapes.train_images=20",
+                               "data.shapes.val_images=6", "sheet_images=2")
     assert code == 0
     assert "problem" not in out.split("Classes")[1]
     assert "share images" not in out
@@ -116,7 +116,7 @@ def test_files_with_nothing_in_them(call_script, data, content):
     (["fix_val=a.json", "data.val_annotations=''"], "there are no validation annotations to clean"),
     (["model.anchors.sizes=[[32],[64]]"], "model=c4 has 1 feature map"),
     (["fixx=a.json"], "unknown key 'fixx'; did you mean 'fix'?"),
-    (["run_dir=busy"], "busy holds data.json of something else"),
+    (["output_dir=busy"], "busy holds data.json of something else"),
 ])
 def test_mistakes_are_one_message(call_script, data, arguments, message):
     (data / "list.json").write_text("[1]")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_two_results_files(call_script, data):
     assert (code, err) == (0, "")
     assert "COCO box metrics" in out
     assert "b: 2 images better, 1 worse, 3 as before" in out
-    folder = data / "a-b-comparison"
+    folder = Path("runs/compare/a-b")
     assert out.splitlines()[-1] == (f"Results are in {folder}: classes.csv, comparison.json, differences.png, "
                                     "images.csv, images.png, metrics.csv")
     content = json.loads((folder / "comparison.json").read_text())
@@ -83,7 +84,7 @@ def test_run_folders_know_their_data(call_script, data):
     as_run(data / "seed=3", "b1", data)
     code, out, err = call_script("compare", "seed=3/a1", "seed=3/b1", "resamples=10")
     assert (code, err) == (0, "")
-    assert (data / "seed=3" / "a1-b1-comparison" / "images.png").is_file()
+    assert (data / "runs/compare/a1-b1/images.png").is_file()
     assert "b1: 2 images better, 1 worse" in out
 
 
@@ -98,9 +99,9 @@ def test_runs_that_were_evaluated_on_the_first_images(call_script, data):
 def test_folders_of_evaluations(call_script, data):
     for name in "ab":
         assert call_script("evaluate", "annotations=gt.json", f"predictions={name}.json", "report=false")[0] == 0
-    code, out, _ = call_script("compare", "a-evaluation", "b-evaluation", "resamples=0", "output_dir=out")
+    code, out, _ = call_script("compare", "runs/evaluate/a", "runs/evaluate/b", "resamples=0", "output_dir=out")
     assert code == 0
-    assert "b-evaluation: 2 images better" in out
+    assert "b: 2 images better" in out
 
 
 def test_names_differ(data):
@@ -121,7 +122,7 @@ def test_a_run_with_itself(call_script, data):
     code, out, err = call_script("compare", run, run, "resamples=10")
     assert (code, err) == (0, "")
     assert "a[b]$x^ c (2): 0 images better, 0 worse, 6 as before" in out
-    content = json.loads((data / "runs" / "a-b-x-c-a-b-x-c-2-comparison" / "comparison.json").read_text())
+    content = json.loads((data / "runs/compare/a-b-x-c-a-b-x-c-2/comparison.json").read_text())
     assert [found["name"] for found in content["runs"]] == ["a[b]$x^ c", "a[b]$x^ c (2)"]
     assert {found["difference"] for found in content["differences"][0]["metrics"].values()} == {0, None}
 
@@ -129,7 +130,7 @@ def test_a_run_with_itself(call_script, data):
 def test_long_names_make_a_folder(call_script, data):
     first, second = (as_run(data / "runs", name * 120, data) for name in "ab")
     assert call_script("compare", first, second, "resamples=0", "sheet_images=0")[0] == 0
-    assert (data / "runs" / ("a" * 80 + "-comparison") / "differences.png").is_file()
+    assert (data / "runs/compare" / ("a" * 80) / "differences.png").is_file()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

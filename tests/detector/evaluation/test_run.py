@@ -74,7 +74,7 @@ def settings(**changes):
 # ------------------------------------------------------------------------------------------- checkpoints
 def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
     result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
-    assert folder == checkpoint.parent / "best-evaluation"
+    assert folder == checkpoint.parents[1] / "evaluate" / "best"
     assert sorted(p.name for p in folder.iterdir()) == [
         "classes.csv", "images.csv", "metrics.json", "plots", "predictions.json", "predictions.png", "report.html"]
     content = json.loads((folder / "metrics.json").read_text())
@@ -179,7 +179,7 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
     _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
-    assert folder == checkpoint.parent / "best-evaluation"
+    assert folder == checkpoint.parents[1] / "evaluate" / "best"
     evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0))  # the same again, not another one
 
 
@@ -218,6 +218,12 @@ def test_the_progress_bar_goes_to_standard_error(checkpoint, capsys):
 
 
 # ----------------------------------------------------------------------------------------- results files
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Results without a folder of their own go into ``runs/`` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def results(write_json, truth_content):
     entries = [{"image_id": 12, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9}]
@@ -299,8 +305,8 @@ def test_a_results_file_that_does_not_fit_its_annotations(results, write_json):
 def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, _, folder = evaluate_from_config(settings(annotations="gt.json", predictions="dt.json"))
-    assert folder == Path("dt-evaluation")
-    assert (tmp_path / "dt-evaluation" / "metrics.json").is_file()
+    assert folder == Path("runs/evaluate/dt")
+    assert (tmp_path / folder / "metrics.json").is_file()
 
 
 # ----------------------------------------------------------------------------------- inputs and outputs
@@ -312,7 +318,7 @@ def test_results_of_something_else_are_not_overwritten(results, write_json, tmp_
 
     empty = write_json("empty.json", [])
     other = settings(annotations=str(annotations), predictions=str(empty), output_dir=str(folder))
-    with pytest.raises(ConfigError, match=r"dt-evaluation holds metrics\.json of something else; .* overwrite=true"):
+    with pytest.raises(ConfigError, match=r"runs/evaluate/dt holds metrics\.json of something else; .* overwrite=true"):
         evaluate_from_config(other)
     assert json.loads((folder / "metrics.json").read_text())["AP"] == first.metrics["AP"]
     assert evaluate_from_config(replace(other, overwrite=True))[0].metrics["AP"] == 0.0

@@ -43,11 +43,11 @@ def test_a_results_file_by_relative_paths(script, write_json, truth_content, tmp
     assert "Errors at IoU 0.5 (TIDE)" in out
     assert "Missed objects cost" in out
     assert out.splitlines()[-1] == (
-        "Results are in dt-evaluation: classes.csv, images.csv, metrics.json, plots, report.html")
-    content = json.loads((tmp_path / "dt-evaluation" / "metrics.json").read_text())
+        "Results are in runs/evaluate/dt: classes.csv, images.csv, metrics.json, plots, report.html")
+    content = json.loads((tmp_path / "runs/evaluate/dt/metrics.json").read_text())
     expected = evaluate("gt.json", Detections.from_json("dt.json")).metrics
     assert {name: content[name] for name in METRIC_NAMES} == expected
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dt-evaluation", "dt.json", "gt.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dt.json", "gt.json", "runs"]
 
 
 def test_a_home_folder_in_a_path(script, write_json, truth_content, tmp_path, monkeypatch):

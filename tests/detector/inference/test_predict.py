@@ -33,7 +33,7 @@ def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
     config = EvaluateConfig(checkpoint=str(checkpoint), accelerator="cpu", workers=0, sheet_images=0, report=False,
                             resamples=0, progress_bar=False)
     evaluated = evaluate_from_config(config)
-    assert summary.folder == data_set / "images-predictions"
+    assert summary.folder == checkpoint.parent / "predict" / "images"
     assert (summary.images, summary.detections) == (5, 25)
     written = Detections.from_json(summary.folder / "predictions.json")
     assert evaluate(truth, written).metrics == evaluated.result.metrics
@@ -67,13 +67,14 @@ def test_a_folder_without_annotations(checkpoint, data_set):
 def test_one_image_and_a_pattern(checkpoint, data_set, tmp_path):
     image = data_set / "images" / "40.png"
     alone = predict(settings(checkpoint=str(checkpoint), source=str(image), draw=False))
-    assert alone.folder == data_set / "images" / "40-predictions"
+    assert alone.folder == checkpoint.parent / "predict" / "40"
     assert alone.images == 1
     assert alone.files == ["predictions.json", "coco.json", "predictions.csv"]
     some = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images" / "[34]*.png"), draw=False,
                             output_dir=str(tmp_path / "out")))
     assert some.images == 2
-    assert output_folder(settings(source=str(data_set / "ima*" / "*.png"))) == data_set.parent / "data-predictions"
+    pattern = settings(checkpoint="RUN/checkpoints/last.ckpt", source=str(data_set / "ima*" / "*.png"))
+    assert output_folder(pattern) == Path("RUN/predict/data")
 
 
 def test_a_damaged_image_is_left_out(checkpoint, data_set, caplog):
@@ -208,7 +209,7 @@ def test_the_script(checkpoint, data_set):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "25 detections in 5 images" in done.stdout
-    assert str(data_set / "images-predictions") in done.stdout
+    assert str(checkpoint.parent / "predict" / "images") in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "overwrite=true" in again.stderr

@@ -65,14 +65,15 @@ def test_unreadable_image_is_replaced_and_reported(own, workers, how):
     assert str(paths[4]) in told
 
 
-def test_unreadable_image_stops_by_default(own):
+@pytest.mark.parametrize(("how", "words"), [("missing", "no image file"), ("damaged", "cannot read the image")])
+def test_unreadable_image_stops_by_default_and_says_how_to_skip_it(own, how, words):
     config = own()
     paths = files(config)
     data = DetectionDataModule(config.data, config.augment, 0)
     data.setup()
     data.total_batches = 10
-    damage(paths[4], "missing")
-    with pytest.raises(DataError, match=f"no image file {paths[4]}"):
+    damage(paths[4], how)
+    with pytest.raises(DataError, match=f"{words} {paths[4]}.*data.on_error=skip"):
         list(data.train_dataloader())
 
 
@@ -85,8 +86,9 @@ def test_many_unreadable_images_in_a_row_stop(own):
     for path in paths[:9]:
         damage(path, "missing")
     assert TRIES < 9
-    with pytest.raises(DataError, match="is the folder still there"):
+    with pytest.raises(DataError, match="is the folder still there") as caught:
         list(data.train_dataloader())
+    assert "on_error" not in str(caught.value)
 
 
 def test_run_that_skips_says_so(own, monkeypatch, capsys):
