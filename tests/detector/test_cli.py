@@ -47,6 +47,7 @@ def main(config):
     if config.what == "interrupt":
         raise KeyboardInterrupt("to go on: do this")
     if config.what == "ctrl-c":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         signal.raise_signal(signal.SIGINT)
 
 

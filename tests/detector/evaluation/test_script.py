@@ -56,7 +56,7 @@ def test_a_home_folder_in_a_path(script, write_json, truth_content, tmp_path, mo
     write_json("gt.json", truth_content)
     write_json("dt.json", [])
     assert script("annotations='~/gt.json'", "predictions='~/dt.json'", "report=false")[0] == 0
-    assert (tmp_path / "dt-evaluation" / "metrics.json").is_file()
+    assert Path("runs/evaluate/dt/metrics.json").is_file()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
