@@ -63,10 +63,9 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different type for each kind of damage
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"{path}: cannot be read as a checkpoint; it is damaged, or holds more than tensors and plain "
-            f"values, which is never loaded ({reason})"
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}, {path.stat().st_size:,} bytes); it is "
+            "something else, damaged or cut off, or holds more than tensors and plain values, which is never loaded"
         ) from None
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     wanted = ("config", "class_names", "category_ids")

@@ -215,7 +215,7 @@ class CommandLine:
                 except ConfigError as error:
                     wrong.append(str(error))
         if wrong:
-            raise ConfigError("\n".join(wrong))
+            raise ConfigError("\n       ".join(wrong))  # below the first one's "error: "
         given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
         if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
             raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
@@ -240,8 +240,7 @@ class CommandLine:
     def check_override(self, override: Override) -> None:
         """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
         key = override.key_or_group
-        choices = self.choices(key)
-        if not choices:
+        if not self.choices(key):
             if not is_known(key, self.schema):
                 raise ConfigError(self.unknown(key))
             if override.is_add() and not override.is_force_add():
@@ -253,12 +252,8 @@ class CommandLine:
             if value is None:
                 raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")
             for name in value if isinstance(value, list) else [value]:
-                if not isinstance(name, dict) and str(name) not in choices:
-                    nearest = difflib.get_close_matches(str(name), choices, n=1)
-                    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-                    raise ConfigError(
-                        f"{key}={name}: there is no such choice{hint}; {key} is one of {', '.join(choices)}"
-                    )
+                if not isinstance(name, dict):
+                    check_choice(self.folders, key, str(name))
 
     def unknown(self, key: str) -> str:
         """The message for a key that is neither in the schema nor a group."""
@@ -305,7 +300,7 @@ class CommandLine:
 
     def choices(self, group: str) -> list[str]:
         """Names of the choices of a group, sorted; none if there is no such group."""
-        return sorted({p.stem for folder in self.folders for p in (folder / group).glob("*.yaml") if group})
+        return choices_of(self.folders, group)
 
     def help(self, function: Callable[..., Any]) -> str:
         """What ``--help`` prints: the groups with their choices, as their files begin."""
@@ -358,6 +353,21 @@ class CommandLine:
         return ""
 
 
+def choices_of(folders: Sequence[Path], group: str) -> list[str]:
+    """Names of the choices of a group, sorted; none if there is no such group. ``_NAME.yaml`` is a part of others."""
+    files = (path for folder in folders for path in (folder / group).glob("*.yaml") if group)
+    return sorted({path.stem for path in files if not path.stem.startswith("_")})
+
+
+def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
+    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one."""
+    choices = choices_of(folders, group)
+    if name not in choices:
+        nearest = difflib.get_close_matches(name, choices, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {', '.join(choices)}")
+
+
 def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
     """The configuration that ``arguments`` make of a primary config.
 
@@ -376,6 +386,10 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
+        raise ConfigError(f"{where}: not valid YAML: {error.problem}") from None
 
 
 def gathered(arguments: Sequence[str], key: str) -> list[str]:

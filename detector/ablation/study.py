@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from detector.cli import compose
+from detector.cli import check_choice, compose
 from detector.config import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.shapes import VERSION as SHAPES_VERSION
 from detector.errors import ConfigError, DataError
@@ -140,6 +140,10 @@ class Study:
             settings.update(self.factors[factor][level])
         settings.update(self.extra)
         groups = {path.name for folder in self.configs for path in folder.iterdir() if path.is_dir()}
+        for key, value in settings.items():
+            if key in groups:
+                for name in value if isinstance(value, list) else [value]:
+                    check_choice(self.configs, key, str(name))
         words = tuple(f"{key}={value}" for key, value in settings.items() if key in groups)
         composed = copy.deepcopy(composed_once(tuple(self.configs), words))
         for key, value in settings.items():

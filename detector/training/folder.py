@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from detector.config import Config, to_dict
 from detector.errors import ConfigError, WeightsError
 from detector.files import replacing
 from detector.training.checkpoints import BEST, LAST
+
+logger = logging.getLogger(__name__)
 
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
@@ -63,6 +66,7 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
         path = Path(config.resume).expanduser()
         path = path / "checkpoints" / LAST if path.is_dir() else path
     elif not path.is_file():
+        logger.info("resume  there is no %s: the run starts at step 0", path)
         return Start()
     try:
         content = checkpoint.read(path)
@@ -71,7 +75,8 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
         if path.name != LAST or not best.is_file():
             raise
         raise WeightsError(f"{error}. To go on from the best weights: resume={best} run_dir=NEW_FOLDER") from None
-    differing = differences(to_dict(checkpoint.stored_config(path, content)), to_dict(config))
+    before = checkpoint.stored_config(path, content)
+    differing = differences(to_dict(before), to_dict(config))
     if differing:
         listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
         raise ConfigError(
@@ -84,6 +89,11 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
                 f"{path} cannot be continued with these data: its {key.replace('_', ' ')} are {stored[key]}, those of "
                 f"the data {list(now)}. Give the data as they were."
             )
+    if before.trainer.max_steps != config.trainer.max_steps:
+        logger.info(
+            "resume  trainer.max_steps is %d and was %d: the learning rate goes on as in a run of the new length",
+            config.trainer.max_steps, before.trainer.max_steps,
+        )  # fmt: skip
     return Start(path, int(content["global_step"]))
 
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it: messages, exit codes, help, sweeps. The scripts here run nothing long."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_runs_with_the_choices_made(project):
         (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
         (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
         (["shape.sise=3", "sead=1"],
-         "error: unknown key 'shape.sise'; did you mean 'shape.size'?\nunknown key 'sead'; did you mean 'seed'?"),
+         "error: unknown key 'shape.sise'; did you mean 'shape.size'?\n"
+         "       unknown key 'sead'; did you mean 'seed'?"),
         (["shap=round"], "error: unknown key 'shap'; did you mean 'shape'?"),
         (["+shape.size=3"], "error: +shape.size: this key exists; give shape.size=VALUE, without the plus"),
         (
@@ -140,6 +142,21 @@ def test_output_that_is_not_utf8(project):
     done = project("what='\u2500'", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "what ?" in done.stdout
+
+
+def test_a_config_that_is_no_yaml(project):
+    (project.folder / "configs/shape/round.yaml").write_text("# A round one\nsize: 1\nkind: [round\n")
+    done = project()
+    assert done.returncode == 2
+    assert re.match(r"error: .*/configs/shape/round\.yaml, line 4, column 1: not valid YAML: ", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+def test_parts_of_choices_are_none(project):
+    (project.folder / "configs/shape/_base.yaml").write_text("size: 2\n")
+    (project.folder / "configs/shape/round.yaml").write_text("defaults: [_base, _self_]\nkind: round\n")
+    assert project().stdout.split()[2] == "2"
+    assert "shape is one of round, square" in project("shape=_base").stderr
 
 
 def test_missing_configs(project):

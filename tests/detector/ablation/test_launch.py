@@ -78,7 +78,7 @@ def test_joblib_and_a_failure(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "half.yaml").write_text(
-        "defaults: [shapes_settings, _self_]\ncommon: {model: c4}\n"
+        "defaults: [_shapes, _self_]\ncommon: {model: c4}\n"
         "factors: {roi: {good: {roi: align}, bad: {model.weights: nowhere.pth}}}\n"
     )
     out = run(*command(tmp_path, "study=half", "--config-dir", str(tmp_path), "study.diagnostics=false",

@@ -206,10 +206,13 @@ def test_initial_weights_are_not_read_again(tiny, tmp_path, monkeypatch):
     assert train(tiny(model__weights=str(tmp_path / "w.pth"), resume="auto")).steps == 4
 
 
-def test_an_evaluated_run_goes_on_in_a_new_folder(tiny, tmp_path):
-    first = train(tiny(trainer__max_steps=2, trainer__eval_every=2))
+def test_an_evaluated_run_goes_on_in_a_new_folder(tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "detector")
+    first = train(tiny(trainer__max_steps=2, trainer__eval_every=2, resume="auto"))
+    assert "last.ckpt: the run starts at step 0" in caplog.text
     longer = tiny(trainer__max_steps=3, trainer__eval_every=2, resume=str(first.run_dir), run_dir=str(tmp_path / "new"))
     outcome = train(longer)
+    assert "trainer.max_steps is 3 and was 2: the learning rate" in caplog.text
     assert outcome.steps == 3
     assert outcome.best_checkpoint.is_file()
     assert outcome.last_checkpoint.is_file()
