@@ -36,6 +36,7 @@ from detector.terminal import slow_progress, titled
 
 RECORD, METRICS_TABLE, CLASSES, IMAGES = "comparison.json", "metrics.csv", "classes.csv", "images.csv"
 PLOT, SHEET = "differences.png", "images.png"
+FEW_IMAGES = 20  # below which the bootstrap's intervals are clearly too short
 LISTED = 5  # images that the terminal names for each direction
 
 
@@ -181,6 +182,10 @@ def reading_notes(comparison: Comparison) -> list[str]:
         notes.append(f"95 % intervals by {comparison.resamples:,} resamples of the images, the same for all runs; a * "
                      "marks those without 0. They cover the choice of the images, not that of the seed: "
                      "another training of the same configuration differs by more.")
+        images = len(comparison.runs[0].matches.image_ids)
+        if images < FEW_IMAGES:
+            notes.append(f"{images} images are too few to resample: the intervals are too short, "
+                         "and a * says little.")
         classes = sum(not np.isnan(d.value) for d in comparison.differences[0].by_class["AP"])
         if classes >= 10:
             notes.append(f"Of {classes} classes without any difference about {0.05 * classes:.0f} get a * by chance.")

@@ -58,6 +58,7 @@ def test_two_results_files(call_script, data):
     assert (code, err) == (0, "")
     assert "COCO box metrics" in out
     assert "b: 2 images better, 1 worse, 3 as before" in out
+    assert "- 6 images are too few to resample" in out
     folder = Path("runs/compare/a-b")
     assert out.splitlines()[-1] == (f"Results are in {folder}: classes.csv, comparison.json, differences.png, "
                                     "images.csv, images.png, metrics.csv")
