@@ -47,7 +47,8 @@ def folder(tmp_path_factory):
     (root / "gt.json").write_text(json.dumps(truth))
     (root / "dt.json").write_text(json.dumps(found))
     config = EvaluateConfig(annotations=str(root / "gt.json"), predictions=str(root / "dt.json"),
-                            images=str(root / "images"), resamples=20, gallery_images=3)
+                            images=str(root / "images"), resamples=20, gallery_images=3,
+                            output_dir=str(root / "report"))
     return evaluate_from_config(config).folder
 
 
