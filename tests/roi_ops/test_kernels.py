@@ -101,7 +101,7 @@ def test_a_huge_adaptive_box_costs_no_more_than_the_map(kernels, kind):
         out = kernels.linear_forward(problem.features, problem.boxes, False, *problem.geom)
     else:
         out, _ = kernels.max_forward(problem.features, problem.boxes, False, *problem.geom)
-    assert time.perf_counter() - begun < 2  # 4286 ^ 2 samples a bin of the second box would take minutes
+    assert time.perf_counter() - begun < 20  # 4286 ^ 2 samples a bin of the second box would take minutes
     assert out.isfinite().all()
 
 

@@ -130,7 +130,7 @@ def test_message_of_the_process_that_fails(two, odd_data, tmp_path):
             train(two())
     finally:
         broken.write_bytes(content)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300  # and not the half hour that processes wait for each other
 
 
 @pytest.mark.slow
