@@ -12,14 +12,12 @@ import io
 import logging
 import os
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detector.composition import check_choice, choices_of, compose, default_choices, first_comment, group_names
 from detector.config import parse
 from detector.errors import ConfigError, DetectorError
 from detector.files import UNWRITABLE
@@ -257,7 +256,7 @@ class CommandLine:
 
     def unknown(self, key: str) -> str:
         """The message for a key that is neither in the schema nor a group."""
-        nearest = difflib.get_close_matches(key, self.groups(), n=1, cutoff=0.7)
+        nearest = difflib.get_close_matches(key, group_names(self.folders), n=1, cutoff=0.7)
         if nearest and "." not in key:
             return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
         return unknown_key(key, self.schema)
@@ -293,11 +292,6 @@ class CommandLine:
         return compose(self.folders, self.config_name, arguments)
 
     # ---------------------------------------------------------------------------------------------- help
-    def groups(self) -> list[str]:
-        """Names of the groups, sorted."""
-        found = {p.name for folder in self.folders for p in folder.iterdir() if p.is_dir() and any(p.glob("*.yaml"))}
-        return sorted(found)
-
     def choices(self, group: str) -> list[str]:
         """Names of the choices of a group, sorted; none if there is no such group."""
         return choices_of(self.folders, group)
@@ -307,12 +301,13 @@ class CommandLine:
         script = Path(inspect.getfile(function))
         module = sys.modules.get(function.__module__)
         lines = [inspect.cleandoc(module.__doc__ or "") if module else "", ""]
-        chosen = self.chosen()
+        chosen = default_choices(self.folders[-1], self.config_name)
         for group in [g for g in chosen if self.choices(g)]:
             lines.append(f"{group}:")
             for choice in self.choices(group):
                 mark = " (default)" if choice == chosen[group] else ""
-                lines.append(f"  {group + '=' + choice + mark:<34} {self.about(group, choice)}".rstrip())
+                about = first_comment(self.folders, group, choice)
+                lines.append(f"  {group + '=' + choice + mark:<34} {about}".rstrip())
         if len(lines) > 2:
             lines.append("")
         lines += [
@@ -322,74 +317,10 @@ class CommandLine:
         ]
         return "\n".join(lines)
 
-    def chosen(self, config_name: str = "") -> dict[str, str | None]:
-        """The defaults list of the primary config, or of ``config_name``: group -> choice.
-
-        What other configs of the folder add by their own lists is in it; groups that depend on others are left out.
-        """
-        file = self.folders[-1] / f"{config_name or self.config_name}.yaml"
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        found: dict[str, str | None] = {}
-        for entry in content.get("defaults", []):
-            if isinstance(entry, str):
-                found |= {} if entry == "_self_" else self.chosen(entry)
-                continue
-            found |= {g.split()[-1]: c for g, c in entry.items() if "${" not in str(c) and not g.startswith("override")}
-        return found
-
     def example_keys(self) -> str:
         """A few keys of the schema."""
         keys = [k for k in known_keys(self.schema) if "." in k] or known_keys(self.schema)
         return ", ".join([*keys[:2], "..."])
-
-    def about(self, group: str, choice: str) -> str:
-        """The comment in the first line of the choice's file."""
-        for folder in self.folders:
-            path = folder / group / f"{choice}.yaml"
-            if path.is_file():
-                lines = (line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line)
-                first = next(lines, "")
-                return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""
-        return ""
-
-
-def choices_of(folders: Sequence[Path], group: str) -> list[str]:
-    """Names of the choices of a group, sorted; none if there is no such group. ``_NAME.yaml`` is a part of others."""
-    files = (path for folder in folders for path in (folder / group).glob("*.yaml") if group)
-    return sorted({path.stem for path in files if not path.stem.startswith("_")})
-
-
-def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
-    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one."""
-    choices = choices_of(folders, group)
-    if name not in choices:
-        nearest = difflib.get_close_matches(name, choices, n=1)
-        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {', '.join(choices)}")
-
-
-def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
-    """The configuration that ``arguments`` make of a primary config.
-
-    Args:
-        folders: of configs; the last one holds the primary config, earlier ones add to it.
-        config_name: the primary config, without ``.yaml``.
-        arguments: overrides in Hydra's grammar.
-
-    Raises:
-        ConfigError: Hydra cannot compose them.
-    """
-    searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in folders[:-1]]
-    try:
-        with hydra.initialize_config_dir(str(folders[-1]), version_base="1.3"):
-            return hydra.compose(config_name, overrides=[*arguments, *searchpath])
-    except (HydraException, OmegaConfBaseException) as error:
-        lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
-        raise ConfigError("; ".join(dict.fromkeys(lines))) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-        raise ConfigError(f"{where}: not valid YAML: {error.problem}") from None
 
 
 def gathered(arguments: Sequence[str], key: str) -> list[str]:

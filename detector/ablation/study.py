@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from detector.cli import check_choice, compose
+from detector.composition import check_choice, compose
 from detector.config import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.shapes import VERSION as SHAPES_VERSION
 from detector.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ import pytest
 from studies import CONFIGS, TINY, FakeTraining
 
 from detector.ablation.study import Study
-from detector.cli import compose
+from detector.composition import compose
 from detector.config import AblateConfig, parse
 
 

@@ -6,7 +6,7 @@ import pytest
 from studies import CONFIGS, TINY
 
 from detector.ablation.study import Study, data_fingerprint, identity_of, levels_of
-from detector.cli import compose
+from detector.composition import compose
 from detector.config import AblateConfig, DataConfig, parse
 from detector.errors import ConfigError, DataError
 
