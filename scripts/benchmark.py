@@ -13,18 +13,20 @@ from rich.console import Console
 
 from detector.cli import run
 from detector.config import BenchmarkConfig
+from detector.terminal import WIDTH
 
 
 def main(config: BenchmarkConfig) -> None:
     from detector.inference import benchmark  # PyTorch takes seconds to import: not for --help
 
-    measured, folder = benchmark.run(config)
+    measured, files = benchmark.run(config)
     console = Console()
     if not console.is_terminal:
-        console.width = 140
+        console.width = WIDTH
     for table in benchmark.tables(measured):
         console.print(table)
-    console.print(f"{measured.inputs}\nResults are in {folder}", soft_wrap=True, highlight=False, markup=False)
+    where = f"Results are in {files[0].parent}: {', '.join(file.name for file in files)}"
+    console.print(f"{measured.inputs}\n{where}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from detector.ablation import statistics
 from detector.ablation.analysis import Analysis
 from detector.ablation.statistics import ALPHA
 from detector.evaluation.significance import Interval
+from detector.terminal import three_digits
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 NOTHING = ""
@@ -117,11 +118,6 @@ COSTS = {
 }
 
 
-def figure(value: float) -> str:
-    """A cost with three digits."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
 def costs(analysis: Analysis) -> Table:
     """What each arm costs: medians over its runs."""
     rows = []
@@ -133,7 +129,7 @@ def costs(analysis: Analysis) -> Table:
                 for name in COSTS:
                     values = [{**r, **r["costs"]}.get(name) for r in records]
                     known = [v for v in values if v is not None]
-                    cells.append(figure(summary.median(known)) if known else "n/a")
+                    cells.append(three_digits(summary.median(known)) if known else "n/a")
                 devices = sorted({f"{r['device']}, {r['threads']} thread{'s'[: r['threads'] > 1]}" for r in records})
                 rows.append([*where(analysis, context), level, *cells, "; ".join(devices)])
     told = "; ".join(f"{short}: {what}" for short, what in COSTS.values())

@@ -78,9 +78,9 @@ def test_the_script_measures_and_writes(tmp_path, device):
 # -------------------------------------------------------------------------------------- the other suites
 def quick(suite, tmp_path, **keys):
     config = BenchmarkConfig(suite=suite, quick=True, output_dir=str(tmp_path), progress_bar=False, **keys)
-    measured, folder = run(config)
-    report = json.loads((folder / f"{suite}_cpu.json").read_text())
-    text = (folder / f"{suite}_cpu.md").read_text()
+    measured, files = run(config)
+    assert [file.name for file in files[:2]] == [f"{suite}_cpu.md", f"{suite}_cpu.json"]
+    text, report = files[0].read_text(), json.loads(files[1].read_text())
     assert f"suite={suite}" in text
     for section in measured.sections:
         assert "| " + " | ".join(section.columns) + " |" in text

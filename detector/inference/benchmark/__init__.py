@@ -24,9 +24,9 @@ from detector.plots import plot_benchmark
 __all__ = ["run", "tables"]
 
 
-def run(config: BenchmarkConfig) -> tuple[Measured, Path]:
+def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     """Measure ``config.suite``, write ``SUITE_DEVICE.json``, ``.md`` and, with curves, ``.png``; return all and the
-    folder.
+    files.
 
     Raises:
         ConfigError: ``device=cuda`` without a GPU.
@@ -47,10 +47,12 @@ def run(config: BenchmarkConfig) -> tuple[Measured, Path]:
     command = f"python scripts/benchmark.py suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
     sections = [asdict(section) for section in measured.sections]
     report = {**facts, "inputs": measured.inputs, "sections": sections, "curves": measured.curves}
-    texts = {".json": json.dumps(report, indent=2), ".md": markdown(facts, measured, name, command)}
-    for suffix, text in texts.items():
-        with replacing(folder / f"{name}{suffix}") as temporary:
+    texts = {".md": markdown(facts, measured, name, command), ".json": json.dumps(report, indent=2)}
+    files = [folder / f"{name}{suffix}" for suffix in texts]
+    for file, text in zip(files, texts.values(), strict=True):
+        with replacing(file) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     if measured.curves:
-        plot_benchmark(measured.curves, folder / f"{name}.png")
-    return measured, folder
+        files.append(folder / f"{name}.png")
+        plot_benchmark(measured.curves, files[-1])
+    return measured, files

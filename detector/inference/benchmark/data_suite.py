@@ -20,6 +20,7 @@ from detector.data.transforms import Augment
 from detector.errors import ConfigError
 from detector.inference.benchmark.report import Measured, Section
 from detector.inference.benchmark.timing import Bench, latencies
+from detector.terminal import three_digits
 
 AUGMENTATIONS = {
     "horizontal_flip": AugmentConfig(horizontal_flip=1.0),
@@ -46,9 +47,9 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     for name, times in stages.items():
         p50, p95 = (float(np.percentile(times, q)) for q in (50, 95))
         records.append({"stage": name, "p50_ms": p50, "p95_ms": p95})
-        rows.append([name, f"{p50:.3g}", f"{p95:.3g}", f"{1e3 / p50:.3g}"])
+        rows.append([name, three_digits(p50), three_digits(p95), three_digits(1e3 / p50)])
     alone = Section(["stage", "p50, ms", "p95, ms", "images/s"], rows, records, "One image at a time, one process")
-    rows = [[str(record["workers"]), f"{record['images_per_s']:.3g}"] for record in loading]
+    rows = [[str(record["workers"]), three_digits(record["images_per_s"])] for record in loading]
     loader = Section(["workers", "images/s"], rows, loading, f"Reading in batches of {BATCH}, by loader processes")
     height, width = np.median(sizes, axis=0).astype(int).tolist()
     source = config.annotations or "drawn images"

@@ -21,6 +21,7 @@ from detector.inference.benchmark.memory import PeakMemory
 from detector.inference.benchmark.report import Measured, Section
 from detector.inference.benchmark.timing import Bench, latencies, synchronize
 from detector.models.faster_rcnn import build_model
+from detector.terminal import three_digits
 
 CLASSES = 21  # of an untrained detector, background included
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -70,8 +71,8 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         records.append({**asdict(setting), "p50_ms": p50, "p95_ms": p95, "images_per_s": speed,
                         "peak_mb": peak.megabytes})
         memory = "" if peak.megabytes is None else f"{peak.megabytes:.0f}"
-        rows.append([str(setting.batch), setting.precision, setting.layout, setting.roi, f"{p50:.3g}", f"{p95:.3g}",
-                     f"{speed:.3g}", memory])
+        times_and_speed = [three_digits(value) for value in (p50, p95, speed)]
+        rows.append([str(setting.batch), setting.precision, setting.layout, setting.roi, *times_and_speed, memory])
     columns = ["batch", "precision", "layout", "roi", "p50, ms", "p95, ms", "images/s", "peak memory, MB"]
     model = source.build(chosen[0], bench.device)
     images = [torch.rand(3, height, width, device=bench.device)]
@@ -79,7 +80,7 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     total = sum(shares.values())
     stages = Section(
         ["stage", "ms", "share"],
-        [[name, f"{ms:.3g}", f"{ms / total:.0%}"] for name, ms in shares.items()],
+        [[name, three_digits(ms), f"{ms / total:.0%}"] for name, ms in shares.items()],
         [{"stage": name, "ms": ms, "share": ms / total} for name, ms in shares.items()],
         "By stage, first line of the table above",
     )

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from detector.inference.benchmark.timing import Row
+from detector.terminal import three_digits
 
 COMPARED = ("workload", "measure", "ours, ms", "peer, ms", "ratio", "floor, ms", "peer")
 
@@ -62,8 +63,8 @@ def compared(rows: Sequence[Row]) -> Section:
 def cells(row: Row) -> list[str]:
     """A row as text; empty where there is nothing to say."""
     ratio = "" if row.ratio is None else f"{row.ratio:.2g}x" if row.ratio < 10 else f"{row.ratio:.0f}x"
-    peer, limit = ("" if value is None else f"{value:.3g}" for value in (row.peer, row.floor))
-    return [row.workload, row.measure, f"{row.ours:.3g}", peer, ratio, limit, row.peer_name]
+    peer, limit = ("" if value is None else three_digits(value) for value in (row.peer, row.floor))
+    return [row.workload, row.measure, three_digits(row.ours), peer, ratio, limit, row.peer_name]
 
 
 def tables(measured: Measured) -> list[Group]:
