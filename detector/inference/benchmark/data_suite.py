@@ -29,6 +29,7 @@ AUGMENTATIONS = {
     "iou_crop": AugmentConfig(horizontal_flip=0.0, iou_crop=1.0),
 }
 BATCH = 4
+LOADED = 1024  # images that the loader reads, some of them again, for seconds of measuring
 
 
 def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
@@ -37,10 +38,11 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         dataset = data_set(config, Path(folder))
         count = min(len(dataset), 8 if config.quick else 64)
         stages = single(dataset, count)
+        passes = 2 if config.quick else -(-LOADED // count)
         loading: list[dict[str, float]] = []
         workers = [0, 1] if config.quick else sorted({0, 1, 2, 4, os.cpu_count() or 1})
         for number in track(workers, "data", disable=not config.progress_bar):
-            speed = throughput(dataset, count, number)
+            speed = throughput(dataset, count, passes, number)
             loading.append({"workers": number, "images_per_s": speed})
         sizes = np.array(dataset.sizes[:count])
     records, rows = [], []
@@ -80,9 +82,9 @@ def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
     return times
 
 
-def throughput(dataset: CocoDataset, count: int, workers: int) -> float:
-    """Images a second of the loader, its processes running already."""
-    subset = torch.utils.data.Subset(dataset, list(range(count)) * 2)
+def throughput(dataset: CocoDataset, count: int, passes: int, workers: int) -> float:
+    """Images a second of the loader over ``passes`` times ``count`` images, its processes running already."""
+    subset = torch.utils.data.Subset(dataset, list(range(count)) * passes)
     batches = iter(DetectionLoader(subset, batch_size=BATCH, num_workers=workers))
     next(batches)
     begun, images = time.perf_counter(), 0
