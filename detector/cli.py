@@ -167,8 +167,9 @@ class CommandLine:
         for folder in self.folders:
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: there is no such folder of configs")
-        if not (configs / f"{config_name}.yaml").is_file():
-            raise ConfigError(f"{configs / config_name}.yaml: the primary config is missing")
+        self.primary = self.flags.config_name or config_name
+        if not any((folder / f"{self.primary}.yaml").is_file() for folder in self.folders):
+            raise ConfigError(f"{self.folders[0] / self.primary}.yaml: the primary config is missing")
         self.flags.overrides = [self.quoted(argument) for argument in self.flags.overrides]
         self.overrides = self.parse(self.flags.overrides)
 
@@ -289,7 +290,7 @@ class CommandLine:
 
     def compose(self, arguments: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
-        return compose(self.folders, self.config_name, arguments)
+        return compose(self.folders, self.primary, arguments)
 
     # ---------------------------------------------------------------------------------------------- help
     def choices(self, group: str) -> list[str]:

@@ -66,16 +66,18 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     """The configuration that ``arguments`` make of a primary config.
 
     Args:
-        folders: of configs; the last one holds the primary config, earlier ones add to it.
+        folders: of configs, with the primary config in one of them.
         config_name: the primary config, without ``.yaml``.
         arguments: overrides in Hydra's grammar.
 
     Raises:
         ConfigError: Hydra cannot compose them.
     """
-    searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in folders[:-1]]
+    # Hydra wants to find the primary config without a search path.
+    home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
+    searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in folders if folder != home]
     try:
-        with hydra.initialize_config_dir(str(folders[-1]), version_base="1.3"):
+        with hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]

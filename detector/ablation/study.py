@@ -23,7 +23,7 @@ from detector.composition import check_choice, compose
 from detector.config import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.shapes import VERSION as SHAPES_VERSION
 from detector.errors import ConfigError, DataError
-from detector.files import replacing
+from detector.files import file_digest, replacing
 
 CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -270,24 +270,11 @@ def data_fingerprint(data: DataConfig) -> str:
     if data.name == "shapes":
         return f"shapes {SHAPES_VERSION}"  # the rest is in the configuration
     root = Path(data.root).expanduser()
-    return " ".join(file_digest(root / name) for name in (data.train_annotations, data.val_annotations))
-
-
-def file_digest(path: Path) -> str:
-    """The first sixteen hexadecimal digits of a file's SHA-256."""
     try:
-        stat = path.stat()
-        return _digest(path, stat.st_mtime_ns, stat.st_size)
+        return " ".join(file_digest(root / name) for name in (data.train_annotations, data.val_annotations))
     except OSError as error:
-        raise DataError(
-            f"{path}: the annotations cannot be read: {error.strerror}. Say where the data are: 'set={{data.root:DIR}}'"
-        ) from None
-
-
-@cache
-def _digest(path: Path, changed: int, size: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        raise DataError(f"{error.filename}: the annotations cannot be read: {error.strerror}. Say where the data are: "
+                        "'set={data.root:DIR}'") from None
 
 
 def read_json_or_none(path: Path) -> dict[str, Any] | None:

@@ -13,13 +13,14 @@ from torch.utils.data import Subset
 
 from detector.config import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
-from detector.data.loader import DetectionLoader, StepLoader
+from detector.data.loader import Batch, DetectionLoader, Mended, StepLoader, collate
 from detector.data.problems import LISTED
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import StepBatchSampler, shard
 from detector.data.shapes import ensure_shapes
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import DataError
+from detector.files import file_digest
 
 
 class DetectionDataModule(pl.LightningDataModule):
@@ -34,6 +35,8 @@ class DetectionDataModule(pl.LightningDataModule):
         eval_limit: evaluate on the first so many validation images only; 0: all.
         skipped: what is wrong with each image that could not be read in training, in the order they came.
         val_padding: the validation image of this process is another one's, and does not count.
+        identity: what tells the data of two runs apart, for both splits: the annotation file, the ``digest`` of its
+            content, and numbers of images and boxes; there after :meth:`setup`.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
         val_dataset: the validation images, those without a box included.
     """
@@ -48,6 +51,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self.eval_limit = 0
         self.val_padding = False
         self.skipped: list[str] = []
+        self.identity: dict[str, dict[str, Any]] = {}
         self.train_dataset: CocoDataset
         self.val_dataset: CocoDataset
 
@@ -83,6 +87,16 @@ class DetectionDataModule(pl.LightningDataModule):
         if not len(val):
             raise DataError(f"{val.annotations} has no image to evaluate on{_left_out(val)}.")
         self.train_dataset, self.val_dataset = train, val
+        # Now, and not when a checkpoint is written: the files may have changed by then.
+        self.identity = {
+            name: {"annotations": str(split.annotations), "digest": file_digest(split.annotations),
+                   "images": len(split), "boxes": int(split.used.sum())}
+            for name, split in (("train", train), ("val", val))
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the data that it comes from."""
+        return self.identity
 
     @property
     def class_names(self) -> list[str]:
@@ -106,15 +120,33 @@ class DetectionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Training batches ``start_batch .. total_batches - 1`` of this process."""
-        rank, world = self._place()
-        sampler = StepBatchSampler(
+        dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
+        on_skip = self._skip if self.data.on_error == "skip" else None
+        return StepLoader(dataset, self._stream(*self._place()), on_skip=on_skip, **self._loading())
+
+    def training_indices(self, number: int) -> list[int]:
+        """The images of training batch ``number`` (from 0) of all processes, as positions in ``train_dataset``."""
+        stream = self._stream(*self._place())
+        return [i for rank in range(stream.world) for _, i in self._stream(rank, stream.world).batch(number)]
+
+    def training_batch(self, number: int) -> Batch:
+        """Training batch ``number`` (from 0) of this process, on the CPU, as training gets it.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        loader = self.train_dataloader()
+        batch = collate([loader.dataset[key] for key in loader.stream.batch(number)])
+        if isinstance(batch, DataError):
+            raise batch
+        return batch.content if isinstance(batch, Mended) else batch
+
+    def _stream(self, rank: int, world: int) -> StepBatchSampler:
+        return StepBatchSampler(
             self.train_dataset.table.sizes, self.data.batch_size, self.seed, rank, world,
             start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
             repeats=repeat_factors(self.train_dataset, self.data.repeat_threshold),
-        )
-        dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
-        on_skip = self._skip if self.data.on_error == "skip" else None
-        return StepLoader(dataset, sampler, on_skip=on_skip, **self._loading())
+        )  # fmt: skip
 
     def _skip(self, error: str) -> None:
         if error not in self.skipped:

@@ -31,8 +31,9 @@ def announce(
     trainer: pl.Trainer,
     start: Start,
     memory: Memory,
+    changes: list[str],
 ) -> None:
-    """Print what is about to run."""
+    """Print what is about to run; ``changes`` are those of the data since the checkpoint."""
     model, wanted = config.model, config.trainer
     parameters = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -56,9 +57,8 @@ def announce(
         f"{optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
-    if start.checkpoint is None:
-        for note in notes(config, seen):
-            say(f"note    {note}")
+    for note in changes if start.checkpoint else notes(config, seen):
+        say(f"note    {note}")
 
 
 def rate(optim: OptimConfig, batch: int) -> str:

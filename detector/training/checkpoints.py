@@ -89,9 +89,14 @@ class Checkpoints(pl.Callback):
             self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write ``last.ckpt`` of the step just done. To be called on every process."""
+        """Write ``last.ckpt`` of the step just done. To be called on every process.
+
+        Raises:
+            TrainingError: the gradients of that step were not finite.
+        """
         if self.saved_step == trainer.global_step:
             return
+        trainer.lightning_module.guard.check_step(trainer)  # type: ignore[union-attr]
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             with replacing(self.folder / LAST) as temporary:

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from detector.config import Config
 from detector.errors import ConfigError, TrainingError
 from detector.files import UNWRITABLE
+from detector.training.folder import again
 from detector.training.interrupt import Interruption
 from detector.training.processes import ConnectionLost
 
@@ -26,32 +27,31 @@ def explained(config: Config) -> Iterator[None]:
     """Raises inside the block leave it as a :class:`DetectorError` or a ``KeyboardInterrupt`` with a message, as far
     as it is known what they mean."""
     interrupt = signal.getsignal(signal.SIGINT)
-    again = f"run_dir={config.run_dir} resume=auto, beside the same other arguments"
     try:
         yield
     except Interruption:
-        raise KeyboardInterrupt(f"interrupted; to go on: {again}") from None
+        raise KeyboardInterrupt(f"interrupted; to go on: {again(config)}") from None
     except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, interrupt)
-        raise KeyboardInterrupt(f"interrupted; to go on: {again}") from None
+        raise KeyboardInterrupt(f"interrupted; to go on: {again(config)}") from None
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"the GPU is out of memory ({first_line(error)}). A smaller data.batch_size with a larger "
             "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less. If it came in the "
-            f"middle of the training, larger images came too; to go on: {again}"
+            f"middle of the training, larger images came too; to go on: {again(config)}"
         ) from None
     except MemoryError:
-        raise TrainingError(out_of_memory(again)) from None
+        raise TrainingError(out_of_memory(config)) from None
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         raise TrainingError(
             f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}. The last checkpoint "
-            f"that was written is whole. Make room, then go on: {again}"
+            f"that was written is whole. Make room, then go on: {again(config)}"
         ) from None
     except torch.distributed.DistError as error:
         raise ConnectionLost(lost(error)) from None
@@ -59,7 +59,7 @@ def explained(config: Config) -> Iterator[None]:
         if "DataLoader worker" in str(error):
             raise TrainingError(
                 f"a loader process ended: {first_line(error)} If the machine ran out of memory, use fewer "
-                f"data.workers. To go on: {again}"
+                f"data.workers. To go on: {again(config)}"
             ) from None
         if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):  # torch._dynamo's
             raise ConfigError(
@@ -67,7 +67,7 @@ def explained(config: Config) -> Iterator[None]:
                 "and Triton on a GPU; compile=none needs neither."
             ) from None
         if "DefaultCPUAllocator" in str(error):
-            raise TrainingError(out_of_memory(again)) from None
+            raise TrainingError(out_of_memory(config)) from None
         if str(error).startswith("Function '") and "returned nan values" in str(error):  # trainer.detect_anomaly
             raise TrainingError(
                 f"{first_line(error)} The operation that its forward pass belongs to is in the traceback that PyTorch "
@@ -79,11 +79,11 @@ def explained(config: Config) -> Iterator[None]:
         raise
 
 
-def out_of_memory(again: str) -> str:
-    """The message for a machine without free memory; ``again`` is how to go on."""
+def out_of_memory(config: Config) -> str:
+    """The message for a machine without free memory, of a run of ``config``."""
     return (
         "the machine is out of memory: a smaller data.batch_size with a larger optim.accumulate, a smaller "
-        f"model.min_size or fewer data.workers need less. To go on: {again}"
+        f"model.min_size or fewer data.workers need less. To go on: {again(config)}"
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ from omegaconf import OmegaConf
 
 from detector import checkpoint
 from detector.config import Config, to_dict
+from detector.data.datamodule import DetectionDataModule
 from detector.errors import ConfigError, WeightsError
 from detector.files import replacing
+from detector.outputs import run_folder
 from detector.training.checkpoints import BEST, LAST
+from detector.training.claim import LOCK
 
 logger = logging.getLogger(__name__)
 
+CONFIG = "config.yaml"
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
     "seed",
@@ -46,19 +50,37 @@ class Start:
 
     checkpoint: Path | None = None  # None: at step 0
     step: int = 0  # optimiser steps done
+    max_steps: int = 0  # length of the run that wrote the checkpoint, in optimiser steps
+    classes: dict[str, Any] = field(default_factory=dict)  # its class_names and category_ids
+    data: dict[str, Any] = field(default_factory=dict)  # its DetectionDataModule.identity
 
 
-def find_start(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Start:
-    """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration and the data.
+def find_start(config: Config) -> Start:
+    """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration.
+
+    It looks at no data, so that what is refused is refused at once; :func:`check_data` does.
 
     Args:
         config: of the run that is about to start.
-        class_names, category_ids: of its data.
 
     Raises:
         WeightsError: the checkpoint is missing or damaged.
-        ConfigError: it comes from a run that was configured differently, as far as that matters.
+        ConfigError: it comes from a run that was configured differently, as far as that matters, or the folder belongs
+            to another run.
     """
+    start = _find_checkpoint(config)
+    folder = Path(config.run_dir).expanduser()
+    if config.resume == "auto" or goes_on(folder, start) or not folder.is_dir():
+        return start
+    if any(path.name != LOCK for path in folder.iterdir()):
+        raise ConfigError(
+            f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: "
+            f"{command(folder) if (folder / CONFIG).is_file() else f'run_dir={folder} resume=auto'}"
+        )
+    return start
+
+
+def _find_checkpoint(config: Config) -> Start:
     if not config.resume:
         return Start()
     path = Path(config.run_dir).expanduser() / "checkpoints" / LAST
@@ -80,21 +102,82 @@ def find_start(config: Config, class_names: Sequence[str], category_ids: Sequenc
     if differing:
         listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
         raise ConfigError(
-            f"{path} cannot be continued with this configuration:\n{listed}\nGive these keys as they were."
+            f"{path} cannot be continued with this configuration:\n{listed}\n{advice(config, run_folder(path))}"
         )
     stored = content["hyper_parameters"]
-    for key, now in (("class_names", class_names), ("category_ids", category_ids)):
-        if list(stored[key]) != list(now):
+    return Start(
+        path,
+        int(content["global_step"]),
+        before.trainer.max_steps,
+        {key: stored[key] for key in ("class_names", "category_ids")},
+        content.get(DetectionDataModule.__qualname__, {}),  # where Lightning keeps what the data module says
+    )
+
+
+def advice(config: Config, run: Path) -> str:
+    """What to do about keys that are not those of the folder ``run`` of the run that is to go on."""
+    if not (run / CONFIG).is_file():
+        return "Give these keys as they were."
+    line = command(run, config.run_dir, config.resume)
+    return f"Give these keys as they were, or take all of them from {run / CONFIG}:\n  {line}"
+
+
+def command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
+    """What goes on with a run, with the keys of its ``config.yaml`` as they were.
+
+    Args:
+        run: its folder, which :func:`take` has taken.
+        run_dir: the folder to go on in; "": the same.
+        resume: the key.
+    """
+    words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
+    return f"python scripts/train.py {shlex.join([*words, f'run_dir={run_dir or run}', f'resume={resume}'])}"
+
+
+def again(config: Config) -> str:
+    """How to go on with a run that has stopped; before it has taken its folder there is nothing to go on with."""
+    folder = Path(config.run_dir).expanduser()
+    return command(folder) if (folder / CONFIG).is_file() else "the same command"
+
+
+def check_data(config: Config, start: Start, data: DetectionDataModule) -> list[str]:
+    """Hold the data of a run against those that its checkpoint comes from.
+
+    Args:
+        config: of the run, its length settled.
+        start: where it begins.
+        data: both splits, set up.
+
+    Returns:
+        What the user should know about data that differ and can be gone on with.
+
+    Raises:
+        ConfigError: the classes are others.
+    """
+    if start.checkpoint is None:
+        return []
+    for key, before in start.classes.items():
+        if list(before) != list(now := getattr(data, key)):
             raise ConfigError(
-                f"{path} cannot be continued with these data: its {key.replace('_', ' ')} are {stored[key]}, those of "
-                f"the data {list(now)}. Give the data as they were."
+                f"{start.checkpoint} cannot be continued with these data: its {key.replace('_', ' ')} are {before}, "
+                f"those of the data {list(now)}. Give the data as they were."
             )
-    if before.trainer.max_steps != config.trainer.max_steps:
+    if start.max_steps != config.trainer.max_steps:
         logger.info(
             "resume  trainer.max_steps is %d and was %d: the learning rate goes on as in a run of the new length",
-            config.trainer.max_steps, before.trainer.max_steps,
+            config.trainer.max_steps, start.max_steps,
         )  # fmt: skip
-    return Start(path, int(content["global_step"]))
+    effects = {"train": "the run goes on with them", "val": "the best AP so far is that of the others"}
+    return [
+        f"other {split} data than those of the checkpoint: {told(before)} then, {told(now)} now; {effects[split]}"
+        for split, now in data.identity.items()
+        if (before := start.data.get(split, now))["digest"] != now["digest"]
+    ]
+
+
+def told(split: dict[str, Any]) -> str:
+    """A split of :attr:`DetectionDataModule.identity` in words."""
+    return f"{split['annotations']} ({split['images']:,} images, {split['boxes']:,} boxes)"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -118,39 +201,22 @@ def flatten(group: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def take(config: Config, start: Start) -> Path:
-    """Make the run's folder and write ``config.yaml`` into it.
+    """Write ``config.yaml`` into the run's folder, and what a resumed run needs of the one before.
+
+    To be called inside :func:`~detector.training.claim.claimed`, for a folder that :func:`find_start` has looked at.
 
     Raises:
-        ConfigError: the folder belongs to another run, or cannot be written.
+        ConfigError: the folder cannot be written.
     """
     folder = Path(config.run_dir).expanduser()
-    text = OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if config.resume == "auto" or goes_on(folder, start):
-            with replacing(folder / "config.yaml") as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        elif any(folder.iterdir()):
-            raise FileExistsError
-        else:
-            # Exclusive: of two runs that start at the same moment only one gets the folder.
-            file = open(folder / "config.yaml", "x", encoding="utf-8")  # noqa: SIM115
-            try:
-                with file:
-                    file.write(text)
-            except OSError:  # a full disk: the folder is nobody's again
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with replacing(folder / CONFIG) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))), encoding="utf-8")
         (folder / "checkpoints").mkdir(exist_ok=True)
         for draft in (*folder.glob(".[0-9]*-*"), *folder.glob("checkpoints/.[0-9]*-*")):
             draft.unlink()  # a process that was killed has left it
         if start.checkpoint and not (folder / "checkpoints" / LAST).exists():
             bring(start.checkpoint, folder / "checkpoints")
-    except FileExistsError:
-        raise ConfigError(
-            f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: "
-            f"run_dir={folder} resume=auto"
-        ) from None
     except OSError as error:
         raise ConfigError(f"run_dir={folder}: cannot be written: {error.strerror}") from None
     return folder

@@ -1,52 +1,111 @@
-"""A run whose losses are no longer finite is stopped, and what it was looking at is kept."""
+"""A run whose losses or gradients are no longer finite is stopped, and what it was looking at is kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from detector.errors import TrainingError
+from detector.errors import DataError, TrainingError
 from detector.files import replacing
 
 BATCH_FILE = "nonfinite_batch.pt"
+ADVICE = (
+    "Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or optim.clip_norm=1; "
+    "otherwise look at the images and boxes."
+)
 
 
-def check_finite(
-    losses: dict[str, Tensor], batch: tuple[list[Tensor], list[dict[str, Tensor]]], trainer: pl.Trainer
-) -> None:
-    """Do nothing if every loss is finite; otherwise save the batch in the run folder and raise.
+class Guard:
+    """Looks at the losses of each batch, and at the norm of the gradients of each step.
 
-    Args:
-        losses: scalars by name.
-        batch: the images and targets that they are of.
-        trainer: knows the run folder, the step and the data.
-
-    Raises:
-        TrainingError: naming the losses, the images and the saved batch.
+    Reading a number from a GPU waits for it, so both are read together, once a batch, when the losses are there. A step
+    whose norm is not finite does nothing all the same: that is decided on the device, by what fused optimisers have for
+    gradient scalers. It is told at the next batch or before the next checkpoint, whichever comes first.
     """
-    finite = torch.stack(list(losses.values())).isfinite().tolist()
-    if all(finite):
-        return
-    images, targets = batch
+
+    def __init__(self) -> None:
+        self._norm: Tensor | None = None  # float32 []: of the gradients of the last step, not read yet
+
+    def clip(self, optimizer: Optimizer, limit: float) -> None:
+        """Scale the gradients down to the norm ``limit``; if it is not finite a fused ``optimizer`` skips the step."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
+
+    def check(
+        self, losses: dict[str, Tensor], batch: tuple[list[Tensor], list[dict[str, Tensor]]], trainer: pl.Trainer
+    ) -> None:
+        """Do nothing if all is finite; otherwise save the batch in the run folder and raise.
+
+        Args:
+            losses: scalars by name.
+            batch: the images and targets that they are of.
+            trainer: knows the run folder, the step and the data.
+
+        Raises:
+            TrainingError: naming the losses, or the step before them, the images and the saved batch.
+        """
+        norm, self._norm = self._norm, None
+        values = [*losses.values(), *([] if norm is None else [norm])]
+        finite = torch.stack([value.float() for value in values]).isfinite().tolist()
+        if norm is not None and not finite.pop():
+            raise bad_gradients(norm, trainer)
+        if all(finite):
+            return
+        images, targets = batch
+        saved = save({"images": images, "targets": targets, "losses": losses}, trainer)
+        wrong = ", ".join(
+            f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good
+        )
+        raise TrainingError(
+            f"step {trainer.global_step + 1}: not finite: {wrong}. Images of this batch:\n"
+            f"{listed(image_names(targets, trainer))}\n{saved} {ADVICE}"
+        )
+
+    def check_step(self, trainer: pl.Trainer) -> None:
+        """Raise :class:`TrainingError` if the gradients of the last step were not finite."""
+        norm, self._norm = self._norm, None
+        if norm is not None and not norm.isfinite():
+            raise bad_gradients(norm, trainer)
+
+
+def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
+    """The error for the step just done, which had gradients of ``norm``; its batches, drawn again, are saved."""
+    step, each = trainer.global_step, trainer.accumulate_grad_batches
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    numbers = range((step - 1) * each, step * each)
+    names = [str(data.train_dataset.file_path(index)) for number in numbers for index in data.training_indices(number)]
+    try:
+        batches = [data.training_batch(number) for number in numbers]
+        images, targets = ([part for batch in batches for part in batch[side]] for side in (0, 1))
+        saved = save({"images": images, "targets": targets, "losses": {"gradient_norm": norm}}, trainer)
+    except DataError as error:
+        saved = f"The batch could not be saved ({str(error).splitlines()[0]})."
+    return TrainingError(
+        f"step {step}: not finite: the gradients (norm {norm.item()}), of losses that are. The step changed no weight. "
+        f"Images of this step:\n{listed(names)}\n{saved} debug=nan names the operation. {ADVICE}"
+    )
+
+
+def save(content: dict[str, Any], trainer: pl.Trainer) -> str:
+    """Write what was not finite into the run folder; return a sentence that says where it is."""
     path = Path(trainer.default_root_dir) / BATCH_FILE
-    saved = f"The batch is saved as {path}."
     try:
         with replacing(path) as temporary:
-            torch.save({"images": images, "targets": targets, "losses": losses}, temporary)
+            torch.save(content, temporary)
     except (OSError, RuntimeError) as error:  # a full disk; torch.save has errors of its own for it
-        saved = f"The batch could not be saved ({str(error).splitlines()[0]})."
-    wrong = ", ".join(
-        f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good
-    )
-    files = "\n".join(f"  {name}" for name in image_names(targets, trainer))
-    raise TrainingError(
-        f"step {trainer.global_step + 1}: not finite: {wrong}. Images of this batch:\n{files}\n"
-        f"{saved} Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or "
-        "optim.clip_norm=1; otherwise look at the images and boxes."
-    )
+        return f"The batch could not be saved ({str(error).splitlines()[0]})."
+    return f"The batch is saved as {path}."
+
+
+def listed(names: list[str]) -> str:
+    """One line each."""
+    return "\n".join(f"  {name}" for name in names)
 
 
 def image_names(targets: list[dict[str, Tensor]], trainer: pl.Trainer) -> list[str]:

@@ -1,16 +1,60 @@
-"""A CSV logger whose file survives a resume and may gain columns on the way."""
+"""The loggers of a run: what they have written survives a resume."""
 
 from __future__ import annotations
 
 import csv
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from detector.config import LoggerConfig
+from detector.errors import ConfigError
 from detector.files import replacing
+
+WANDB_ID = "wandb_id.txt"
+
+
+def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]:
+    """The loggers that are switched on, for a run that begins at ``step``.
+
+    Args:
+        wanted: which.
+        folder: of the run, for their files.
+        step: optimiser steps done, of a resumed run.
+
+    Raises:
+        ConfigError: W&B is wanted and not installed.
+    """
+    loggers: list[Logger] = []
+    if wanted.csv:
+        loggers.append(MetricsCsv(folder / "metrics.csv", step))
+    if wanted.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None))
+    if wanted.wandb:
+        try:
+            import wandb  # noqa: F401
+        except ImportError:
+            raise ConfigError("logger.wandb=true: wandb is not installed: pip install wandb") from None
+        from pytorch_lightning.loggers import WandbLogger
+
+        project = wanted.wandb_project
+        # Lightning has W&B go on with the run of this id, if there is one.
+        loggers.append(WandbLogger(project=project, name=folder.name, save_dir=folder, id=wandb_id(folder)))
+    return loggers
+
+
+@rank_zero_only
+def wandb_id(folder: Path) -> str:
+    """The id of the W&B run that belongs to a run's folder, kept there; None on processes other than 0."""
+    file = folder / WANDB_ID
+    if not file.is_file():
+        with replacing(file) as temporary:
+            temporary.write_text(secrets.token_hex(4), encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
 
 
 class MetricsCsv(Logger):

@@ -12,13 +12,14 @@ import torch
 import torch.distributed
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
 from detector.config import Config, to_dict
 from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.models.faster_rcnn import build_model
-from detector.training.guard import check_finite
+from detector.training.guard import Guard
 from detector.training.optim import build_optimizer, build_scheduler, images_a_step, scaled_lr
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -35,6 +36,7 @@ class DetectionModule(pl.LightningModule):
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
+        guard: notices losses and gradients that are not finite.
         result: the numbers of the last validation, on every process; None before the first.
         detections: the detections of the last validation, on process 0 only.
     """
@@ -48,6 +50,7 @@ class DetectionModule(pl.LightningModule):
         self.category_ids = list(category_ids)
         model = config.model if pretrained else replace(config.model, weights="none")
         self.model = build_model(model, config.roi, num_classes=len(self.class_names) + 1)
+        self.guard = Guard()
         self.result: CocoResult | None = None
         self.detections: Detections | None = None
         self._parts: list[Detections] = []
@@ -71,17 +74,28 @@ class DetectionModule(pl.LightningModule):
         # resumed run, and in runs that differ in the RoI operator.
         torch.manual_seed(batch_seed(self.config.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank))
         losses = self.model(*batch)
-        check_finite(losses, batch, self.trainer)
+        self.guard.check(losses, batch, self.trainer)
         return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
-        # Lightning cannot clip the gradients of a fused optimiser under autocast.
-        fused = self.config.trainer.precision == "32"
+        fused = self.config.trainer.precision != "16-mixed"  # Lightning's scaler and clipping want a plain one
         config = replace(self.config.optim, lr=scaled_lr(self.config.optim, images_a_step(self.config)))
         optimizer = build_optimizer(self.model, config, fused)
         scheduler = build_scheduler(optimizer, config, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning's hook before an optimiser step: clip the gradients if ``optim.clip_norm`` is set."""
+        if not gradient_clip_val:
+            return
+        if self.config.trainer.precision == "16-mixed":
+            # Gradients that are too large for float16 are nothing unusual: the scaler skips the step.
+            self.clip_gradients(optimizer, gradient_clip_val, "norm")
+        else:
+            self.guard.clip(optimizer, gradient_clip_val)
 
     # ---------------------------------------------------------------------------------------- validation
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -6,14 +6,14 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from detector import checkpoint
@@ -24,11 +24,12 @@ from detector.evaluation.coco import CocoResult
 from detector.training import folder as run_folder
 from detector.training.announce import announce, finish
 from detector.training.checkpoints import BEST, LAST, Checkpoints
+from detector.training.claim import claimed
 from detector.training.ema import AveragedWeights
 from detector.training.failures import explained
 from detector.training.interrupt import Interrupt
 from detector.training.length import check_length, settle
-from detector.training.loggers import MetricsCsv
+from detector.training.loggers import build_loggers
 from detector.training.memory import expected_memory
 from detector.training.module import DetectionModule
 from detector.training.monitor import Monitor
@@ -71,16 +72,18 @@ def train(config: Config) -> TrainResult:
     place = find_place(config.trainer)
     with settings(config), explained(config), joined(place, accelerator == "gpu"):
         config.run_dir = agree(config.run_dir, place)  # of processes started from outside each has its own clock
-        return _train(config, accelerator, place)
+        with claimed(config.run_dir) if place.rank == 0 else nullcontext():
+            return _train(config, accelerator, place)
 
 
 def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     console = Console(quiet=place.rank > 0, soft_wrap=not Console().is_terminal)
+    start = run_folder.find_start(config)
     data = DetectionDataModule(config.data, config.augment, config.seed)
     data.prepare_data()
     data.setup()
     settle(config, data.images_a_pass)
-    start = run_folder.find_start(config, data.class_names, data.category_ids)
+    changes = run_folder.check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)
     check_same({"their checkpoint's step": start.step, "their numbers of images": splits}, place)
     pl.seed_everything(config.seed, verbose=False)
@@ -106,9 +109,9 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     interrupt = Interrupt(checkpoints, config.trainer.log_every, console.print)
     # In this order: a checkpoint holds the average of the step that is just done.
     callbacks = [*profile, monitor, *display, *skips, *average, checkpoints, interrupt]
-    loggers = build_loggers(config, folder, start.step)
+    loggers = build_loggers(config.logger, folder, start.step)
     trainer = build_trainer(config, accelerator, place, folder, callbacks, loggers)
-    announce(console, config, module, data, trainer, start, memory)
+    announce(console, config, module, data, trainer, start, memory, changes)
     begun = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if checkpoints.evaluated_step != trainer.global_step:
@@ -218,27 +221,3 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def build_loggers(config: Config, folder: Path, step: int) -> list[Logger]:
-    """The loggers that are switched on, for a run that begins at ``step``.
-
-    Raises:
-        ConfigError: W&B is wanted and not installed.
-    """
-    loggers: list[Logger] = []
-    if config.logger.csv:
-        loggers.append(MetricsCsv(folder / "metrics.csv", step))
-    if config.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None))
-    if config.logger.wandb:
-        try:
-            import wandb  # noqa: F401
-        except ImportError:
-            raise ConfigError(
-                "logger.wandb=true: wandb is not installed: pip install wandb"
-            ) from None
-        from pytorch_lightning.loggers import WandbLogger
-
-        loggers.append(WandbLogger(project=config.logger.wandb_project, name=folder.name, save_dir=folder))
-    return loggers

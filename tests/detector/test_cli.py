@@ -238,6 +238,7 @@ def test_help_of_the_training_script():
         (["modle=c4"], "unknown key 'modle'; did you mean 'model'?"),
         (["model=c6"], "model is one of c4, c5, fpn"),
         (["resume=auto"], "say which run is to go on: run_dir=FOLDER resume=auto"),
+        (["--config-name", "configg"], "configs/configg.yaml: the primary config is missing"),
         (["--multirun", "seed=0,1", "trainer=multinode"], "--multirun with processes that are started from outside"),
         (["--multirun", "seed=0,1", "resume=auto"], "say which sweep is to go on: hydra.sweep.dir=FOLDER"),
     ],

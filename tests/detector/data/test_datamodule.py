@@ -1,5 +1,6 @@
 """The data module: loaders that are reproducible, and messages that survive loader processes."""
 
+import hashlib
 import itertools
 import shutil
 from types import SimpleNamespace
@@ -52,6 +53,34 @@ def equal(a, b):
             x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in zip(a[1], b[1], strict=True)
         )
     )
+
+
+def test_batches_by_their_number(drawn):
+    """What training got as batch n can be had again, with the images of all processes."""
+    module = shapes_module(drawn)
+    for number, batch in enumerate(first_batches(module, 3)):
+        assert equal(module.training_batch(number), batch)
+        found = [module.train_dataset.image_ids[index] for index in module.training_indices(number)]
+        assert found == [int(target["image_id"]) for target in batch[1]]
+    ranks = [shapes_module(drawn) for _ in range(2)]
+    for rank, module in enumerate(ranks):
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=SimpleNamespace(
+            root_device=torch.device("cpu")))  # fmt: skip
+    ids = [int(t["image_id"]) for module in ranks for t in module.training_batch(4)[1]]
+    assert [ranks[0].train_dataset.image_ids[i] for i in ranks[0].training_indices(4)] == ids
+
+
+def test_identity_is_that_of_the_files_when_they_were_read(drawn, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(next(drawn.glob("shapes-*")), root)
+    changes = {"train_images": "images", "val_images": "images"}
+    first = coco_module(root, **changes)
+    digest = hashlib.sha256((root / "val.json").read_bytes()).hexdigest()
+    assert first.state_dict()["val"] == {"annotations": str(root / "val.json"), "digest": digest[:16], "images": 5,
+                                         "boxes": int(first.val_dataset.box_counts.sum())}  # fmt: skip
+    before = first.state_dict()["train"]["digest"]
+    (root / "train.json").write_text((root / "train.json").read_text() + " ")
+    assert first.state_dict()["train"]["digest"] == before != coco_module(root, **changes).identity["train"]["digest"]
 
 
 def first_batches(module, count=6):

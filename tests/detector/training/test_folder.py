@@ -11,28 +11,50 @@ TAKE = """
 import sys
 from detector.config import Config
 from detector.errors import ConfigError
-from detector.training.folder import Start, take
+from detector.training.claim import claimed
+from detector.training.folder import find_start, take
 
+config = Config(run_dir=sys.argv[1], seed=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    take(Config(run_dir=sys.argv[1], seed=int(sys.argv[2])), Start())
-    print("taken")
+    with claimed(config.run_dir):
+        take(config, find_start(config))
+        print("taken", flush=True)
+        if sys.argv[3] == "stay":
+            sys.stdin.readline()
 except ConfigError as error:
-    print(error)
+    print(error, flush=True)
 """
 
 
-def test_runs_that_start_at_the_same_moment(tmp_path):
-    folder = tmp_path / "runs" / "now"
-    processes = [subprocess.Popen([sys.executable, "-c", TAKE, str(folder), str(seed)], stdin=subprocess.PIPE,
+def answers(folder, how):
+    """What four runs that start at the same moment say."""
+    processes = [subprocess.Popen([sys.executable, "-c", TAKE, str(folder), str(seed), how], stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, text=True, cwd=ROOT) for seed in range(4)]  # fmt: skip
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert answers.count("taken") == 1
-    assert sum("there is a run in it already" in answer for answer in answers) == 3
-    assert OmegaConf.load(folder / "config.yaml").seed == answers.index("taken")  # whole, and the winner's
+    found = [process.stdout.readline().strip() for process in processes]
+    for process in processes:
+        process.communicate(timeout=60)
+    return found
+
+
+def test_runs_that_start_at_the_same_moment(tmp_path):
+    folder = tmp_path / "runs" / "now"
+    found = answers(folder, "stay")
+    assert found.count("taken") == 1
+    assert sum("another process is training in this folder" in answer for answer in found) == 3
+    assert OmegaConf.load(folder / "config.yaml").seed == found.index("taken")  # whole, and the winner's
+
+
+def test_a_run_that_has_ended_keeps_its_folder(tmp_path):
+    folder = tmp_path / "now"
+    assert answers(folder, "go").count("taken") == 1
+    before = (folder / "config.yaml").read_bytes()
+    refused = ("there is a run in it already", "another process is training in this folder")  # while it looks
+    assert all(any(words in answer for words in refused) for answer in answers(folder, "go"))
+    assert (folder / "config.yaml").read_bytes() == before

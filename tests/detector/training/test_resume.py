@@ -1,5 +1,9 @@
 """A run that was interrupted and resumed equals one that was not."""
 
+import json
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +108,63 @@ def test_other_configuration_is_refused(tiny, monkeypatch):
         train(tiny())
     with pytest.raises(ConfigError, match=r"model\.fpn_channels: 16 then, 24 now\n  optim\.name: adamw then, sgd now"):
         train(tiny(resume="auto", model__fpn_channels=24, optim__name="sgd"))
+
+
+def test_refused_before_the_data_are_drawn(tiny, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny())
+    for keys, words in (({"resume": "auto", "seed": 7}, "seed: 0 then, 7 now"), ({}, "there is a run in it already")):
+        with pytest.raises(ConfigError, match=words):
+            train(tiny(data__root=str(tmp_path / "other"), **keys))
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_command_of_the_message_goes_on_as_it_was(tiny, tmp_path, monkeypatch, call_script):
+    """Refused with other keys, a run goes on with those of its config.yaml and ends like one that never stopped."""
+    settings = {"trainer__max_steps": 4, "optim__ema": 0.5, "model__head__width": 24}
+    train(tiny(run_dir=str(tmp_path / "whole"), **settings))
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(tiny(**settings))
+    stop_after(monkeypatch, None)
+    with pytest.raises(ConfigError, match=r"config\.yaml:\n  python scripts/train\.py") as refused:
+        train(tiny(resume="auto"))
+    python, script, *words = shlex.split(str(refused.value).splitlines()[-1])
+    assert str(stopped.value) == f"interrupted; to go on: {shlex.join([python, script, *words])}"
+    code, _, err = call_script(Path(script).stem, *words)
+    assert code == 0, err
+    a, b = checkpoint_of(tmp_path / "whole"), checkpoint_of(tmp_path / "run")
+    for key in STATE:
+        assert_same(a[key], b[key], key)
+
+
+def test_other_data_of_the_same_classes_are_said(tiny, tmp_path, monkeypatch, capsys):
+    """A run may go on with more data; the same data at another place are no other data."""
+    train(tiny(trainer__max_steps=1))  # draws them
+    source = next(Path(tiny().data.root).glob("shapes-*"))
+    for name in ("a", "b"):
+        shutil.copytree(source, tmp_path / name)
+    content = json.loads((source / "train.json").read_text())
+    del content["images"][0]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 1]
+    (tmp_path / "b/train.json").write_text(json.dumps(content))
+    boxes = [len(json.loads((tmp_path / name / "train.json").read_text())["annotations"]) for name in ("a", "b")]
+
+    def run(root, steps, **keys):
+        files = {"train_images": "images", "val_images": "images"}
+        train(tiny(run_dir=str(tmp_path / "own"), data__name="coco", data__root=str(root), trainer__max_steps=steps,
+                   **{f"data__{key}": value for key, value in files.items()}, **keys))  # fmt: skip
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "other train data" not in run(tmp_path / "a", 1)
+    assert "other train data" not in run(source, 2, resume="auto")
+    out = run(tmp_path / "b", 3, resume="auto")
+    assert (
+        f"note other train data than those of the checkpoint: {source}/train.json (10 images, {boxes[0]} boxes) then, "
+        f"{tmp_path}/b/train.json (9 images, {boxes[1]} boxes) now; the run goes on with them"
+    ) in out
+    assert "other val data" not in out
 
 
 def test_resume_from_a_path_into_a_new_folder(tiny, tmp_path, monkeypatch):

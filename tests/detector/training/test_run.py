@@ -6,16 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comparing import assert_same
 from omegaconf import OmegaConf
 from small import SHORT, SMALL, configure
 
 from detector import checkpoint as checkpoints
-from detector.config import Config, parse, to_dict
+from detector.config import Config, LoggerConfig, parse, to_dict
 from detector.errors import ConfigError, DataError, TrainingError, WeightsError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.training.folder import differences
-from detector.training.guard import check_finite
+from detector.training.guard import Guard
+from detector.training.loggers import build_loggers
 from detector.training.module import DetectionModule, batch_seed
 from detector.training.run import check_hardware, train
 
@@ -174,7 +176,58 @@ def test_nonfinite_batch_that_cannot_be_saved(tmp_path):
     trainer = SimpleNamespace(default_root_dir=tmp_path / "run", global_step=4)
     batch = [torch.zeros(3, 8, 8)], [{"image_id": torch.tensor(7)}]
     with pytest.raises(TrainingError, match=r"step 5: not finite: a=inf\. (.|\n)*image 7\nThe batch could not be"):
-        check_finite({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)}, batch, trainer)
+        Guard().check({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)}, batch, trainer)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "accumulate", "steps"),  # noticed by the next batch, or before the checkpoint at the end of the run
+    [("adamw", 1, 6), ("sgd", 2, 6), ("adamw", 2, 3)],
+)
+def test_nonfinite_gradient_changes_nothing_and_names_its_images(tiny, monkeypatch, optimiser, accumulate, steps):
+    """The loss of step 3 is finite, its gradient is not; the last checkpoint stays that of step 2."""
+    original, batches, modules = DetectionModule.training_step, [], []
+
+    def broken(self, batch, batch_idx):
+        losses = original(self, batch, batch_idx)
+        if self.trainer.global_step != 2:
+            return losses
+        if not modules:
+            modules.append((self, {key: value.clone() for key, value in self.state_dict().items()}))
+        batches.append(batch)
+        zero = self.model.roi_heads.box_predictor.bbox_pred.bias.sum() * 0
+        return {**losses, "loss": losses["loss"] + torch.sqrt(zero)}  # the slope at 0 is infinite, and infinity times 0
+
+    monkeypatch.setattr(DetectionModule, "training_step", broken)
+    config = tiny(optim__name=optimiser, optim__clip_norm=1.0, optim__accumulate=accumulate, model__norm="group",
+                  trainer__checkpoint_every=2, trainer__max_steps=steps, augment__scale_jitter=[0.7, 1.4])  # fmt: skip
+    with pytest.raises(TrainingError, match=r"step 3: not finite: the gradients \(norm nan\)") as error:
+        train(config)
+    ((module, before),) = modules
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    last = torch.load(Path(config.run_dir) / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 2
+    assert all(torch.equal(value, before[key]) for key, value in last["state_dict"].items())
+    saved = torch.load(Path(config.run_dir) / "nonfinite_batch.pt", weights_only=True)
+    images, targets = ([part for batch in batches for part in batch[side]] for side in (0, 1))
+    assert len(saved["images"]) == 2 * accumulate == str(error.value).count(".png")
+    assert all(torch.equal(a, b) for a, b in zip(saved["images"], images, strict=True))
+    assert [t["image_id"] for t in saved["targets"]] == [t["image_id"] for t in targets]
+    annotations = json.loads(next(Path(config.data.root).glob("shapes-*/train.json")).read_text())
+    names = {image["id"]: image["file_name"] for image in annotations["images"]}
+    assert all(names[int(t["image_id"])] in str(error.value) for t in targets)
+
+
+def test_gradients_are_clipped_as_before(tiny, tmp_path):
+    """The hook of ours does what Lightning's does: PyTorch's clipping by the norm of all gradients."""
+    states = []
+    for name in ("ours", "lightning"):
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "lightning":
+                patch.delattr(DetectionModule, "configure_gradient_clipping")
+            outcome = train(tiny(run_dir=str(tmp_path / name), optim__clip_norm=0.1))
+        states.append(torch.load(outcome.last_checkpoint, weights_only=True))
+    for key in ("state_dict", "optimizer_states"):
+        assert_same(states[0][key], states[1][key], key)
 
 
 def test_without_ground_truth_the_newest_weights_are_the_best(tiny, tmp_path, monkeypatch):
@@ -284,6 +337,25 @@ def test_wandb_missing(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install"):
         train(tiny(logger__wandb=True))
+
+
+def test_wandb_run_goes_on(tmp_path, monkeypatch):
+    """The same id in the same folder, another in another; W&B is told that a run of this id may exist."""
+    import sys
+
+    from pytorch_lightning.loggers import wandb as logger_of
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
+    monkeypatch.setattr(logger_of, "_WANDB_AVAILABLE", True)
+    wanted = LoggerConfig(csv=False, tensorboard=False, wandb=True, wandb_project="cells")
+    told = []
+    for folder, step in (("a", 0), ("a", 3), ("b", 0)):
+        (logger,) = build_loggers(wanted, tmp_path / folder, step)
+        told.append({key: logger._wandb_init[key] for key in ("id", "resume", "project", "name", "dir")})
+    assert told[0] == told[1]
+    assert told[0] == {"id": (tmp_path / "a/wandb_id.txt").read_text(), "resume": "allow", "project": "cells",
+                       "name": "a", "dir": str(tmp_path / "a")}  # fmt: skip
+    assert told[2]["id"] != told[0]["id"]
 
 
 def test_differences_are_those_that_matter(tiny):

@@ -1,0 +1,116 @@
+"""The folder of a run belongs to one process at a time, and to nobody as soon as that process is gone."""
+
+import errno
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from detector.errors import ConfigError
+from detector.training.claim import LOCK, claimed
+
+ROOT = Path(__file__).resolve().parents[3]
+HOLD = """
+import multiprocessing, os, sys, time
+from detector.training.claim import claimed
+
+def load():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+with claimed(sys.argv[1]):
+    multiprocessing.get_context("fork").Process(target=load).start()
+    time.sleep(60)
+"""
+
+
+def test_second_one_is_refused_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    with claimed(str(folder)):
+        (folder / "config.yaml").write_text("")
+        who = rf"process {os.getpid()} on \S+, since 20\d\d-\S+ \S+"
+        message = rf"^run_dir={folder}: another process .* \({who}\).* resume=auto$"
+        with pytest.raises(ConfigError, match=message), claimed(str(folder)):
+            pass
+        assert (folder / LOCK).is_file()
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+    with claimed(str(folder)):
+        pass
+
+
+def test_error_inside_gives_the_folder_back(tmp_path):
+    """A folder that nothing came into goes again, unless it was there before."""
+    with pytest.raises(KeyError), claimed(str(tmp_path / "new")):
+        raise KeyError
+    (tmp_path / "old").mkdir()
+    with claimed(str(tmp_path / "old")):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_killed_process_holds_nothing_though_its_loader_processes_live(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(ConfigError, match=f"process {process.pid} "), claimed(str(tmp_path)):
+            pass
+        process.kill()
+        process.wait()
+        with claimed(str(tmp_path)):
+            os.kill(child, 0)  # it is alive
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks(tmp_path, monkeypatch, caplog, code):
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    caplog.set_level("INFO", "detector")
+    with claimed(str(tmp_path / "run")):
+        (tmp_path / "run/config.yaml").write_text("")
+    assert f"{tmp_path / 'run'} is on a file system without locks" in caplog.text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = r"run_dir=\S+/file/run: cannot be written: Not a directory"
+    with pytest.raises(ConfigError, match=message), claimed(str(tmp_path / "file/run")):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_second_command_ends_at_once(script, tmp_path, devices):
+    """With several processes too, of which the first one holds the folder; after a SIGKILL the run can go on."""
+    keys = ("run_dir=run", f"trainer.devices={devices}", "data.batch_size=1", "trainer.checkpoint_every=1")
+    first = subprocess.Popen(script(*keys, "trainer.max_steps=100000"), cwd=tmp_path, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    while first.poll() is None and not (tmp_path / "run/checkpoints/last.ckpt").is_file():
+        time.sleep(0.05)
+    assert first.poll() is None, first.communicate()[1].decode()
+    for more in (["resume=auto"], []):
+        second = subprocess.run(script(*keys, *more), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert re.search(r"run_dir=run: another process is training in this folder \(process \d+ ", second.stderr)
+        assert "Traceback" not in second.stderr
+    first.kill()
+    first.communicate()
+    deadline = time.monotonic() + (60 if devices > 1 else 0)  # processes whose parent dies end after their step
+    while True:
+        try:
+            with claimed(str(tmp_path / "run")):
+                break
+        except ConfigError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
