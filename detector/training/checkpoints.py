@@ -96,7 +96,8 @@ class Checkpoints(pl.Callback):
         """
         if self.saved_step == trainer.global_step:
             return
-        trainer.lightning_module.guard.check_step(trainer)  # type: ignore[union-attr]
+        module: Any = trainer.lightning_module
+        module.guard.check_step(trainer)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             with replacing(self.folder / LAST) as temporary:
