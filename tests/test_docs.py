@@ -91,6 +91,9 @@ def test_command(page, command, monkeypatch, own_study):
         if "study=mine" in arguments:
             arguments = [a for a in arguments if a not in ("--config-dir", "DIR")]
             arguments = ["--config-dir", str(own_study), *arguments]
+        elif "--config-dir" in arguments:
+            (own_study / "config.yaml").write_text(yaml.safe_dump(schema.to_dict(schema.Config())))
+            arguments[arguments.index("--config-dir") + 1] = str(own_study)
         check_script("benchmark" if name == "gpu_check" else name, arguments, monkeypatch)  # it passes them on
     elif found[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
