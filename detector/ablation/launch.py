@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detector.ablation.execute import execute
+from detector.ablation.execute import end_with, execute
 from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
 from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in_words, prepare_output
+from detector.composition import default_choices
 from detector.config import AblateConfig
 from detector.errors import ConfigError, DetectorError
 
@@ -30,13 +33,14 @@ HINT = {
 
 
 def launch(script: Callable[..., None]) -> None:
-    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130,
-    and 1 says that the report is there but some runs failed.
+    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C and SIGTERM
+    with 130, and 1 says that the report is there but some runs failed.
 
     Args:
         script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
     """
     prepare_output()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and schedulers send: as Ctrl-C
     try:
         configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
         command = CommandLine(configs, "ablate", AblateConfig)
@@ -47,7 +51,7 @@ def launch(script: Callable[..., None]) -> None:
             hydra.main(version_base="1.3", config_path=str(configs), config_name="ablate")(lambda cfg: None)()
             return
         config = read(command)
-        study = build(config, command.folders)
+        study = build(config, command)
         console = Console(soft_wrap=True, highlight=False)
         if config.action == "plan":
             console.print(plan_table(study), summary(study), sep="\n")
@@ -56,7 +60,7 @@ def launch(script: Callable[..., None]) -> None:
             run(study, config, command, console)
             if config.cell:
                 return
-            study = build(config, command.folders)
+            study = build(config, command)
             if config.study.diagnostics and not study.missing():
                 from detector.ablation.diagnostics import update  # PyTorch takes seconds to import
 
@@ -94,12 +98,21 @@ def read(command: CommandLine) -> AblateConfig:
         raise ConfigError("; ".join([str(error), *wanted])) from None
 
 
-def build(config: AblateConfig, configs: Sequence[Path]) -> Study:
+def build(config: AblateConfig, command: CommandLine) -> Study:
     """The study of a configuration, as it is on disk now."""
-    study = Study(config.study, Path(config.study_dir).expanduser().absolute(), configs, flat(config.set or {}))
+    folder = Path(config.study_dir).expanduser().absolute()
+    study = Study(config.study, folder, command.folders, flat(config.set or {}), study_file(command))
     if config.cell and config.cell not in (known := [cell.name for cell in study.cells]):
         raise ConfigError(f"cell={config.cell}: must be one of {', '.join(known)}")
     return study
+
+
+def study_file(command: CommandLine) -> Path | None:
+    """The file that ``study=NAME`` of the command line means."""
+    given = [o.value() for o in command.overrides if o.key_or_group == "study"]
+    name = given[-1] if given else default_choices(command.folders[-1], "ablate")["study"]
+    files = [folder / "study" / f"{name}.yaml" for folder in reversed(command.folders)]  # Hydra's order
+    return next((path for path in files if path.is_file()), None)
 
 
 def run(study: Study, config: AblateConfig, command: CommandLine, console: Console) -> None:
@@ -126,6 +139,9 @@ def run(study: Study, config: AblateConfig, command: CommandLine, console: Conso
 
 def job(cfg: DictConfig) -> bool:
     """One job of the launcher: the cell ``cfg.cell`` of the study in ``cfg.study_dir``."""
+    study = multiprocessing.parent_process()
+    if study is not None and study.pid is not None:  # a process of joblib's, which would go on when the study is killed
+        end_with(study.pid)
     folder = Path(cfg.study_dir)
     state = read_json_or_none(folder / STATE) or {}
     deadline, names = state.get("deadline"), state.get("cells", [])
