@@ -29,7 +29,7 @@ from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
 from detector.files import replacing
-from detector.outputs import results_folder
+from detector.outputs import discard, results_folder
 from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled
@@ -102,7 +102,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     if chosen:
         draw_changes(comparison, chosen, panels_of(chosen, matches[0].image_ids, truth, images), folder / SHEET)
     else:
-        (folder / SHEET).unlink(missing_ok=True)  # of the same comparison before
+        discard(folder, [SHEET])
     return Outcome(comparison, folder, file_names, notes)
 
 

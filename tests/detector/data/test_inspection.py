@@ -38,6 +38,8 @@ def test_what_is_in_the_data(call_script, data):
     assert content["train_height_by_width"]["0.5"] == pytest.approx(1.0)
     for name in ("data.png", "augmentation.png"):
         assert np.asarray(Image.open(data / "out" / name)).std() > 0
+    assert call_script("inspect_data", *COMMON, "sheet_images=0")[0] == 0
+    assert sorted(path.name for path in (data / "out").iterdir()) == ["data.json", "data.png"]
 
 
 def test_cleaned_copies_are_clean(call_script, data):
