@@ -24,6 +24,7 @@ from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in
 from detector.composition import default_choices
 from detector.config import AblateConfig
 from detector.errors import ConfigError, DetectorError
+from detector.words import counted
 
 STATE = "study.json"
 FAILED = 1  # exit code of a study with failed runs
@@ -200,7 +201,7 @@ def state_of(cell: Cell) -> str:
 def summary(study: Study) -> str:
     """How many cells there are and how many are done, the failed and missing ones by name if they are few."""
     finished, failed, missing = study.finished(), study.failed(), study.missing()
-    text = f"{len(study.cells)} runs, {len(finished)} finished"
+    text = f"{counted(len(study.cells), 'run')}, {len(finished)} finished"
     for word, cells in (("failed", failed), ("missing", missing)):
         if cells:
             named = "; ".join(c.label for c in cells) if finished and len(cells) <= 12 else ""
@@ -208,5 +209,5 @@ def summary(study: Study) -> str:
     mean = [c.record["seconds"] for c in finished if c.record]
     left = len(failed) + len(missing)
     if mean and left:
-        text += f", about {sum(mean) / len(mean) * left / 60:.0f} minutes of work left"
+        text += f", about {counted(round(sum(mean) / len(mean) * left / 60), 'minute')} of work left"
     return text

@@ -82,7 +82,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
         assert record["costs"]["forward_ms"] > 0
         assert record["costs"]["peak_memory_mb"] > 100
     report = (tmp_path / "study/report/report.md").read_text()
-    assert "2 of 2 runs are finished (seeds 4): the study is complete." in report
+    assert "2 of 2 runs are finished (seed 4): the study is complete." in report
     assert "Operators exchanged after training" in report
     # Once more: nothing is left to do, and the report is the same.
     again = run(*command(tmp_path))
