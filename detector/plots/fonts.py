@@ -1,4 +1,4 @@
-"""Characters that Matplotlib's own font lacks, such as Chinese ones: an installed font that has them, or a word on it."""
+"""Characters that Matplotlib's own font lacks, as Chinese ones: an installed font that has them, or one sentence."""
 
 from __future__ import annotations
 
