@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -41,7 +44,8 @@ def launch(script: Callable[..., None]) -> None:
         script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
     """
     prepare_output()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and schedulers send: as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and what `kill` and schedulers send
+        signal.signal(number, stop)
     try:
         configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
         command = CommandLine(configs, "ablate", AblateConfig)
@@ -81,6 +85,21 @@ def launch(script: Callable[..., None]) -> None:
         fail(f"error: {message}", USER_ERROR)
     except KeyboardInterrupt:
         fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the study, with checkpoints of its runs, or of joblib's at once: their last checkpoints stay.
+
+    Joblib kills its processes after their runs, whose end they would write down as a failure.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    for worker in multiprocessing.active_children() if sys.platform == "linux" else []:  # where the runs end with them
+        if worker.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)  # loky's have no kill()
+    raise KeyboardInterrupt
 
 
 def read(command: CommandLine) -> AblateConfig:

@@ -126,6 +126,7 @@ def test_a_study_that_is_stopped_ends_with_its_workers(tmp_path):
         wait_until(lambda: not processes_with(marker))
         told = process.stderr.read()
         assert "Traceback" not in told
+        assert not list(tmp_path.glob("study/runs/*/failure.json"))
     assert "interrupted; the same command goes on where the study stopped" in told
     out = run(*parts)
     assert "2 runs, 2 finished" in out
