@@ -95,10 +95,11 @@ def stop(number: int, frame: FrameType | None) -> None:
     Raises:
         KeyboardInterrupt: always.
     """
-    for worker in multiprocessing.active_children() if sys.platform == "linux" else []:  # where the runs end with them
-        if worker.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)  # loky's have no kill()
+    if sys.platform == "linux":  # where the runs end with them
+        for worker in multiprocessing.active_children():
+            if "loky" in type(worker).__module__ and worker.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)  # they have no kill() of their own
     raise KeyboardInterrupt
 
 
