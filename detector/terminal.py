@@ -41,12 +41,6 @@ def titled(title: str) -> Table:
     return Table(box=box.SIMPLE_HEAD, title=Text(title, style="bold"), title_justify="left", pad_edge=False)
 
 
-def three_digits(value: float) -> str:
-    """Three digits, as people write them: 0.0386, 12.3, 1,440."""
-    short = float(f"{value:.3g}")
-    return f"{short:.3g}" if abs(short) < 1000 else f"{short:,.0f}"
-
-
 @contextmanager
 def slow_progress(what: str, shown: bool = True) -> Iterator[Callable[[float], None]]:
     """Gives a function that is to be told the share done, 0 to 1; a bar on standard error if that takes seconds.

@@ -185,6 +185,8 @@ class MultiScaleRoIAlign(_MultiScalePooler):
 class MultiScaleRoIPool(_MultiScalePooler):
     """RoIPool on a feature pyramid; arguments as those of :class:`MultiScaleRoIAlign`."""
 
+    operator = staticmethod(functional.multiscale_roi_pool)
+
     def __init__(
         self,
         featmap_names: Sequence[str],
@@ -198,7 +200,7 @@ class MultiScaleRoIPool(_MultiScalePooler):
 
     def pool(self, features: list[Tensor], boxes: list[Tensor], scales: list[float]) -> Tensor:
         """See :func:`roi_ops.multiscale_roi_pool`."""
-        return functional.multiscale_roi_pool(
+        return self.operator(
             features,
             boxes,
             self.output_size,
@@ -211,16 +213,7 @@ class MultiScaleRoIPool(_MultiScalePooler):
 class MultiScalePrRoIPool(MultiScaleRoIPool):
     """PrRoIPool on a feature pyramid; arguments as those of :class:`MultiScaleRoIAlign`."""
 
-    def pool(self, features: list[Tensor], boxes: list[Tensor], scales: list[float]) -> Tensor:
-        """See :func:`roi_ops.multiscale_prroi_pool`."""
-        return functional.multiscale_prroi_pool(
-            features,
-            boxes,
-            self.output_size,
-            scales,
-            canonical_scale=self.canonical_scale,
-            canonical_level=self.canonical_level,
-        )
+    operator = staticmethod(functional.multiscale_prroi_pool)
 
 
 KINDS = ("align", "align_aligned", "align_max", "pool", "prroi")

@@ -15,6 +15,7 @@ from detector.ablation.record import IOUS, load_replicates
 from detector.ablation.statistics import ALPHA, Difference
 from detector.ablation.study import METRICS, Cell, Study
 from detector.errors import DataError
+from detector.words import counted
 
 POINTS = 100  # numbers are told in points of AP, 0 to 100, as papers do
 
@@ -64,11 +65,12 @@ class Comparison:
         needed = statistics.seeds_needed(effect, self.found.components, alpha)
         if needed is not None:
             more = max(needed - self.found.seeds, 1)
-            return f"{open_}: {more} more seed{'s'[: more > 1]} would be needed"
+            return f"{open_}: {counted(more, 'more seed')} would be needed"
         if effect and not statistics.limited_by_images(effect, self.found.components, alpha):
             return f"{open_}: more than {statistics.MOST_SEEDS} seeds would be needed"
         images = self.found.components.image_count
-        return f"{open_}: no number of seeds would be enough on {images} images, if it is as small as it looks"
+        return (f"{open_}: no number of seeds would be enough on {counted(images, 'image')}, if it is as small as it "
+                "looks")
 
     @property
     def sentence(self) -> str:
@@ -77,7 +79,7 @@ class Comparison:
         start = f"{self.level} - {self.baseline}{where}: "
         if self.found is None:
             return f"{start}{self.metric}: {self.verdict}."
-        count = f"{self.found.seeds} seed{'s'[: self.found.seeds > 1]}"
+        count = counted(self.found.seeds, "seed")
         _, low, high = self.found.over_both
         bounds = "" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
         return f"{start}{self.found.mean:+.1f} {self.metric}{bounds}, {count}: {self.verdict}."

@@ -1,4 +1,5 @@
-"""One run of a study, in a process of its own: ``python -m detector.ablation.cell FOLDER``.
+"""One run of a study, in a process of its own: ``python -m detector.ablation.cell FOLDER PARENT``,
+with the process id of what starts it.
 
 A process of its own survives nothing and harms nothing: a crash, a lack of memory or a library's state end with it, and
 its peak memory is that of one run.
@@ -6,9 +7,7 @@ its peak memory is that of one run.
 
 from __future__ import annotations
 
-import ctypes
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from detector import checkpoint
 from detector.ablation.costs import measure
+from detector.ablation.execute import end_with
 from detector.ablation.record import write_record
 from detector.ablation.study import CELL
 from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output
@@ -65,15 +65,9 @@ def keep_weights(best: Path, out: Path) -> None:
         torch.save(kept, temporary)
 
 
-def end_with_parent() -> None:
-    """Let Linux kill this process when its parent dies: a study that was killed leaves no run behind unseen."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
-
-
 def main() -> None:
     """Entry point; ends with 2 and one message for what a user can mend."""
-    end_with_parent()
+    end_with(int(sys.argv[2]))
     prepare_output()
     try:
         run_cell(Path(sys.argv[1]))

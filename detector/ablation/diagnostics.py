@@ -26,6 +26,7 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.run import validation_files
 from detector.models.poolers import build_pooler
 from detector.training.module import DetectionModule
+from detector.words import counted
 
 FILE = "diagnostics.json"
 SHIFTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # pixels of the image, in x and y at once
@@ -41,9 +42,9 @@ def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
         say: prints a line of progress.
 
     Returns:
-        ``ramp``: :func:`ramp` by level. ``contexts``: by context ``seed``, ``swap`` (AP in points of the weights
-        trained with one level, tested with another), ``truth`` (AP with the true boxes as proposals) and ``jitter``
-        (:func:`jitter`), each by level; ``shifts`` in pixels.
+        ``runs``: names of runs by context and level. ``ramp``: :func:`ramp` by level. ``contexts``: by context
+        ``seed``, ``swap`` (AP in points of the weights trained with one level, tested with another), ``truth`` (AP with
+        the true boxes as proposals) and ``jitter`` (:func:`jitter`), each by level; ``shifts`` in pixels.
     """
     chosen = {context: representatives(study, context) for context in study.contexts}
     names = {context: {level: cell.name for level, cell in cells.items()} for context, cells in chosen.items()}
@@ -52,12 +53,13 @@ def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
     if kept and kept.get("key") == key:
         return kept
     operators = {cell.arm[study.compare]: cell.config.roi for cell in study.cells}
-    found: dict[str, Any] = {"key": key, "shifts": SHIFTS, "contexts": {}, "ramp": {}}
+    found: dict[str, Any] = {"key": key, "runs": names, "shifts": SHIFTS, "contexts": {}, "ramp": {}}
     if len({json.dumps(to_dict(roi)) for roi in operators.values()}) > 1:
         found["ramp"] = {level: ramp(roi) for level, roi in operators.items()}
     for context, cells in chosen.items():
         if cells:
-            say(f"diagnostics{f' at {context}' if context else ''}: {len(cells)} operators exchanged, shifted")
+            where = f" at {context}" if context else ""
+            say(f"diagnostics{where}: {counted(len(cells), 'operator')} exchanged, shifted")
             found["contexts"][context] = of_context(cells)
     write_json(study.folder / FILE, found)
     return found
@@ -249,5 +251,7 @@ def truth_as_proposals(module: DetectionModule, dataset: CocoDataset, count: int
 
 
 def load(study: Study) -> dict[str, Any] | None:
-    """The diagnostics that are on disk; None if there are none."""
-    return read_json_or_none(Path(study.folder) / FILE)
+    """The diagnostics that are on disk; None if there are none, or if their runs are none of this study's."""
+    kept = read_json_or_none(Path(study.folder) / FILE)
+    made = {name for levels in (kept or {}).get("runs", {}).values() for name in levels.values()}
+    return kept if made <= {cell.name for cell in study.cells} else None

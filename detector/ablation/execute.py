@@ -6,6 +6,7 @@ job starts the process of its cell, writes down how it failed if it did, and nev
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -77,7 +78,7 @@ def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
     # A run with several devices starts its processes itself, also in a SLURM job: that has one task.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     environment = {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-    command = [sys.executable, "-m", "detector.ablation.cell", str(folder)]
+    command = [sys.executable, "-m", "detector.ablation.cell", str(folder), str(os.getpid())]
     last: list[str] = []
     with open(folder / LOG, "a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -105,6 +106,18 @@ def end(process: subprocess.Popen[Any]) -> None:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def end_with(parent: int) -> None:
+    """Let Linux kill this process when its parent dies: a study that was killed leaves no run behind unseen.
+
+    Args:
+        parent: process id of the parent. If it is dead already, this process ends at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def meaning(code: int) -> str:

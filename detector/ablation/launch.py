@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -16,11 +21,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detector.ablation.execute import execute
+from detector.ablation.execute import end_with, execute
 from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
 from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in_words, prepare_output
+from detector.composition import default_choices
 from detector.config import AblateConfig
 from detector.errors import ConfigError, DetectorError
+from detector.words import counted
 
 STATE = "study.json"
 FAILED = 1  # exit code of a study with failed runs
@@ -30,13 +37,15 @@ HINT = {
 
 
 def launch(script: Callable[..., None]) -> None:
-    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C with 130,
-    and 1 says that the report is there but some runs failed.
+    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C and SIGTERM
+    with 130, and 1 says that the report is there but some runs failed.
 
     Args:
         script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
     """
     prepare_output()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and what `kill` and schedulers send
+        signal.signal(number, stop)
     try:
         configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
         command = CommandLine(configs, "ablate", AblateConfig)
@@ -47,7 +56,7 @@ def launch(script: Callable[..., None]) -> None:
             hydra.main(version_base="1.3", config_path=str(configs), config_name="ablate")(lambda cfg: None)()
             return
         config = read(command)
-        study = build(config, command.folders)
+        study = build(config, command)
         console = Console(soft_wrap=True, highlight=False)
         if config.action == "plan":
             console.print(plan_table(study), summary(study), sep="\n")
@@ -56,7 +65,7 @@ def launch(script: Callable[..., None]) -> None:
             run(study, config, command, console)
             if config.cell:
                 return
-            study = build(config, command.folders)
+            study = build(config, command)
             if config.study.diagnostics and not study.missing():
                 from detector.ablation.diagnostics import update  # PyTorch takes seconds to import
 
@@ -78,6 +87,22 @@ def launch(script: Callable[..., None]) -> None:
         fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
 
 
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the study, with checkpoints of its runs, or of joblib's at once: their last checkpoints stay.
+
+    Joblib kills its processes after their runs, whose end they would write down as a failure.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    if sys.platform == "linux":  # where the runs end with them
+        for worker in multiprocessing.active_children():
+            if "loky" in type(worker).__module__ and worker.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)  # they have no kill() of their own
+    raise KeyboardInterrupt
+
+
 def read(command: CommandLine) -> AblateConfig:
     """The checked configuration of the command line.
 
@@ -94,12 +119,21 @@ def read(command: CommandLine) -> AblateConfig:
         raise ConfigError("; ".join([str(error), *wanted])) from None
 
 
-def build(config: AblateConfig, configs: Sequence[Path]) -> Study:
+def build(config: AblateConfig, command: CommandLine) -> Study:
     """The study of a configuration, as it is on disk now."""
-    study = Study(config.study, Path(config.study_dir).expanduser().absolute(), configs, flat(config.set or {}))
+    folder = Path(config.study_dir).expanduser().absolute()
+    study = Study(config.study, folder, command.folders, flat(config.set or {}), study_file(command))
     if config.cell and config.cell not in (known := [cell.name for cell in study.cells]):
         raise ConfigError(f"cell={config.cell}: must be one of {', '.join(known)}")
     return study
+
+
+def study_file(command: CommandLine) -> Path | None:
+    """The file that ``study=NAME`` of the command line means."""
+    given = [o.value() for o in command.overrides if o.key_or_group == "study"]
+    name = given[-1] if given else default_choices(command.folders[-1], "ablate")["study"]
+    files = [folder / "study" / f"{name}.yaml" for folder in reversed(command.folders)]  # Hydra's order
+    return next((path for path in files if path.is_file()), None)
 
 
 def run(study: Study, config: AblateConfig, command: CommandLine, console: Console) -> None:
@@ -126,6 +160,9 @@ def run(study: Study, config: AblateConfig, command: CommandLine, console: Conso
 
 def job(cfg: DictConfig) -> bool:
     """One job of the launcher: the cell ``cfg.cell`` of the study in ``cfg.study_dir``."""
+    study = multiprocessing.parent_process()
+    if study is not None and study.pid is not None:  # a process of joblib's, which would go on when the study is killed
+        end_with(study.pid)
     folder = Path(cfg.study_dir)
     state = read_json_or_none(folder / STATE) or {}
     deadline, names = state.get("deadline"), state.get("cells", [])
@@ -184,7 +221,7 @@ def state_of(cell: Cell) -> str:
 def summary(study: Study) -> str:
     """How many cells there are and how many are done, the failed and missing ones by name if they are few."""
     finished, failed, missing = study.finished(), study.failed(), study.missing()
-    text = f"{len(study.cells)} runs, {len(finished)} finished"
+    text = f"{counted(len(study.cells), 'run')}, {len(finished)} finished"
     for word, cells in (("failed", failed), ("missing", missing)):
         if cells:
             named = "; ".join(c.label for c in cells) if finished and len(cells) <= 12 else ""
@@ -192,5 +229,5 @@ def summary(study: Study) -> str:
     mean = [c.record["seconds"] for c in finished if c.record]
     left = len(failed) + len(missing)
     if mean and left:
-        text += f", about {sum(mean) / len(mean) * left / 60:.0f} minutes of work left"
+        text += f", about {counted(round(sum(mean) / len(mean) * left / 60), 'minute')} of work left"
     return text

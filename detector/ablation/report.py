@@ -17,6 +17,7 @@ from detector.ablation.study import METRICS, Study
 from detector.ablation.tables import Table, tables
 from detector.files import replacing
 from detector.plots import plot_study
+from detector.words import counted
 
 FOLDER = "report"
 CAPTIONS = {
@@ -72,21 +73,21 @@ def state(analysis: Analysis) -> list[str]:
     """Whether the study is complete, and what is not done by name; then what else to know."""
     study = analysis.study
     finished, failed, missing = study.finished(), study.failed(), study.missing()
-    seeds = ", ".join(map(str, study.config.seeds))
-    lines = [f"{len(finished)} of {len(study.cells)} runs are finished (seeds {seeds}): the study is "
+    seeds = f"seed{'s'[: len(study.config.seeds) > 1]} {', '.join(map(str, study.config.seeds))}"
+    lines = [f"{len(finished)} of {len(study.cells)} runs are finished ({seeds}): the study is "
              f"{'complete' if len(finished) == len(study.cells) else 'NOT complete'}."]  # fmt: skip
     for cell in failed:
         reason = cell.failure or {}
-        lines.append(f"Failed, {reason.get('attempts')} times: {cell.label} ({cell.name}): {reason.get('exit')}; "
-                     f"{(reason.get('log') or [''])[-1]}")  # fmt: skip
+        lines.append(f"Failed, {counted(reason.get('attempts', 1), 'time')}: {cell.label} ({cell.name}): "
+                     f"{reason.get('exit')}; {(reason.get('log') or [''])[-1]}")  # fmt: skip
     if missing:
         lines.append("Missing: " + "; ".join(f"{cell.label} ({cell.name})" for cell in missing))
     records = [cell.record for cell in finished if cell.record]
     if records:
-        one = records[0]
-        lines.append(f"Scored on {one['images']} validation images with {one['boxes']} objects after "
-                     f"{one['best_step']} of {one['steps']} optimiser steps; torch {one['versions']['torch']}, "
-                     f"revision {one['git'] or 'unknown'}; {sum(r['seconds'] for r in records) / 60:.0f} minutes of "
+        one, minutes = records[0], round(sum(r["seconds"] for r in records) / 60)
+        lines.append(f"Scored on {counted(one['images'], 'validation image')} with {counted(one['boxes'], 'object')} "
+                     f"after {one['best_step']} of {counted(one['steps'], 'optimiser step')}; torch "
+                     f"{one['versions']['torch']}, revision {one['git'] or 'unknown'}; {counted(minutes, 'minute')} of "
                      "training in all.")  # fmt: skip
     return lines + analysis.warnings()
 

@@ -92,6 +92,7 @@ class Study:
         folder: of the study.
         configs: folders of configs, the last one with ``train.yaml``.
         extra: more groups and keys for every run, stronger than those of the study.
+        source: the file that it was read from, for messages.
 
     Raises:
         ConfigError: a factor, level, group, key or value is wrong; names it.
@@ -102,6 +103,7 @@ class Study:
     folder: Path
     configs: Sequence[Path]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         self.factors = {name: levels_of(name, levels) for name, levels in self.config.factors.items()}
@@ -122,7 +124,7 @@ class Study:
             config = self.compose(arm)
             check_model_and_operator(config)
         except ConfigError as error:
-            raise ConfigError(f"study {self.config.name}, {describe(arm)}: {error}") from None
+            raise ConfigError(f"{self.origin(arm)}: {error}") from None
         identity = identity_of(config)
         for seed in self.config.seeds:
             digest = hashlib.sha256(f"{identity} seed {seed}".encode()).hexdigest()[:10]
@@ -133,12 +135,25 @@ class Study:
             own.seed, own.run_dir, own.resume, own.logger.csv = seed, str(folder / "run"), "auto", True
             yield Cell(arm, seed, own, digest, folder)
 
+    def origin(self, arm: Arm) -> str:
+        """Where a configuration that cannot be used has its mistake: in what all runs share, or in this arm."""
+        common = f"study {self.config.name}, common" + (f" of {self.source}" if self.source else "")
+        for words, settings in (("set={...}", self.extra), (common, flat(self.config.common))):
+            try:
+                self.composed(settings)
+            except ConfigError:
+                return words
+        return f"study {self.config.name}, {describe(arm)}"
+
     def compose(self, arm: Arm) -> Config:
         """The configuration of an arm: the common settings, then those of its levels, then ``extra``."""
-        settings: dict[str, Any] = dict(self.config.common)
+        settings: dict[str, Any] = flat(self.config.common)
         for factor, level in arm.items():
             settings.update(self.factors[factor][level])
-        settings.update(self.extra)
+        return self.composed({**settings, **self.extra})
+
+    def composed(self, settings: Mapping[str, Any]) -> Config:
+        """The training configuration with these groups and keys."""
         groups = {path.name for folder in self.configs for path in folder.iterdir() if path.is_dir()}
         for key, value in settings.items():
             if key in groups:

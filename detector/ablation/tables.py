@@ -14,7 +14,7 @@ from detector.ablation import statistics
 from detector.ablation.analysis import Analysis
 from detector.ablation.statistics import ALPHA
 from detector.evaluation.significance import Interval
-from detector.terminal import three_digits
+from detector.words import counted, three_digits
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 NOTHING = ""
@@ -86,9 +86,9 @@ def judged(analysis: Analysis) -> Table:
         "Paired differences in points, with 95 % intervals. Over seeds: what other seeds would give on these "
         "validation images (Student's t). Over images: what these trained weights would give on other images "
         "(bootstrap). Over both: what other seeds would give on other images; the verdict is about this.",
-        f"p: over both, after Holm's correction for the {len(analysis.judged)} differences that this study judges: if "
-        f"none were real, one of them would be called real in at most {ALPHA:.0%} of such studies. An interval that "
-        "excludes 0 is of one difference alone and not corrected.",
+        f"p: over both, after Holm's correction for the {counted(len(analysis.judged), 'difference')} that this study "
+        f"judges: if none were real, one of them would be called real in at most {ALPHA:.0%} of such studies. An "
+        "interval that excludes 0 is of one difference alone and not corrected.",
     ]
     header = [*head(analysis), "difference", "number", "seeds", "mean", "over seeds", "over images", "over both", "p",
               "verdict"]  # fmt: skip
@@ -130,7 +130,7 @@ def costs(analysis: Analysis) -> Table:
                     values = [{**r, **r["costs"]}.get(name) for r in records]
                     known = [v for v in values if v is not None]
                     cells.append(three_digits(summary.median(known)) if known else "n/a")
-                devices = sorted({f"{r['device']}, {r['threads']} thread{'s'[: r['threads'] > 1]}" for r in records})
+                devices = sorted({f"{r['device']}, {counted(r['threads'], 'thread')}" for r in records})
                 rows.append([*where(analysis, context), level, *cells, "; ".join(devices)])
     told = "; ".join(f"{short}: {what}" for short, what in COSTS.values())
     note = f"Medians over the runs. {told}. Runs that shared the machine slowed each other down."
@@ -154,7 +154,7 @@ def seeds(analysis: Analysis) -> Table:
     note = (f"Seeds with which a true difference of that size is called real in {statistics.POWER:.0%} of studies, at "
             "the corrected level, on as many images as here. From the spread of these runs, so rough if they are few. "
             "\"more images\": no number of seeds is enough on this validation set.")  # fmt: skip
-    sizes = [f"{effect:g} points" for effect in analysis.study.config.effects]
+    sizes = [counted(effect, "point") for effect in analysis.study.config.effects]
     return Table("Seeds needed", [*head(analysis), "difference", "number", *sizes], rows, [note])
 
 

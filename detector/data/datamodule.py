@@ -21,6 +21,7 @@ from detector.data.shapes import ensure_shapes
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import DataError
 from detector.files import file_digest
+from detector.words import counted
 
 
 class DetectionDataModule(pl.LightningDataModule):
@@ -170,7 +171,8 @@ class DetectionDataModule(pl.LightningDataModule):
         lines = []
         for name, split in splits.items():
             empty = int((split.box_counts == 0).sum())
-            lines.append(f"{name:<6}{len(split)} images ({empty} without a box), {int(split.used.sum())} boxes, "
+            lines.append(f"{name:<6}{counted(len(split), 'image')} ({empty:,} without a box), "
+                         f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
                          f"{split.annotations}{_left_out(split)}")
         width = max(5, *(len(name) for name in self.class_names))
         lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
@@ -211,6 +213,7 @@ def _left_out(dataset: CocoDataset) -> str:
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.kind == "missing_file" for p in dropped)
     counts = (images, len(dropped) - images, len(clipped))
-    words = ("images without a file", "annotations dropped", "boxes clipped")
-    told = ", ".join(f"{count} {what}" for count, what in zip(counts, words, strict=True) if count)
+    words = ("image without a file", "images without a file"), ("annotation dropped", "annotations dropped"), (
+        "box clipped", "boxes clipped")
+    told = ", ".join(counted(count, *what) for count, what in zip(counts, words, strict=True) if count)
     return f" ({told})" if told else ""

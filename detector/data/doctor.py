@@ -21,6 +21,7 @@ from detector.data.shapes import ensure_shapes
 from detector.data.table import check_boxes, missing_files
 from detector.errors import DataError
 from detector.models.anchors import AnchorFit, fit_anchors, propose_anchors, resize_factors
+from detector.words import counted
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 RARE = 20  # boxes of a class in training that are few
@@ -232,19 +233,20 @@ def findings(found: Examination) -> list[str]:
     said, train = [], found.splits[0]
     if found.leaks:
         example = found.leaks[0]
-        said.append(f"Training and validation share images: {len(found.leaks)} pairs, such as "
+        said.append(f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
                     f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too "
                     "good; fix=OUT.json writes a training file without them.")
     for s in found.splits:
         inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
         if inside:
-            said.append(f"{inside} images of {s.name} show what another one of {s.name} shows (listed in data.json).")
+            said.append(f"{counted(inside, 'image shows', 'images show')} what another one of {s.name} shows "
+                        "(listed in data.json).")
         if s.problems:
             key = "fix" if s is train else "fix_val"
             remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
             drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
-            what = "1 problem" if len(s.problems) == 1 else f"{len(s.problems)} problems"
-            said.append(f"{what} in {s.read.file}: {key}=OUT.json writes a cleaned copy.{drop}")
+            said.append(f"{counted(len(s.problems), 'problem')} in {s.read.file}: {key}=OUT.json writes a cleaned "
+                        f"copy.{drop}")
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_findings(found)

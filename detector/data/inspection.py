@@ -21,6 +21,7 @@ from detector.data.repair import write_copy
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import ConfigError, DataError
 from detector.files import replacing
+from detector.outputs import discard
 from detector.plots import draw_augmentation, plot_data
 from detector.terminal import slow_progress, titled
 
@@ -71,8 +72,8 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
         temporary.write_text(json.dumps({**found.to_dict(), "meta": meta}, indent=2) + "\n", encoding="utf-8")
     plot_data(found, folder / PLOT)
-    if config.sheet_images:
-        draw_sheet(config, found, folder / SHEET)
+    if not draw_sheet(config, found, folder / SHEET):
+        discard(folder, [SHEET])
     return Inspection(found, folder, copies)
 
 
@@ -103,13 +104,13 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         raise ConfigError("fix and fix_val name the same file")
 
 
-def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> None:
-    """Draw training images, spread over the set, before and after augmentation."""
+def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> bool:
+    """Draw training images, spread over the set, before and after augmentation; return whether there was one."""
     split = found.splits[0]
     # What cannot be read or used is listed elsewhere.
-    dataset = usable(split.read.file, split.folder)
+    dataset = usable(split.read.file, split.folder) if config.sheet_images else None
     if dataset is None:
-        return
+        return False
     augmented = AugmentedDataset(dataset, Augment(config.augment), config.seed)
     rows, chosen = [], np.linspace(0, len(dataset) - 1, min(config.sheet_images, len(dataset))).round().astype(int)
     for i in chosen.tolist():
@@ -120,6 +121,7 @@ def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> None:
             continue
     if rows:
         draw_augmentation(rows, dataset.class_names, out)
+    return bool(rows)
 
 
 def usable(file: Path, folder: Path) -> CocoDataset | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.words import counted
+
 LISTED = 20  # problems spelled out in a message; the others are only counted
 
 # What becomes of each kind of problem under data.on_invalid=drop ("annotation" or "image" is left out)
@@ -64,7 +66,7 @@ class Problem:
 
 def describe(file: Path, problems: Sequence[Problem]) -> str:
     """The message about ``problems`` in the annotation file ``file``: a list of them and what can be done."""
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    count = counted(len(problems), "problem")
     lines = [f"{file}: {count}, the first {LISTED} of them:" if len(problems) > LISTED else f"{file}: {count}:"]
     lines += [f"  {problem}" for problem in problems[:LISTED]]
     if any(problem.box is not None for problem in problems[:LISTED]):
@@ -81,18 +83,15 @@ def advice(problems: Sequence[Problem]) -> str:
     annotations = remedies.count("annotation")
     text = f"Correct the file, or use data.on_invalid=drop to leave out {_count(annotations + clipped, images)}"
     if clipped:
-        text += f", or data.on_invalid=clip to clip {_count(clipped, 0, 'box')} to the image"
+        text += f", or data.on_invalid=clip to clip {counted(clipped, 'box', 'boxes')} to the image"
         if annotations or images:
             text += f" and leave out {_count(annotations, images)}"
     return text + "."
 
 
-def _count(annotations: int, images: int, noun: str = "annotation") -> str:
-    parts = []
-    if annotations:
-        parts.append(f"{annotations} {noun if annotations == 1 else {'box': 'boxes'}.get(noun, noun + 's')}")
-    if images:
-        parts.append("1 image and its annotations" if images == 1 else f"{images} images and their annotations")
+def _count(annotations: int, images: int) -> str:
+    parts = [counted(annotations, "annotation")] if annotations else []
+    parts += [counted(images, "image and its annotations", "images and their annotations")] if images else []
     return " and ".join(parts)
 
 

@@ -17,6 +17,7 @@ from detector.evaluation.ground_truth import GroundTruth, some
 from detector.evaluation.matches import match
 from detector.evaluation.tables import as_text, class_table, metric_table, note_lines
 from detector.files import LARGEST, problem_list, replacing
+from detector.words import counted
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve numbers, in the order of ``COCOeval.stats``."""
@@ -61,7 +62,10 @@ class CocoResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __rich__(self) -> Group:
-        counts = f"{self.images:,} images, {self.boxes:,} ground-truth boxes, {self.detections:,} detections"
+        counts = ", ".join([
+            counted(self.images, "image"), counted(self.boxes, "ground-truth box", "ground-truth boxes"),
+            counted(self.detections, "detection"),
+        ])
         notes = [note_lines(self.notes)] if self.notes else []
         metrics = metric_table(self.metrics, self.intervals, self.max_detections)
         return Group(metrics, class_table(self.per_class), counts, *notes)
@@ -160,14 +164,14 @@ def limit_notes(detections: Detections, max_detections: int) -> list[str]:
     """What the limit of detections means for these numbers, where a reader would not expect it."""
     notes = []
     if max_detections != COCO_LIMIT:
-        notes.append(f"Up to {max_detections} detections are counted for each image and class; COCO's own numbers "
-                     f"(and the name AR100) mean {COCO_LIMIT}.")
+        notes.append(f"Up to {counted(max_detections, 'detection is', 'detections are')} counted for each image and "
+                     f"class; COCO's own numbers (and the name AR100) mean {COCO_LIMIT}.")
     pairs = np.stack([detections.image_id, detections.category_id])
     counts = np.unique(pairs, axis=1, return_counts=True)[1]
     over = int(np.maximum(counts - max_detections, 0).sum())
     if over:
-        notes.append(f"{over:,} detections are beyond the {max_detections} best of their image and class and are not "
-                     "counted; max_detections=N counts more.")
+        notes.append(f"{counted(over, 'detection is', 'detections are')} beyond the {max_detections} best of the image "
+                     "and class, and not counted; max_detections=N counts more.")
     return notes
 
 
@@ -187,7 +191,7 @@ def explanations(result: CocoResult, truth: GroundTruth) -> list[str]:
         absent = [c for c in result.per_class if not c.boxes]
         if absent:
             ignored = sum(c.detections for c in absent)
-            also = f" and so are their {ignored:,} detections" if ignored else ""
+            also = f", and with them {counted(ignored, 'detection')}" if ignored else ""
             notes.append(f"Classes without ground truth in these images are left out of every mean{also}: "
                          f"{some([c.name for c in absent])}.")
     return notes + truth.notes

@@ -29,10 +29,11 @@ from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
 from detector.files import replacing
-from detector.outputs import results_folder
+from detector.outputs import discard, results_folder
 from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled
+from detector.words import counted
 
 RECORD, METRICS_TABLE, CLASSES, IMAGES = "comparison.json", "metrics.csv", "classes.csv", "images.csv"
 PLOT, SHEET = "differences.png", "images.png"
@@ -78,7 +79,8 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     first = [s.first_images for s in sources if s.first_images]
     if first:
         scored = read_annotations(annotations, need_pictures=False).image_ids[: min(first)].tolist()
-        notes.append(f"Compared on the first {len(scored)} images of the file: a run was evaluated on these only.")
+        notes.append(f"Compared on the first {counted(len(scored), 'image')} of the file: a run was evaluated on these "
+                     "only.")
     matches = []
     for source in sources:
         found = Detections.from_json(source.predictions, truth.image_ids, truth.category_ids)
@@ -102,7 +104,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     if chosen:
         draw_changes(comparison, chosen, panels_of(chosen, matches[0].image_ids, truth, images), folder / SHEET)
     else:
-        (folder / SHEET).unlink(missing_ok=True)  # of the same comparison before
+        discard(folder, [SHEET])
     return Outcome(comparison, folder, file_names, notes)
 
 
@@ -184,8 +186,8 @@ def reading_notes(comparison: Comparison) -> list[str]:
                      "another training of the same configuration differs by more.")
         images = len(comparison.runs[0].matches.image_ids)
         if images < FEW_IMAGES:
-            notes.append(f"{images} images are too few to resample: the intervals are too short, "
-                         "and a * says little.")
+            notes.append(f"{counted(images, 'image is', 'images are')} too few to resample: the intervals are too "
+                         "short, and a * says little.")
         classes = sum(not np.isnan(d.value) for d in comparison.differences[0].by_class["AP"])
         if classes >= 10:
             notes.append(f"Of {classes} classes without any difference about {0.05 * classes:.0f} get a * by chance.")
@@ -260,7 +262,7 @@ def image_table(run: Compared, changes: Changes, file_names: Sequence[str]) -> T
     """The images that changed most, better ones first."""
     better, worse = int((changes.net > 0).sum()), int((changes.net < 0).sum())
     same = len(changes.net) - better - worse
-    table = titled(f"{run.name}: {better:,} images better, {worse:,} worse, {same:,} as before; most changed")
+    table = titled(f"{run.name}: {counted(better, 'image')} better, {worse:,} worse, {same:,} as before; most changed")
     table.add_column("image", overflow="fold")
     for column in ("objects won", "lost", "false before", "after", "net"):
         table.add_column(column, justify="right")

@@ -13,6 +13,7 @@ import torch
 
 from detector.errors import DataError
 from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
+from detector.words import counted
 
 RESULTS_FORMAT = (
     'a results file is a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
@@ -152,8 +153,9 @@ class Detections:
             if problem:
                 problems.append(f"entry {index}: {problem}")
         if problems:
-            raise problem_list(f"{path}: {len(problems)} of {len(entries)} entries are not usable as detections",
-                               problems, f"Entries count from 0; {RESULTS_FORMAT}, ids as in the annotation file.")
+            wrong = counted(len(problems), "entry", "entries")
+            raise problem_list(f"{path}: {wrong} of {len(entries):,} cannot be used as detections", problems,
+                               f"Entries count from 0; {RESULTS_FORMAT}, ids as in the annotation file.")
         return cls(np.array([int(e["image_id"]) for e in entries], dtype=np.int64),
                    np.array([int(e["category_id"]) for e in entries], dtype=np.int64),
                    np.array([e["bbox"] for e in entries], dtype=np.float64),

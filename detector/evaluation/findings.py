@@ -8,6 +8,7 @@ from detector.evaluation.analysis import Analysis
 from detector.evaluation.curves import SIDES
 from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED
 from detector.evaluation.matches import TRUE
+from detector.words import counted
 
 MEANING = {
     "classification": "the box is right (IoU 0.5 or more), the class is wrong",
@@ -68,13 +69,13 @@ def _costs(analysis: Analysis) -> list[str]:
         number = KINDS.index(kind)
         counts = errors.counts[:, number]
         top = int(counts.argmax())
-        what = "objects" if number == MISSED else "detections"
+        what = "object" if number == MISSED else "detection"
         most = len(names) > 1 and counts[top] >= MANY * counts.sum()
         where = f", {counts[top]:,} of them {names[top]}" if most else ""
         pair = _most_confused(analysis) if number == CLASSIFICATION else ""
         named = {"missed": "Missed objects", "both": "Errors of class and box"}
         subject = named.get(kind, f"{kind.capitalize()} errors")
-        said.append(f"{subject} cost {cost:.3f} of AP50 ({counts.sum():,} {what}{where}): "
+        said.append(f"{subject} cost {cost:.3f} of AP50 ({counted(counts.sum(), what)}{where}): "
                     f"{MEANING[kind]}.{pair} {ADVICE[kind]}")
     return said
 
@@ -126,8 +127,9 @@ def _overlap(analysis: Analysis) -> list[str]:
     if ap75 < STEEP * ap50:
         loose = int((analysis.errors.kind == LOCALISATION).sum())
         classes = f" The steepest: {worst}." if worst and len(analysis.matches.class_names) > 1 else ""
-        return [f"{fall}: objects are found, but their boxes are not exact ({loose:,} further detections do not even "
-                f"reach 0.50).{classes} {EXACT}"]
+        further = counted(loose, "further detection does", "further detections do")
+        return [f"{fall}: objects are found, but their boxes are not exact ({further} not even reach 0.50).{classes} "
+                f"{EXACT}"]
     return [f"{fall}, and more steeply in some classes: {worst}. There objects are found, but their boxes are not "
             f"exact. {EXACT}"] if worst else []
 

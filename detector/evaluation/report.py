@@ -17,6 +17,7 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.tables import AREA_MEANING, METRIC_MEANING
 from detector.files import replacing
 from detector.plots.figure import DPI
+from detector.words import counted
 
 
 def write_report(out: str | Path, result: CocoResult, analysis: Analysis, truth: GroundTruth,
@@ -55,5 +56,6 @@ def environment() -> jinja2.Environment:
     """The templates of this package; everything that is filled in is escaped."""
     made = jinja2.Environment(loader=jinja2.PackageLoader("detector.evaluation", "templates"), autoescape=True,
                               undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["counted"] = counted
     made.filters["number"] = lambda value, digits=3: "" if value is None or value != value else f"{value:.{digits}f}"
     return made

@@ -28,12 +28,14 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.report import write_report
 from detector.evaluation.tables import error_table, note_lines, operating_table
 from detector.files import replacing
-from detector.outputs import results_folder
+from detector.outputs import discard, results_folder
 from detector.plots import draw_prediction_sheet, plot_analysis
+from detector.plots.evaluation import PICTURES
 from detector.terminal import slow_progress
 
 METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
+OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
 
 
 class Evaluation(NamedTuple):
@@ -75,7 +77,10 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     if images is not None and not images.is_dir():
         raise DataError(f"images={config.images}: there is no such folder; leave the key out for a report without "
                         "pictures")
-    return write_results(config, truth, detections, None, config.max_detections or COCO_LIMIT, images, {})
+    outcome = write_results(config, truth, detections, None, config.max_detections or COCO_LIMIT, images, {})
+    if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
+        discard(outcome.folder, [PREDICTIONS, SHEET])  # of the checkpoint that was evaluated here before
+    return outcome
 
 
 def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
@@ -112,6 +117,8 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     if found.samples:
         shown, targets, outputs = zip(*found.samples, strict=True)
         draw_prediction_sheet(shown, targets, outputs, module.class_names, folder / SHEET)
+    else:
+        discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
         "data": {"annotations": resolved(annotations), "images": resolved(images)},
@@ -125,6 +132,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
 def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detections, image_ids: list[int] | None,
                   limit: int, images: Path | None, facts: dict[str, Any], notes: Sequence[str] = ()) -> Evaluation:
     """Score, write ``metrics.json`` and, for a report, ``report.html``, ``plots/``, ``classes.csv`` and ``images.csv``.
+    Without a report, an older one of theirs is removed.
 
     Args:
         config: evaluator, resamples, and whether there is to be a report.
@@ -142,6 +150,7 @@ def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detect
     meta = {"inputs": inputs_of(config), "date": now(), "evaluator": config.evaluator, "max_detections": limit, **facts}
     if not config.report:
         result.save(folder / METRICS, meta)
+        discard(folder, OF_REPORT)
         return Evaluation(result, None, folder)
     with slow_progress("resampling the images", config.progress_bar) as tell:
         analysis = analyse(truth, detections, image_ids, max_detections=limit, resamples=config.resamples,

@@ -22,6 +22,7 @@ from detector.inference.results import Results
 from detector.inference.sources import Item, Source, VideoSource, open_source
 from detector.inference.video import VideoWriter
 from detector.outputs import results_folder
+from detector.words import counted
 
 RESULTS, DATASET, TABLE, DRAWN = "predictions.json", "coco.json", "predictions.csv", "drawn"
 
@@ -51,7 +52,8 @@ class Summary:
     def text(self) -> str:
         """For a terminal."""
         lost = f", {self.unreadable} could not be read" if self.unreadable else ""
-        return (f"{self.detections} detections in {self.images} images{lost}, {self.images_per_second:.1f} images/s\n"
+        return (f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}{lost}, "
+                f"{self.images_per_second:.1f} images/s\n"
                 f"Results are in {self.folder}: {', '.join(self.files)}")
 
 

@@ -17,6 +17,7 @@ from detector.data.coco import CocoDataset
 from detector.data.images import read_image
 from detector.errors import ConfigError, DataError
 from detector.inference.video import VideoReader
+from detector.words import counted
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 
@@ -165,8 +166,8 @@ def find_images(source: str) -> tuple[list[Path], Path]:
         matched = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
         files = [p for p in matched if p.is_file() and p.suffix.lower() in endings()]
         if not files:
-            raise DataError(f"source={source}: {len(matched)} files match this pattern, and no image is among them "
-                            f"(relative paths start at {Path.cwd()})")
+            raise DataError(f"source={source}: {counted(len(matched), 'file matches', 'files match')} this pattern, "
+                            f"and no image is among them (relative paths start at {Path.cwd()})")
         return files, Path(os.path.commonpath([file.parent for file in files]))
     raise DataError(f"source={source}: there is no such file or folder (relative paths start at {Path.cwd()}); give an "
                     "image, a folder of images, a pattern in quotes such as 'photos/*.jpg', or a video")

@@ -10,6 +10,7 @@ import numpy as np
 from detector.config import AnchorConfig, ModelConfig
 from detector.errors import ConfigError
 from detector.models.backbone import anchor_strides
+from detector.words import counted
 
 POINTS = 300  # different numbers that k-means tells apart
 
@@ -66,9 +67,9 @@ def fit_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> A
     """
     strides, sizes = anchor_strides(config.name), config.anchors.sizes
     if len(sizes) != len(strides):
-        raise ConfigError(f"model.anchors.sizes={sizes}: model={config.name} has {len(strides)} feature "
-                          f"map{'s'[: len(strides) > 1]} (strides {', '.join(map(str, strides))}), give one list of "
-                          f"sizes for each, not {len(sizes)}")
+        raise ConfigError(f"model.anchors.sizes={sizes}: model={config.name} has "
+                          f"{counted(len(strides), 'feature map')} (strides {', '.join(map(str, strides))}), "
+                          f"give one list of sizes for each, not {len(sizes)}")
     iou = best_iou(boxes, inputs, sizes, config.anchors.aspect_ratios, strides)
     return AnchorFit(sizes, config.anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
 

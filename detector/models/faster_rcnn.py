@@ -13,6 +13,7 @@ from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHead
 from detector.models.poolers import build_pooler
 from detector.models.precision import FullPrecisionAnchorGenerator, FullPrecisionPredictor, FullPrecisionRPNHead
 from detector.models.transform import DetectionTransform
+from detector.words import counted
 
 
 def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> FasterRCNN:
@@ -73,7 +74,7 @@ def build_anchors(config: AnchorConfig, backbone: Backbone, model: str) -> FullP
     sizes, maps = config.sizes, backbone.map_names
     if len(sizes) != len(maps):
         raise ConfigError(
-            f"model.anchors.sizes={sizes}: model={model} has {len(maps)} feature map{'s'[: len(maps) > 1]} "
+            f"model.anchors.sizes={sizes}: model={model} has {counted(len(maps), 'feature map')} "
             f"({', '.join(maps)}), give one list of sizes for each, not {len(sizes)}"
         )
     if len({len(s) for s in sizes}) != 1 or not sizes[0]:

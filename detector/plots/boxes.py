@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.plots.figure import color_of, contrast
+from detector.plots.fonts import OWN, font_for
 from detector.plots.labels import Rectangle, least_covered
 
 PAD = 2  # pixels around a label's letters
@@ -29,13 +28,14 @@ def draw_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Seq
     image = Image.fromarray(np.ascontiguousarray(pixels))
     canvas = ImageDraw.Draw(image)
     line = max(1, round(max(image.size) / 400))
-    font = letters(max(9, round(max(image.size) / 55)))
+    size = max(9, round(max(image.size) / 55))
     for box, label in reversed(list(zip(boxes, labels, strict=True))):
         x1, y1, x2, y2 = box
         canvas.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color_of(label - 1), width=line)
     taken: list[Rectangle] = []
-    height = sum(font.getmetrics()) + 2 * PAD
     for (x1, y1, x2, y2), label, text in zip(boxes, labels, texts, strict=True):
+        font = letters(size, font_for(text) or OWN)
+        height = sum(font.getmetrics()) + 2 * PAD
         width = font.getlength(text) + 2 * PAD
         left, right = x1, x2 - width + 1
         ys = (y1 - height, y1, y2 + 1, y2 - height)
@@ -47,6 +47,6 @@ def draw_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Seq
 
 
 @lru_cache(maxsize=8)
-def letters(size: int) -> ImageFont.FreeTypeFont:
-    """The sans-serif font that comes with Matplotlib, which knows most alphabets, at ``size`` pixels."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+def letters(size: int, file: str) -> ImageFont.FreeTypeFont:
+    """The font in ``file`` at ``size`` pixels."""
+    return ImageFont.truetype(file, size)

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
 from detector.plots.grid import Mark, Panel, draw_panels
+from detector.words import counted
 
 if TYPE_CHECKING:
     from detector.data.doctor import Examination
@@ -150,7 +151,7 @@ def draw_augmentation(rows: Sequence[tuple[str, Sequence[tuple[torch.Tensor, dic
             seen.update(labels)
             marks = [Mark(box, color_of(label - 1))
                      for box, label in zip(target["boxes"].tolist(), labels, strict=True)]
-            title = f"augmented, {len(labels)} boxes" if number else f"{name}, {len(labels)} boxes"
+            title = f"{'augmented' if number else name}, {counted(len(labels), 'box', 'boxes')}"
             panels.append(Panel(image, (image.shape[-2], image.shape[-1]), title, marks))
     legend = [(Line2D([], [], color=color_of(label - 1), linewidth=3), class_names[label - 1])
               for label in sorted(seen)[:LEGEND]]

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 CURVES = 10  # classes with a curve of their own: those with the most objects
 CELLS = 20  # classes in the confusion matrix: the most confused ones
+PICTURES = ("errors", "precision_recall", "ap_by_iou", "recall_by_size", "calibration", "confusion")
 NUMBERS = 12  # classes up to which its cells have numbers
 
 
 def plot_analysis(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     """Draw every plot of an analysis into ``folder``; return the pictures by name."""
     folder = Path(folder)
-    drawings: dict[str, tuple[Callable[[Axes, Analysis], None], float, float]] = {
-        "errors": (draw_errors, 5.4, 3.3), "precision_recall": (draw_precision_recall, 6.6, 3.7),
-        "ap_by_iou": (draw_ap_by_iou, 4.6, 3.3), "recall_by_size": (draw_recall_by_size, 5.4, 3.3),
-        "calibration": (draw_calibration, 4.3, 3.9), "confusion": (draw_confusion, *confusion_size(analysis)),
-    }
+    drawings: list[tuple[Callable[[Axes, Analysis], None], float, float]] = [
+        (draw_errors, 5.4, 3.3), (draw_precision_recall, 6.6, 3.7), (draw_ap_by_iou, 4.6, 3.3),
+        (draw_recall_by_size, 5.4, 3.3), (draw_calibration, 4.3, 3.9), (draw_confusion, *confusion_size(analysis)),
+    ]
     pictures = {}
-    for name, (draw, width, height) in drawings.items():
+    for name, (draw, width, height) in zip(PICTURES, drawings, strict=True):
         figure = new_figure(width, height)
         draw(figure.add_subplot(), analysis)
         figure.tight_layout()

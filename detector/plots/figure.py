@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from detector.files import replacing
+from detector.plots.fonts import legible
 
 DPI = 160
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
@@ -17,9 +20,23 @@ INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA3377", "#F0E442", "#117733", "#882255")
 
 
+class LegibleFigure(Figure):
+    """A figure that draws names in any script that a font is installed for."""
+
+    def tight_layout(self, **keys: Any) -> None:
+        """Make room for all words."""
+        with legible(self):
+            super().tight_layout(**keys)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw everything."""
+        with legible(self):
+            super().draw(renderer)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A white figure on the Agg canvas; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    figure = LegibleFigure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
 from detector.plots.figure import DPI, INK, MUTED, contrast, new_figure, save
+from detector.plots.fonts import legible
 from detector.plots.labels import least_covered
 
 CELL = 3.1  # width of an image, inches
@@ -136,7 +137,8 @@ def place_texts(axes: Axes, boxes: Sequence[Sequence[float]], texts: Sequence[st
     for box, words, color in zip(boxes, texts, colors, strict=True):
         text = axes.text(0, 0, words, fontsize=LABEL_SIZE, color=contrast(color), va="bottom", ha="left", zorder=5,
                          parse_math=False, bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8, "alpha": 0.88})
-        extent = text.get_window_extent(renderer)
+        with legible(text):
+            extent = text.get_window_extent(renderer)
         pad = 0.8 * DPI / 72
         w, h = extent.width + 2 * pad, extent.height + 2 * pad
         (left, bottom), (right, top) = axes.transData.transform([(box[0], box[3]), (box[2], box[1])])

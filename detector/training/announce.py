@@ -16,6 +16,7 @@ from detector.training.memory import Memory
 from detector.training.module import DetectionModule
 from detector.training.optim import images_a_step, scaled_lr
 from detector.training.skips import SKIPPED
+from detector.words import counted
 
 WAITING = 0.1  # share of the time from which on waiting for data is worth a remark
 
@@ -53,8 +54,8 @@ def announce(
     say(f"memory  {memory}")
     seen = passes(config, data.images_a_pass)
     say(
-        f"steps   {start.step} to {wanted.max_steps} of {batch} images ({seen:.3g} passes over the training images), "
-        f"{optim.name}, {rate(optim, batch)}"
+        f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(seen, 'pass', 'passes')} "
+        f"over the training images), {optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
     for note in changes if start.checkpoint else notes(config, seen):
@@ -112,12 +113,13 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
     """
     say = lambda text: console.print(text, highlight=False)
     console.print(outcome.result)
-    say(f"best weights after {outcome.best_step} of {outcome.steps} steps, {outcome.seconds:.0f} s")
+    say(f"best weights after {outcome.best_step} of {counted(outcome.steps, 'step')}, {outcome.seconds:.0f} s")
     if waited > WAITING:
         say(f"{waited:.0%} of the training time was spent waiting for data: raise data.workers ({config.data.workers})")
     else:
         say(f"{waited:.1%} of the training time was spent waiting for data")
     skipped = outcome.run_dir / SKIPPED
     if skipped.is_file():
-        say(f"{len(skipped.read_text().splitlines())} images could not be read; others took their place: {skipped}")
+        lost = counted(len(skipped.read_text().splitlines()), "image")
+        say(f"{lost} could not be read; others took the place: {skipped}")
     say(f"results in {outcome.run_dir}")

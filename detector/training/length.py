@@ -5,6 +5,7 @@ from __future__ import annotations
 from detector.config import Config
 from detector.errors import ConfigError
 from detector.training.optim import images_a_step
+from detector.words import counted
 
 
 def settle(config: Config, images_a_pass: int) -> None:
@@ -29,7 +30,7 @@ def check_length(config: Config) -> None:
     """Raise :class:`ConfigError` if the run would be over before its learning rate has risen."""
     warmup, steps = config.optim.warmup_steps, config.trainer.max_steps
     if warmup >= steps:
-        passes = f" ({config.trainer.epochs:g} passes of these data)" if config.trainer.epochs else ""
+        passes = f" ({counted(config.trainer.epochs, 'pass', 'passes')} of these data)" if config.trainer.epochs else ""
         raise ConfigError(
             f"optim.warmup_steps={warmup}: the learning rate would still be rising at the end of the run, as "
             f"trainer.max_steps={steps}{passes}. Give fewer optim.warmup_steps or more trainer.max_steps."

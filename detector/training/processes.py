@@ -38,6 +38,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from detector.config import Config, TrainerConfig
 from detector.errors import ConfigError, DetectorError, TrainingError
+from detector.words import counted
 
 CHILD = "DETECTOR_PROCESS"  # set in the processes that launch() starts
 PATIENCE = timedelta(minutes=30)  # that processes wait for each other: process 0 scores an evaluation by itself
@@ -100,8 +101,8 @@ def find_place(wanted: TrainerConfig) -> Place:
     environment = SLURMEnvironment(auto_requeue=False) if starter == "srun" else TorchElasticEnvironment()
     if environment.world_size() != expected:
         raise ConfigError(
-            f"trainer.devices={wanted.devices} trainer.num_nodes={wanted.num_nodes}: these are {expected} processes, "
-            f"but {starter} started {environment.world_size()}:{COMMANDS}"
+            f"trainer.devices={wanted.devices} trainer.num_nodes={wanted.num_nodes}: that is "
+            f"{counted(expected, 'process', 'processes')}, but {starter} started {environment.world_size()}:{COMMANDS}"
         )
     return Place(environment.global_rank(), environment.world_size(), environment.local_rank(), environment)
 

@@ -14,6 +14,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
+from detector.outputs import discard
 from detector.plots import draw_prediction_sheet, plot_curves
 from detector.training.tensorboard import write_summary
 
@@ -38,6 +39,7 @@ def write_report(
     folder = outcome.run_dir
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
+    discard(folder, ["curves.png", "predictions.png"])  # of a run that goes on after its end
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))

@@ -38,6 +38,7 @@ from detector.training.profile import Profile
 from detector.training.progress import ProgressDisplay
 from detector.training.report import write_report
 from detector.training.skips import SKIPPED, Skips
+from detector.words import counted
 
 
 @dataclass
@@ -153,7 +154,7 @@ def check_hardware(config: Config) -> str:
     if accelerator == "gpu" and not gpus:
         raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here. Use trainer=cpu, or trainer=auto.")
     if accelerator == "gpu" and wanted.devices > gpus:
-        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {gpus} GPU{'s'[: gpus > 1]}")
+        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {counted(gpus, 'GPU')}")
     if accelerator == "cpu" and wanted.precision == "16-mixed":
         raise ConfigError("trainer.precision=16-mixed: float16 needs a GPU. On the CPU use bf16-mixed, or 32.")
     if accelerator == "cpu" and config.model.norm == "sync" and wanted.devices * wanted.num_nodes > 1:

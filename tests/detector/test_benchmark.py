@@ -65,8 +65,10 @@ def test_without_a_gpu_the_suite_of_one_is_refused():
 def test_the_script_measures_and_writes(tmp_path, device):
     command = [sys.executable, "scripts/benchmark.py", "suite=roi_ops", f"device={device}", "quick=true",
                f"output_dir={tmp_path}"]  # fmt: skip
+    (tmp_path / f"roi_ops_{device}.png").touch()  # the curves of a whole measurement, which quick=true has not
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
     records = json.loads((tmp_path / f"roi_ops_{device}.json").read_text())["sections"][0]["records"]
     assert all(row["ours"] > 0 for row in records)
     for row in records:

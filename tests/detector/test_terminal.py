@@ -6,7 +6,7 @@ import pytest
 from rich.table import Table
 
 from detector import terminal
-from detector.terminal import show, slow_progress, three_digits, titled
+from detector.terminal import show, slow_progress, titled
 
 
 def test_results_are_printed_with_their_files(tmp_path, capsys):
@@ -53,12 +53,3 @@ def test_an_error_ends_the_bar(monkeypatch, capsys):
     with pytest.raises(ValueError, match="stop"):
         work()
     assert " 25%" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.038642, "0.0386"), (12.34, "12.3"), (999.4, "999"), (999.6, "1,000"), (1436.2, "1,440"), (38710, "38,700"),
-     (0.0, "0"), (-2345.0, "-2,340")],
-)  # fmt: skip
-def test_numbers_have_three_digits_and_no_exponent(value, text):
-    assert three_digits(value) == text

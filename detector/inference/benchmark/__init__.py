@@ -18,7 +18,7 @@ from detector.errors import ConfigError
 from detector.files import replacing
 from detector.inference.benchmark.report import Measured, markdown, tables
 from detector.inference.benchmark.timing import Bench, copy_bandwidth, environment
-from detector.outputs import results_folder
+from detector.outputs import discard, results_folder
 from detector.plots import plot_benchmark
 
 __all__ = ["run", "tables"]
@@ -52,7 +52,10 @@ def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     for file, text in zip(files, texts.values(), strict=True):
         with replacing(file) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+    picture = folder / f"{name}.png"
     if measured.curves:
-        files.append(folder / f"{name}.png")
-        plot_benchmark(measured.curves, files[-1])
+        plot_benchmark(measured.curves, picture)
+        files.append(picture)
+    else:
+        discard(folder, [picture.name])
     return measured, files

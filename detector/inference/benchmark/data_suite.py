@@ -20,7 +20,7 @@ from detector.data.transforms import Augment
 from detector.errors import ConfigError
 from detector.inference.benchmark.report import Measured, Section
 from detector.inference.benchmark.timing import Bench, latencies
-from detector.terminal import three_digits
+from detector.words import counted, three_digits
 
 AUGMENTATIONS = {
     "horizontal_flip": AugmentConfig(horizontal_flip=1.0),
@@ -55,7 +55,8 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     loader = Section(["workers", "images/s"], rows, loading, f"Reading in batches of {BATCH}, by loader processes")
     height, width = np.median(sizes, axis=0).astype(int).tolist()
     source = config.annotations or "drawn images"
-    return Measured("The data", f"{count} images of {source}, median size {height} x {width} pixels.", [alone, loader])
+    inputs = f"{counted(count, 'image')} of {source}, median size {height} x {width} pixels."
+    return Measured("The data", inputs, [alone, loader])
 
 
 def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:

@@ -21,7 +21,7 @@ from detector.inference.benchmark.memory import PeakMemory
 from detector.inference.benchmark.report import Measured, Section
 from detector.inference.benchmark.timing import Bench, latencies, synchronize
 from detector.models.faster_rcnn import build_model
-from detector.terminal import three_digits
+from detector.words import three_digits
 
 CLASSES = 21  # of an untrained detector, background included
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from detector.inference.benchmark.timing import Row
-from detector.terminal import three_digits
+from detector.words import counted, three_digits
 
 COMPARED = ("workload", "measure", "ours, ms", "peer, ms", "ratio", "floor, ms", "peer")
 
@@ -89,7 +89,8 @@ def markdown(environment: Mapping[str, Any], measured: Measured, name: str, comm
         name: of the files, without ending.
         command: what measures it again.
     """
-    machine = f"{environment['processor']} ({environment['instruction_set']}), {environment['threads']} threads"
+    threads = counted(environment["threads"], "thread")
+    machine = f"{environment['processor']} ({environment['instruction_set']}), {threads}"
     if environment["gpu"]:
         machine = f"{environment['gpu']}, CUDA {environment['cuda']}"
     runs = (

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detector.words import counted
+
 Found = dict[str, Tensor]
 
 BOX_TOLERANCE = 1e-3  # pixels
@@ -57,12 +59,13 @@ class Parity:
 
     def __str__(self) -> str:
         verdict = "equal" if self.close else "equal up to rounding" if self.holds else "NOT equal"
-        lost = f", {self.unmatched} detections of one only" if self.unmatched else ""
+        lost = f", {counted(self.unmatched, 'detection')} of one only" if self.unmatched else ""
         own = ""
         if self.rounding:
             lost_too = f" and {self.rounding.unmatched} of them" if self.rounding.unmatched else ""
             own = f"; float32 alone costs {self.rounding.box:.2g} px, {self.rounding.score:.2g}{lost_too}"
-        return (f"{verdict}: {self.detections} detections in {self.images} images, boxes within {self.box:.2g} px, "
+        return (f"{verdict}: {counted(self.detections, 'detection')} in {counted(self.images, 'image')}, boxes within "
+                f"{self.box:.2g} px, "
                 f"scores within {self.score:.2g}{lost} (allowed {BOX_TOLERANCE:g} px, {SCORE_TOLERANCE:g}{own})")
 
 

@@ -96,6 +96,9 @@ def test_update(trained, monkeypatch):
     # Kept until runs are added.
     monkeypatch.setattr(diagnostics, "of_context", lambda cells: pytest.fail("made again"))
     assert update(trained, said.append) == diagnostics.load(trained)
+    # In a folder whose study has been changed they are of runs that do not count.
+    trained.cells = trained.cells[2:]
+    assert diagnostics.load(trained) is None
 
 
 def test_representatives_have_one_seed(trained):

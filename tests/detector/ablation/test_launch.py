@@ -3,16 +3,19 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from studies import ROOT, TINY
 
+from detector.cli import INTERRUPTED
 from detector.config import parse
 from detector.training.run import train
 
@@ -37,6 +40,25 @@ def run(*parts, code=0):
     return done.stdout + done.stderr
 
 
+def wait_until(reached, process=None):
+    """Wait for a truth, while ``process`` lives."""
+    limit = time.monotonic() + 240
+    while not reached():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def processes_with(marker):
+    """Ids of the living processes that have ``marker`` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if marker.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
 def records(folder):
     return [json.loads(path.read_text()) for path in sorted(folder.glob("study/runs/*/record.json"))]
 
@@ -44,11 +66,7 @@ def records(folder):
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
     # Killed in the training of the first cell, after its first checkpoint.
-    limit = time.monotonic() + 240
-    while not list(tmp_path.glob("study/runs/*/run/checkpoints/last.ckpt")):
-        assert process.poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.glob("study/runs/*/run/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     out = run(*command(tmp_path))
@@ -64,7 +82,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
         assert record["costs"]["forward_ms"] > 0
         assert record["costs"]["peak_memory_mb"] > 100
     report = (tmp_path / "study/report/report.md").read_text()
-    assert "2 of 2 runs are finished (seeds 4): the study is complete." in report
+    assert "2 of 2 runs are finished (seed 4): the study is complete." in report
     assert "Operators exchanged after training" in report
     # Once more: nothing is left to do, and the report is the same.
     again = run(*command(tmp_path))
@@ -90,6 +108,32 @@ def test_joblib_and_a_failure(tmp_path):
     assert json.loads(failure.read_text())["attempts"] == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, and Linux ends processes with their parent")
+def test_a_study_that_is_stopped_ends_with_its_workers(tmp_path):
+    """Killed while its runs load PyTorch, then asked to end while one trains; joblib's processes and theirs are gone,
+    and the same command goes on."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    parts = command(tmp_path, "study.diagnostics=false", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    marker = f"TEST_STUDY={tmp_path}"
+    for number, awaited, code in ((signal.SIGKILL, "log.txt", -signal.SIGKILL),
+                                  (signal.SIGTERM, "run/checkpoints/last.ckpt", INTERRUPTED)):  # fmt: skip
+        process = subprocess.Popen(parts, cwd=ROOT, env={**environment(), "TEST_STUDY": str(tmp_path)},
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+        wait_until(lambda name=awaited: list(tmp_path.glob(f"study/runs/*/{name}")), process)
+        assert len(processes_with(marker)) > 2
+        process.send_signal(number)
+        assert process.wait(60) == code
+        wait_until(lambda: not processes_with(marker))
+        told = process.stderr.read()
+        assert "Traceback" not in told
+        assert not list(tmp_path.glob("study/runs/*/failure.json"))
+    assert "interrupted; the same command goes on where the study stopped" in told
+    out = run(*parts)
+    assert "2 runs, 2 finished" in out
+    logs = [path.read_text() for path in tmp_path.glob("study/runs/*/log.txt")]
+    assert any(re.search(r"^steps +[2-5] to 6 of", log, re.MULTILINE) for log in logs), logs
+
+
 def test_runs_are_started_seed_by_seed(tmp_path):
     """A study that is stopped has pairs to compare: here after 0 hours, which starts none, but names them in order."""
     out = run(*command(tmp_path, "study.seeds=[7,4]", "study.hours=1e-9", "study.diagnostics=false"))
@@ -104,6 +148,11 @@ def test_plan_and_mistakes(tmp_path):
     out = run(*command(tmp_path, "study.metric=[AP]"), code=2)
     assert "unknown key 'study.metric'; did you mean 'study.metrics'?" in out
     assert "Traceback" not in out
+    (tmp_path / "study").mkdir()
+    own = tmp_path / "study" / "own.yaml"
+    own.write_text("factors: {roi: [align, pool]}\ncommon: {optim.lrr: 1}\n")
+    out = run(*command(tmp_path, "study=own", "--config-dir", str(tmp_path)), code=2)
+    assert f"common of {own}: unknown key 'optim.lrr'; did you mean 'optim.lr'?" in out
     out = run(*command(tmp_path, "cell=pool"), code=2)
     assert "cell=pool: must be one of pool-seed4-" in out
     out = run(*command(tmp_path, "hydra/launcher=nowhere"), code=2)

@@ -215,8 +215,8 @@ def test_summary_names_classes_counts_and_the_category_map(write_coco):
     )
     write_coco([(1, 2, (0, 0, 5, 5), {"category_id": 4})] * 1, categories=categories, name="val.json")
     lines = coco_module(file.parent, on_invalid="drop").summary().splitlines()
-    assert lines[0] == f"train 2 images (1 without a box), 1 boxes, {file} (1 annotations dropped)"
-    assert lines[1].startswith("val   2 images (1 without a box), 1 boxes, ")
+    assert lines[0] == f"train 2 images (1 without a box), 1 box, {file} (1 annotation dropped)"
+    assert lines[1].startswith("val   2 images (1 without a box), 1 box, ")
     assert [line.split() for line in lines[3:]] == [["ant", "1", "4", "0", "1"], ["zebra", "2", "9", "1", "0"]]
 
 
@@ -252,7 +252,7 @@ def test_categories_in_another_order_are_the_same(write_coco):
     [
         ([], {}, "train.json has no box to train on."),
         ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, "has no box to train on."),
-        ([(1, 1, (0, 0, 0, 5))], {"on_invalid": "drop"}, r"has no box to train on \(1 annotations dropped\)."),
+        ([(1, 1, (0, 0, 0, 5))], {"on_invalid": "drop"}, r"has no box to train on \(1 annotation dropped\)."),
         ([], {"keep_empty": False}, "has no box to train on."),
     ],
 )
@@ -267,7 +267,7 @@ def test_nothing_to_evaluate_on(write_coco):
     file, folder = write_coco([(1, 1, (0, 0, 5, 5))])
     write_coco([], images={9: (10, 10)}, name="val.json")
     (folder / "9.png").unlink()
-    with pytest.raises(DataError, match=r"val.json has no image to evaluate on \(1 images without a file\)"):
+    with pytest.raises(DataError, match=r"val.json has no image to evaluate on \(1 image without a file\)"):
         coco_module(file.parent, on_invalid="drop")
 
 

@@ -23,7 +23,7 @@ def data(write_coco, tmp_path):
 def test_what_is_in_the_data(call_script, data):
     code, out, err = call_script("inspect_data", *COMMON)
     assert (code, err) == (0, "")
-    assert "Training and validation share images: 1 pairs, such as 1.png and 8.png." in out
+    assert "Training and validation share images: 1 pair, such as 1.png and 8.png." in out
     assert "Classes without a box in validation, which have no AP: dog." in out
     assert out.splitlines()[-1] == "Results are in out: augmentation.png, data.json, data.png"
     content = json.loads((data / "out" / "data.json").read_text())
@@ -38,6 +38,8 @@ def test_what_is_in_the_data(call_script, data):
     assert content["train_height_by_width"]["0.5"] == pytest.approx(1.0)
     for name in ("data.png", "augmentation.png"):
         assert np.asarray(Image.open(data / "out" / name)).std() > 0
+    assert call_script("inspect_data", *COMMON, "sheet_images=0")[0] == 0
+    assert sorted(path.name for path in (data / "out").iterdir()) == ["data.json", "data.png"]
 
 
 def test_cleaned_copies_are_clean(call_script, data):

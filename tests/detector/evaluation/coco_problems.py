@@ -1,6 +1,13 @@
 """Generated annotation and results files: crowds, ties, images and classes without boxes, edges of the areas."""
 
+import json
+import tempfile
+from pathlib import Path
+
 from hypothesis import strategies as st
+
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
 
 # Sides around the limits of small, medium and large objects, and sub-pixel ones; coordinates on a coarse grid
 # so that boxes coincide and IoUs hit thresholds exactly.
@@ -40,3 +47,13 @@ def problems(draw, ids=None):
     truth = {"images": [{"id": i} for i in image_ids], "annotations": annotations,
              "categories": [{"id": i, "name": f"class {i}"} for i in category_ids]}
     return truth, detections
+
+
+def read(problem):
+    """A problem's two files, read."""
+    truth, entries = problem
+    with tempfile.TemporaryDirectory() as folder:
+        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
+        annotations.write_text(json.dumps(truth))
+        results.write_text(json.dumps(entries))
+        return GroundTruth(annotations), Detections.from_json(results)

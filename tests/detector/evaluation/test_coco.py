@@ -149,8 +149,8 @@ def test_classes_without_ground_truth_are_named(write_json, truth_content):
     truth_content["categories"].append({"id": 9, "name": "yak"})
     found = Detections([12, 12], [9, 3], [[0, 0, 9, 9], [10, 10, 40, 40]], [0.5, 0.5])
     result = evaluate(write_json("gt.json", truth_content), found)
-    assert result.notes[-1] == ("Classes without ground truth in these images are left out of every mean and so are "
-                                "their 1 detections: yak.")
+    assert result.notes[-1] == ("Classes without ground truth in these images are left out of every mean, and with "
+                                "them 1 detection: yak.")
     assert result.per_class[2].AP is None
 
 
@@ -244,6 +244,5 @@ def test_the_limit_of_detections(write_json, truth_content, evaluator):
     assert cut.per_class[0].AP == 0
     assert cut.notes[-2:] == [
         "Up to 3 detections are counted for each image and class; COCO's own numbers (and the name AR100) mean 100.",
-        "1 detections are beyond the 3 best of their image and class and are not counted; max_detections=N counts "
-        "more.",
+        "1 detection is beyond the 3 best of the image and class, and not counted; max_detections=N counts more.",
     ]

@@ -162,7 +162,7 @@ def test_bad_entries_are_named(write_json, bad, message):
     with pytest.raises(DataError) as caught:
         Detections.from_json(path, image_ids=[1, 3], category_ids=[2])
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{path}: 1 of 3 entries are not usable as detections"
+    assert lines[0] == f"{path}: 1 entry of 3 cannot be used as detections"
     assert lines[1].startswith("  " + message)
     assert lines[2].startswith("Entries count from 0; a results file is a list of")
     assert len(lines) == 3
@@ -173,7 +173,7 @@ def test_twenty_problems_are_listed_and_the_rest_counted(write_json):
     with pytest.raises(DataError) as caught:
         Detections.from_json(path)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("33 of 33 entries are not usable as detections")
+    assert lines[0].endswith("33 entries of 33 cannot be used as detections")
     assert lines[20].startswith("  entry 19: ")
     assert lines[21] == "  ... and 13 more"
 

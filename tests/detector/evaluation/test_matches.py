@@ -1,10 +1,7 @@
-import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_problems import problems
+from coco_problems import problems, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,15 +9,6 @@ from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, RECALLS, accumul
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import FALSE, IGNORED, TRUE, match
-
-
-def read(problem):
-    truth, entries = problem
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
-        annotations.write_text(json.dumps(truth))
-        results.write_text(json.dumps(entries))
-        return GroundTruth(annotations), Detections.from_json(results)
 
 
 def test_thresholds_are_those_of_pycocotools():

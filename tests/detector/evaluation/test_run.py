@@ -271,6 +271,32 @@ def test_the_files_of_a_report(results, tmp_path):
     assert "95 % interval" in result.table()
 
 
+def test_no_older_result_stays_beside_a_new_one_that_it_contradicts(checkpoint, results, tmp_path):
+    """A report that is not wanted this time, a sheet of another checkpoint; what somebody else put there stays."""
+    annotations, predictions = results
+    out = tmp_path / "out"
+    files = lambda: sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=0, output_dir=str(out)))
+    (out / "plots" / "notes.txt").touch()
+    assert {"report.html", "classes.csv", "images.csv", "plots/errors.png", "predictions.png"} < set(files())
+    evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0, output_dir=str(out)))
+    assert files() == ["metrics.json", "plots/notes.txt", "predictions.json"]
+    evaluate_from_config(settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(out),
+                                  overwrite=True))
+    assert files() == ["metrics.json", "plots/notes.txt"]
+
+
+def test_the_file_that_is_scored_stays(results, tmp_path):
+    """Detections that lie where their numbers go."""
+    annotations, predictions = results
+    kept = predictions.rename(tmp_path / "predictions.json")
+    (tmp_path / "predictions.png").touch()
+    evaluate_from_config(settings(annotations=str(annotations), predictions=str(kept), output_dir=str(tmp_path),
+                                  overwrite=True))
+    assert kept.is_file()
+    assert (tmp_path / "predictions.png").is_file()
+
+
 def test_both_evaluators_and_no_resamples(results, tmp_path):
     annotations, predictions = results
     kept = {}

@@ -1,10 +1,7 @@
-import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_problems import problems
+from coco_problems import problems, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,15 +11,6 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import FALSE, TRUE, Matches, match
 from detector.evaluation.significance import Interval, differences, interval, intervals, replicate, resample
-
-
-def load(problem):
-    truth, entries = problem
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
-        annotations.write_text(json.dumps(truth))
-        results.write_text(json.dumps(entries))
-        return GroundTruth(annotations), Detections.from_json(results)
 
 
 def repeated(problem, weights):
@@ -46,13 +34,13 @@ def test_a_weight_is_the_image_repeated(problem, limit, data):
 
     Copies of detections with one class and score in one image come in another order there: such are left out."""
     problem = problem[0], list({(e["image_id"], e["category_id"], e["score"]): e for e in problem[1]}.values())
-    truth, detections = load(problem)
+    truth, detections = read(problem)
     count = len(truth.image_ids)
     weights = np.array(data.draw(st.lists(st.lists(st.integers(0, 3), min_size=count, max_size=count), min_size=1,
                                           max_size=3)))
     found = replicate(match(truth, detections, max_detections=limit), weights)
     for b, row in enumerate(weights):
-        again, repeats = load(repeated(problem, row))
+        again, repeats = read(repeated(problem, row))
         theirs = accumulate(again, repeats, again.image_ids, max_detections=limit)
         for name, value in theirs.metrics().items():
             if limit == 1 and name == "AR10":
