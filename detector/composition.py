@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     """
     # Hydra wants to find the primary config without a search path.
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
-    searchpath = [f"hydra.searchpath=[file://{folder}]" for folder in folders if folder != home]
+    searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in folders if folder != home]
     try:
         with hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
@@ -86,3 +87,12 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
         raise ConfigError(f"{where}: not valid YAML: {error.problem}") from None
+
+
+def quoted(value: str) -> str:
+    """``value`` as a text in Hydra's grammar of overrides, in quotes if there is more in it than a plain path has."""
+    if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII):
+        return value
+    # A backslash stands for itself but before a quote, where the text ends, and before an interpolation.
+    text = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    return f"'{text.replace('${', chr(92) + '${')}'"

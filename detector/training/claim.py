@@ -47,7 +47,8 @@ def claimed(run_dir: str) -> Iterator[None]:
             lock.acquire(blocking=False)
             undo.callback(lock.release)
             undo.callback(file.unlink, missing_ok=True)  # before the release: afterwards it may be another one's
-            file.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
+            with suppress(PermissionError):  # SMB lets nobody touch a locked file but through the handle that locked it
+                file.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
         except Timeout:
             raise ConfigError(
                 f"run_dir={folder}: another process is training in this folder{holder(file)}. Choose another run_dir; "

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from detector import checkpoint
+from detector.composition import quoted
 from detector.config import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
 from detector.errors import ConfigError, WeightsError
@@ -131,7 +132,8 @@ def command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
         resume: the key.
     """
     words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
-    return f"python scripts/train.py {shlex.join([*words, f'run_dir={run_dir or run}', f'resume={resume}'])}"
+    keys = [f"run_dir={quoted(run_dir or str(run))}", f"resume={quoted(resume)}"]
+    return f"python scripts/train.py {shlex.join([*words, *keys])}"
 
 
 def again(config: Config) -> str:

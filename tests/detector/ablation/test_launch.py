@@ -119,11 +119,15 @@ def test_a_study_that_is_stopped_ends_with_its_workers(tmp_path):
                                   (signal.SIGTERM, "run/checkpoints/last.ckpt", INTERRUPTED)):  # fmt: skip
         process = subprocess.Popen(parts, cwd=ROOT, env={**environment(), "TEST_STUDY": str(tmp_path)},
                                    stderr=subprocess.PIPE, text=True)  # fmt: skip
-        wait_until(lambda name=awaited: list(tmp_path.glob(f"study/runs/*/{name}")), process)
-        assert len(processes_with(marker)) > 2
-        process.send_signal(number)
-        assert process.wait(60) == code
-        wait_until(lambda: not processes_with(marker))
+        try:
+            wait_until(lambda name=awaited: list(tmp_path.glob(f"study/runs/*/{name}")), process)
+            assert len(processes_with(marker)) > 2
+            process.send_signal(number)
+            assert process.wait(60) == code
+            wait_until(lambda: not processes_with(marker))
+        finally:
+            for survivor in processes_with(marker):
+                os.kill(survivor, signal.SIGKILL)
         told = process.stderr.read()
         assert "Traceback" not in told
         assert not list(tmp_path.glob("study/runs/*/failure.json"))

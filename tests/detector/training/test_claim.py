@@ -82,6 +82,21 @@ def test_file_system_without_locks(tmp_path, monkeypatch, caplog, code):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
+def test_locked_file_that_cannot_be_written_as_on_smb(tmp_path, monkeypatch):
+    """flock(2): since Linux 5.5 every access through another file descriptor fails there with EACCES."""
+
+    def refuse(path, *args, **keys):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with claimed(str(tmp_path / "run")):
+        message = r"another process is training in this folder\. Choose"
+        with pytest.raises(ConfigError, match=message), claimed(str(tmp_path / "run")):
+            pass
+    assert not (tmp_path / "run").exists()
+
+
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     message = r"run_dir=\S+/file/run: cannot be written: Not a directory"
@@ -96,15 +111,18 @@ def test_second_command_ends_at_once(script, tmp_path, devices):
     keys = ("run_dir=run", f"trainer.devices={devices}", "data.batch_size=1", "trainer.checkpoint_every=1")
     first = subprocess.Popen(script(*keys, "trainer.max_steps=100000"), cwd=tmp_path, stdout=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
-    while first.poll() is None and not (tmp_path / "run/checkpoints/last.ckpt").is_file():
-        time.sleep(0.05)
-    assert first.poll() is None, first.communicate()[1].decode()
-    for more in (["resume=auto"], []):
-        second = subprocess.run(script(*keys, *more), cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert second.returncode == 2
-        assert re.search(r"run_dir=run: another process is training in this folder \(process \d+ ", second.stderr)
-        assert "Traceback" not in second.stderr
-    first.kill()
+    try:
+        while first.poll() is None and not (tmp_path / "run/checkpoints/last.ckpt").is_file():
+            time.sleep(0.05)
+        assert first.poll() is None, first.communicate()[1].decode()
+        for more in (["resume=auto"], []):
+            second = subprocess.run(script(*keys, *more), cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert second.returncode == 2
+            assert re.search(r"run_dir=run: another process is training in this folder \(process \d+ ", second.stderr)
+            assert "Traceback" not in second.stderr
+    finally:
+        first.kill()
+        first.wait()
     first.communicate()
     deadline = time.monotonic() + (60 if devices > 1 else 0)  # processes whose parent dies end after their step
     while True:
