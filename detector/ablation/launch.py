@@ -88,9 +88,10 @@ def launch(script: Callable[..., None]) -> None:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """End the study, with checkpoints of its runs, or of joblib's at once: their last checkpoints stay.
+    """End the study. Its own run writes a checkpoint first; runs of joblib's processes are killed, and go on from the
+    last checkpoint that they had.
 
-    Joblib kills its processes after their runs, whose end they would write down as a failure.
+    Left alone, joblib kills its processes only after their runs, whose end they would write down as a failure.
 
     Raises:
         KeyboardInterrupt: always.
