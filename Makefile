@@ -17,6 +17,7 @@ install: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 types: $(VENV)/installed
 	$(RUN) -m mypy

@@ -18,8 +18,10 @@ from detector.errors import DataError
 
 LISTED_PROBLEMS = 20
 """Problems that one error message lists; the rest are counted."""
-HALF_CHARACTER = re.compile(r"(?<!\\)(?:\\\\)*(\\u[dD](?:[89abAB]\w\w(?!\\u[dD][c-fC-F])"
-                            r"|(?<!\\u[dD][89abAB]\w\w\\u[dD])[c-fC-F]\w\w))")
+HALF_CHARACTER = re.compile(
+    r"(?<!\\)(?:\\\\)*(\\u[dD](?:[89abAB]\w\w(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB]\w\w\\u[dD])[c-fC-F]\w\w))"
+)
 """A surrogate without its other half: JSON can write it, but no file can hold the text and no font draw it."""
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of the system that say that a disk is full, or cannot be written."""
@@ -42,8 +44,9 @@ def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file ({role} expected); "
-                        f"relative paths start at {Path.cwd()}") from None
+        raise DataError(
+            f"{path}: there is no such file ({role} expected); relative paths start at {Path.cwd()}"
+        ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not") from None
     except OSError as error:
@@ -53,13 +56,16 @@ def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]
     half = HALF_CHARACTER.search(text) if "\\ud" in text or "\\uD" in text else None
     if half:
         line = text.count("\n", 0, half.start()) + 1
-        raise DataError(f"{path}: {half[1]} in line {line} is one half of a character, which is no text; "
-                        f"{role} expected")
+        raise DataError(
+            f"{path}: {half[1]} in line {line} is one half of a character, which is no text; {role} expected"
+        )
     try:
         return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
-                        f"{role} expected (is the file complete?)") from None
+        raise DataError(
+            f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
+            f"{role} expected (is the file complete?)"
+        ) from None
     except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
         raise DataError(f"{path}: nesting or numbers too long to be {role}") from None
 
@@ -130,8 +136,11 @@ def is_finite(value: Any) -> bool:
 
 def is_box(value: Any) -> bool:
     """Whether ``value`` is a list of four finite numbers of a size that coordinates can have."""
-    return (isinstance(value, list) and len(value) == 4
-            and all(type(v) in (int, float) and -LARGEST < v < LARGEST for v in value))
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(type(v) in (int, float) and -LARGEST < v < LARGEST for v in value)
+    )
 
 
 def shown(value: Any, limit: int = 60) -> str:

@@ -27,8 +27,10 @@ def number(default: float | int | None, low: float | None = None, high: float | 
 
 def values(*default: Any, low: float | None = None, high: float | None = None) -> Any:
     """A list field whose numbers, nested or not, lie within ``[low, high]``."""
-    return field(default_factory=lambda: [list(v) if isinstance(v, tuple) else v for v in default],
-                 metadata={"low": low, "high": high})
+    return field(
+        default_factory=lambda: [list(v) if isinstance(v, tuple) else v for v in default],
+        metadata={"low": low, "high": high},
+    )
 
 
 def known_keys(schema: type, prefix: str = "") -> list[str]:
@@ -82,7 +84,7 @@ def unknown_key(key: str, schema: type) -> str:
     if nearest:
         return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
     group = key.rsplit(".", 1)[0] + "." if "." in key else ""
-    siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group):]]
+    siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group) :]]
     return f"unknown key '{key}'; known here: {', '.join(siblings or known_keys(schema))}"
 
 

@@ -49,8 +49,15 @@ def slow_progress(what: str, shown: bool = True) -> Iterator[Callable[[float], N
         what: words beside the bar.
         shown: False: no bar at all.
     """
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-                   TextColumn("left"), console=Console(stderr=True), disable=not shown)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
     task = bar.add_task(what, total=1.0)
     begun = time.monotonic()
 

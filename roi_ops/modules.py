@@ -96,9 +96,7 @@ class _MultiScalePooler(torchvision.ops.MultiScaleRoIAlign):
             raise ValueError(f"{len(self.featmap_names)} feature map names but {len(spatial_scales)} spatial scales")
         self.spatial_scales = None if spatial_scales is None else [float(scale) for scale in spatial_scales]
 
-    def forward(
-        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool every box from the feature map that fits its size.
 
         Args:

@@ -146,8 +146,10 @@ def _through_reference(
     if isinstance(v, FakeTensor) or torch.compiler.is_compiling():
         raise NotImplementedError(f"the derivative of {name} cannot be compiled; call it outside torch.compile")
     with torch.enable_grad():
-        inputs = [t.view_as(t) if w and t.requires_grad else t.detach().requires_grad_(w)
-                  for t, w in zip(tensors, wanted, strict=True)]
+        inputs = [
+            t.view_as(t) if w and t.requires_grad else t.detach().requires_grad_(w)
+            for t, w in zip(tensors, wanted, strict=True)
+        ]
         result = call(getattr(reference, name), inputs)
         chosen = [t for t, w in zip(inputs, wanted, strict=True) if w]
         found = iter(torch.autograd.grad(result, chosen, v, create_graph=v.requires_grad, allow_unused=True))

@@ -1,7 +1,7 @@
 """Compare runs on the same images: what the later ones have more or less than the first, and in which images.
 
-    python scripts/compare.py RUN_A RUN_B
-    python scripts/compare.py A.json B.json C.json annotations=GT.json images=FOLDER
+python scripts/compare.py RUN_A RUN_B
+python scripts/compare.py A.json B.json C.json annotations=GT.json images=FOLDER
 """
 
 from detector.cli import run

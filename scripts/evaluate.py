@@ -1,8 +1,8 @@
 """Score a checkpoint or a COCO results file, say what is wrong with the detections, and write a report.
 
-    python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt
-    python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt annotations=GT.json images=FOLDER
-    python scripts/evaluate.py annotations=GT.json predictions=DETECTIONS.json images=FOLDER
+python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt
+python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt annotations=GT.json images=FOLDER
+python scripts/evaluate.py annotations=GT.json predictions=DETECTIONS.json images=FOLDER
 """
 
 from detector.cli import run

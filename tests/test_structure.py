@@ -91,8 +91,9 @@ def test_imports_go_one_way():
 
 def test_no_module_needs_itself():
     """At import time; :class:`graphlib.CycleError` names the circle."""
-    graph = {m: {n for n, late in imports(f.read_text(encoding="utf-8")) if not late and n != m}
-             for m, f in MODULES.items()}
+    graph = {
+        m: {n for n, late in imports(f.read_text(encoding="utf-8")) if not late and n != m} for m, f in MODULES.items()
+    }
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 

@@ -69,8 +69,9 @@ class Comparison:
         if effect and not statistics.limited_by_images(effect, self.found.components, alpha):
             return f"{open_}: more than {statistics.MOST_SEEDS} seeds would be needed"
         images = self.found.components.image_count
-        return (f"{open_}: no number of seeds would be enough on {counted(images, 'image')}, if it is as small as it "
-                "looks")
+        return (
+            f"{open_}: no number of seeds would be enough on {counted(images, 'image')}, if it is as small as it looks"
+        )
 
     @property
     def sentence(self) -> str:
@@ -107,8 +108,10 @@ class Analysis:
             data = {cell.record["data"] for (where, _), cells in self.cells.items() if where == context
                     for cell in cells.values() if cell.record}  # fmt: skip
             if len(data) > 1:
-                raise DataError(f"the runs at {context or self.study.config.name} were scored on different validation "
-                                "images or objects and cannot be paired; compare data sets in studies of their own")
+                raise DataError(
+                    f"the runs at {context or self.study.config.name} were scored on different validation "
+                    "images or objects and cannot be paired; compare data sets in studies of their own"
+                )
 
     @property
     def levels(self) -> list[str]:

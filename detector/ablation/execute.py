@@ -81,9 +81,16 @@ def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
     command = [sys.executable, "-m", "detector.ablation.cell", str(folder), str(os.getpid())]
     last: list[str] = []
     with open(folder / LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                   encoding="utf-8", errors="replace", env=environment,
-                                   start_new_session=True)  # Ctrl-C is for this process, which passes it on
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        )  # Ctrl-C is for this process, which passes it on
         assert process.stdout is not None
         try:
             for line in process.stdout:

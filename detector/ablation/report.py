@@ -23,7 +23,7 @@ FOLDER = "report"
 CAPTIONS = {
     "dots": "Each dot is a run, each line a seed, each bar the mean of an arm.",
     "ap_by_iou": "AP by the overlap that is demanded, and its difference to the baseline with intervals over seeds and "
-                 "images.",
+    "images.",
     "ap_by_size": "AP by the size of the objects; dots are runs.",
 }
 

@@ -288,8 +288,10 @@ def data_fingerprint(data: DataConfig) -> str:
     try:
         return " ".join(file_digest(root / name) for name in (data.train_annotations, data.val_annotations))
     except OSError as error:
-        raise DataError(f"{error.filename}: the annotations cannot be read: {error.strerror}. Say where the data are: "
-                        "'set={data.root:DIR}'") from None
+        raise DataError(
+            f"{error.filename}: the annotations cannot be read: {error.strerror}. Say where the data are: "
+            "'set={data.root:DIR}'"
+        ) from None
 
 
 def read_json_or_none(path: Path) -> dict[str, Any] | None:

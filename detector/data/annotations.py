@@ -80,8 +80,9 @@ def read_annotations(file: str | Path, need_pictures: bool = True, strict: bool 
     return parse_annotations(Path(file), load_lists(Path(file)), need_pictures, strict)
 
 
-def parse_annotations(file: Path, content: Mapping[str, list[Any]], need_pictures: bool = True, strict: bool = True
-                      ) -> Annotations:
+def parse_annotations(
+    file: Path, content: Mapping[str, list[Any]], need_pictures: bool = True, strict: bool = True
+) -> Annotations:
     """What :func:`read_annotations` does with the three lists of the file.
 
     Raises:
@@ -122,8 +123,10 @@ def load_lists(file: Path) -> dict[str, list[Any]]:
     content = read_json(file, "COCO annotations", _without_segmentation)
     if not isinstance(content, dict):
         hint = "; it looks like a results file: are the two files swapped?" if isinstance(content, list) else ""
-        raise DataError(f"{file}: COCO annotations are an object with 'images', 'annotations' and 'categories', found "
-                        f"{shown(content)}{hint}")
+        raise DataError(
+            f"{file}: COCO annotations are an object with 'images', 'annotations' and 'categories', found "
+            f"{shown(content)}{hint}"
+        )
     for key in LISTS:
         if not isinstance(content.get(key), list):
             found = f"'{key}' is {shown(content[key])}" if key in content else f"there is no '{key}'"
@@ -155,11 +158,13 @@ def _read_categories(entries: Sequence[Any], problems: list[Problem]) -> dict[in
         entry = entry if isinstance(entry, dict) else {"entry": entry}
         category, name = as_id(entry.get("id")), entry.get("name")
         if category is None or not isinstance(name, str | None):
-            problems.append(Problem("bad_category", f"{at} has no integer 'id', or its 'name' is no text: "
-                                                    f"{shown(entry, 80)}"))
+            problems.append(
+                Problem("bad_category", f"{at} has no integer 'id', or its 'name' is no text: {shown(entry, 80)}")
+            )
         elif category in names:
-            problems.append(Problem("bad_category", f"{at} ({name}) has the id {category}, which "
-                                                    f"{names[category]} has already"))
+            problems.append(
+                Problem("bad_category", f"{at} ({name}) has the id {category}, which {names[category]} has already")
+            )
         else:
             names[category] = name if name and name.strip() else str(category)
     # Tables and files go by names.
@@ -167,8 +172,9 @@ def _read_categories(entries: Sequence[Any], problems: list[Problem]) -> dict[in
     return {category: f"{name} ({category})" if often[name] > 1 else name for category, name in names.items()}
 
 
-def _read_images(entries: Sequence[Any], need_pictures: bool, problems: list[Problem]
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_images(
+    entries: Sequence[Any], need_pictures: bool, problems: list[Problem]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids [M], file names [M] and sizes [M, 2] of the images; what is wrong goes to ``problems``."""
     names: dict[int, str] = {}
     sizes = []
@@ -182,20 +188,32 @@ def _read_images(entries: Sequence[Any], need_pictures: bool, problems: list[Pro
             lacking = " or no 'file_name'" if need_pictures else ""
             problems.append(Problem("bad_image", f"{at} has no integer 'id'{lacking}: {shown(entry, 80)}"))
         elif need_pictures and (height < 1 or width < 1):
-            problems.append(Problem("bad_image", "'height' and 'width' must be whole numbers above 0, but are "
-                                    f"{entry.get('height')!r} and {entry.get('width')!r}", name, image))
+            problems.append(
+                Problem(
+                    "bad_image",
+                    "'height' and 'width' must be whole numbers above 0, but are "
+                    f"{entry.get('height')!r} and {entry.get('width')!r}",
+                    name,
+                    image,
+                )
+            )
         elif image in names:
-            problems.append(Problem("bad_image", f"{at} has the id of {names[image] or 'an image before it'}",
-                                    name, image))
+            problems.append(
+                Problem("bad_image", f"{at} has the id of {names[image] or 'an image before it'}", name, image)
+            )
         else:
             names[image] = name
             sizes.append((max(height, 0), max(width, 0)))
-    return (np.array(list(names), dtype=np.int64), np.array(list(names.values()), dtype=str),
-            np.array(sizes, dtype=np.int64).reshape(-1, 2))
+    return (
+        np.array(list(names), dtype=np.int64),
+        np.array(list(names.values()), dtype=str),
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+    )
 
 
-def _read_rows(entries: Sequence[Any], image_ids: np.ndarray, file_names: np.ndarray, category_ids: list[int]
-               ) -> tuple[dict[str, np.ndarray], list[tuple[int, Problem]]]:
+def _read_rows(
+    entries: Sequence[Any], image_ids: np.ndarray, file_names: np.ndarray, category_ids: list[int]
+) -> tuple[dict[str, np.ndarray], list[tuple[int, Problem]]]:
     """The annotations whose keys make sense, column by column, and the problems of the others by position."""
     row_of = {image: i for i, image in enumerate(image_ids.tolist())}
     label_of = {category: i for i, category in enumerate(category_ids)}
@@ -211,20 +229,39 @@ def _read_rows(entries: Sequence[Any], image_ids: np.ndarray, file_names: np.nda
         assert number is not None
         used.add(number)
         given = type(area) in (int, float) and 0 <= area < LARGEST**2
-        values = (position, number, row_of[int(entry["image_id"])], label_of[int(entry["category_id"])], box,
-                  area if given else box[2] * box[3], int(crowd or 0), given, crowd is not None)
+        values = (
+            position,
+            number,
+            row_of[int(entry["image_id"])],
+            label_of[int(entry["category_id"])],
+            box,
+            area if given else box[2] * box[3],
+            int(crowd or 0),
+            given,
+            crowd is not None,
+        )
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
     arrays = {key: np.array(columns[key], dtype=dtype) for key, dtype in COLUMNS.items()}
     return {**arrays, "boxes_xywh": arrays["boxes_xywh"].reshape(-1, 4)}, problems
 
 
-COLUMNS = {"position": np.int64, "ids": np.int64, "image": np.int64, "label": np.int64, "boxes_xywh": np.float64,
-           "area": np.float64, "iscrowd": np.int8, "area_given": bool, "crowd_given": bool}
+COLUMNS = {
+    "position": np.int64,
+    "ids": np.int64,
+    "image": np.int64,
+    "label": np.int64,
+    "boxes_xywh": np.float64,
+    "area": np.float64,
+    "iscrowd": np.int8,
+    "area_given": bool,
+    "crowd_given": bool,
+}
 
 
-def _row_problem(position: int, entry: Any, row_of: dict[int, int], label_of: dict[int, int], used: set[int],
-                 file_names: np.ndarray) -> Problem | None:
+def _row_problem(
+    position: int, entry: Any, row_of: dict[int, int], label_of: dict[int, int], used: set[int], file_names: np.ndarray
+) -> Problem | None:
     """What makes an annotation unreadable, None if nothing does."""
     entry = entry if isinstance(entry, dict) else {"entry": entry}
     number, image, category = (as_id(entry.get(key)) for key in ("id", "image_id", "category_id"))
@@ -233,8 +270,13 @@ def _row_problem(position: int, entry: Any, row_of: dict[int, int], label_of: di
     if number is None or image is None or category is None:
         ids = {"id": number, "image_id": image, "category_id": category}
         lacking = " and ".join(repr(key) for key, value in ids.items() if value is None)
-        return Problem("bad_annotation", f"annotations[{position}] has no integer {lacking}: {shown(entry, 80)}", name,
-                       image, number)
+        return Problem(
+            "bad_annotation",
+            f"annotations[{position}] has no integer {lacking}: {shown(entry, 80)}",
+            name,
+            image,
+            number,
+        )
     if number in used:
         return Problem("duplicate_id", "an annotation before it has the same id", name, image, number, box)
     # A NaN in a box would match every detection: its IoU is NaN, and no comparison with NaN refuses the match.

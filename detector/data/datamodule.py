@@ -162,8 +162,9 @@ class DetectionDataModule(pl.LightningDataModule):
         """
         part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._place())
         self.val_padding = not part
-        return DetectionLoader(Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size,
-                               **self._loading())
+        return DetectionLoader(
+            Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size, **self._loading()
+        )
 
     def summary(self) -> str:
         """Images, boxes and classes of both splits, to be printed: a table of the classes with their category ids."""
@@ -171,14 +172,18 @@ class DetectionDataModule(pl.LightningDataModule):
         lines = []
         for name, split in splits.items():
             empty = int((split.box_counts == 0).sum())
-            lines.append(f"{name:<6}{counted(len(split), 'image')} ({empty:,} without a box), "
-                         f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
-                         f"{split.annotations}{_left_out(split)}")
+            lines.append(
+                f"{name:<6}{counted(len(split), 'image')} ({empty:,} without a box), "
+                f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
+                f"{split.annotations}{_left_out(split)}"
+            )
         width = max(5, *(len(name) for name in self.class_names))
         lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
         rows = zip(self.class_names, self.category_ids, *(s.class_counts for s in splits.values()), strict=True)
-        lines += [f"{name:<{width}}  {label:>5}  {category:>11}  {train:>11}  {val:>9}"
-                  for label, (name, category, train, val) in enumerate(rows, 1)]
+        lines += [
+            f"{name:<{width}}  {label:>5}  {category:>11}  {train:>11}  {val:>9}"
+            for label, (name, category, train, val) in enumerate(rows, 1)
+        ]
         return "\n".join(lines)
 
     def _place(self) -> tuple[int, int]:
@@ -187,8 +192,11 @@ class DetectionDataModule(pl.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": self.data.workers, "persistent_workers": self.data.workers > 0,
-                "pin_memory": on_gpu and torch.cuda.is_available()}
+        return {
+            "num_workers": self.data.workers,
+            "persistent_workers": self.data.workers > 0,
+            "pin_memory": on_gpu and torch.cuda.is_available(),
+        }
 
 
 def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
@@ -213,7 +221,10 @@ def _left_out(dataset: CocoDataset) -> str:
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.kind == "missing_file" for p in dropped)
     counts = (images, len(dropped) - images, len(clipped))
-    words = ("image without a file", "images without a file"), ("annotation dropped", "annotations dropped"), (
-        "box clipped", "boxes clipped")
+    words = (
+        ("image without a file", "images without a file"),
+        ("annotation dropped", "annotations dropped"),
+        ("box clipped", "boxes clipped"),
+    )
     told = ", ".join(counted(count, *what) for count, what in zip(counts, words, strict=True) if count)
     return f" ({told})" if told else ""

@@ -103,27 +103,50 @@ class Examination:
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into ``data.json``: plain values."""
-        spread = lambda x: {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(x, QUANTILES), strict=True)
-                            } if len(x) else {}
-        fit = lambda f: None if f is None or not len(f.best_iou) else {
-            "sizes": f.sizes, "aspect_ratios": f.aspect_ratios, "recall_50": f.recall(0.5),
-            "recall_matched": f.recall(f.matched), "matched_iou": f.matched, "mean_iou": f.mean_iou,
-            "arguments": f.override}
+        spread = lambda x: (
+            {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(x, QUANTILES), strict=True)} if len(x) else {}
+        )
+        fit = lambda f: (
+            None
+            if f is None or not len(f.best_iou)
+            else {
+                "sizes": f.sizes,
+                "aspect_ratios": f.aspect_ratios,
+                "recall_50": f.recall(0.5),
+                "recall_matched": f.recall(f.matched),
+                "matched_iou": f.matched,
+                "mean_iou": f.mean_iou,
+                "arguments": f.override,
+            }
+        )
         return {
-            "splits": {s.name: {
-                "annotations": str(s.read.file), "images": len(s.read.image_ids), "boxes": int((~s.crowd).sum()),
-                "crowds": int(s.crowd.sum()), "empty_images": int((s.box_counts == 0).sum()),
-                "boxes_an_image": np.bincount(s.box_counts).tolist(),
-                "classes": dict(zip(self.class_names, s.class_counts(self.class_names), strict=True)),
-                "image_sizes": {f"{w} x {h}": n for (h, w), n in
-                                Counter(map(tuple, s.read.sizes.tolist())).most_common()},
-                "problems": [problem_dict(p) for p in s.problems],
-            } for s in self.splits},
-            "train_side": spread(self.sides), "train_height_by_width": spread(self.ratios),
+            "splits": {
+                s.name: {
+                    "annotations": str(s.read.file),
+                    "images": len(s.read.image_ids),
+                    "boxes": int((~s.crowd).sum()),
+                    "crowds": int(s.crowd.sum()),
+                    "empty_images": int((s.box_counts == 0).sum()),
+                    "boxes_an_image": np.bincount(s.box_counts).tolist(),
+                    "classes": dict(zip(self.class_names, s.class_counts(self.class_names), strict=True)),
+                    "image_sizes": {
+                        f"{w} x {h}": n for (h, w), n in Counter(map(tuple, s.read.sizes.tolist())).most_common()
+                    },
+                    "problems": [problem_dict(p) for p in s.problems],
+                }
+                for s in self.splits
+            },
+            "train_side": spread(self.sides),
+            "train_height_by_width": spread(self.ratios),
             "anchors": {"configured": fit(self.anchors), "proposed": fit(self.proposed)},
-            "same_images": [{"first": [self.splits[t.first[0]].name, self.image_name(t.first)],
-                             "second": [self.splits[t.second[0]].name, self.image_name(t.second)],
-                             "same_file": t.same_file} for t in self.twins],
+            "same_images": [
+                {
+                    "first": [self.splits[t.first[0]].name, self.image_name(t.first)],
+                    "second": [self.splits[t.second[0]].name, self.image_name(t.second)],
+                    "same_file": t.same_file,
+                }
+                for t in self.twins
+            ],
             "findings": findings(self),
         }
 
@@ -132,8 +155,14 @@ def problem_dict(problem: Problem) -> dict[str, Any]:
     """A problem as JSON holds it."""
     # JSON has no NaN and no infinity.
     box = None if problem.box is None else json.loads(json.dumps(problem.box, default=repr), parse_constant=str)
-    return {"kind": problem.kind, "what": problem.what, "file": problem.file, "image_id": problem.image_id,
-            "annotation_id": problem.annotation_id, "box": box}
+    return {
+        "kind": problem.kind,
+        "what": problem.what,
+        "file": problem.file,
+        "image_id": problem.image_id,
+        "annotation_id": problem.annotation_id,
+        "box": box,
+    }
 
 
 def files_of(data: DataConfig) -> list[tuple[str, Path, Path]]:
@@ -174,28 +203,50 @@ def examine(config: InspectConfig, progress: Callable[[float], object] = lambda 
     fitted = fit_anchors(boxes, sizes * factor, config.model)
     proposed = propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None
     class_names = list(dict.fromkeys(names[c] for c in sorted(names)))
-    return Examination(splits, class_names, twins, np.sqrt(side.prod(axis=1)), side.min(axis=1, initial=np.inf),
-                       side[:, 1] / side[:, 0], fitted if len(boxes) else None, proposed, config.model)
+    return Examination(
+        splits,
+        class_names,
+        twins,
+        np.sqrt(side.prod(axis=1)),
+        side.min(axis=1, initial=np.inf),
+        side[:, 1] / side[:, 0],
+        fitted if len(boxes) else None,
+        proposed,
+        config.model,
+    )
 
 
-def read_split(name: str, file: Path, folder: Path, config: InspectConfig, progress: Callable[[float], object]
-               ) -> Split:
+def read_split(
+    name: str, file: Path, folder: Path, config: InspectConfig, progress: Callable[[float], object]
+) -> Split:
     """One split with all its problems: of the file, of its boxes, and of the image files."""
     read = read_annotations(file, strict=False)
     if not folder.is_dir():
-        raise DataError(f"no image folder {folder}, which the file names in {file} are relative to. Set "
-                        "data.train_images and data.val_images (relative to data.root).")
+        raise DataError(
+            f"no image folder {folder}, which the file names in {file} are relative to. Set "
+            "data.train_images and data.val_images (relative to data.root)."
+        )
     columns, geometric = check_boxes(read, clip=True)
     listed = read.problems + geometric + repeated_boxes(read)
     problems = read.structure + missing_files(folder, read)[1]
     pictures = None
     if config.open_images:
-        pictures = look_at(folder, read.file_names.tolist(), read.image_ids.tolist(), read.sizes, config.data.workers,
-                           progress)
+        pictures = look_at(
+            folder, read.file_names.tolist(), read.image_ids.tolist(), read.sizes, config.data.workers, progress
+        )
         problems = problems + pictures.problems
     problems = problems + [p for _, p in sorted(listed, key=lambda item: item[0])]
-    return Split(name, folder, read, columns["image"], columns["labels"] - 1, columns["boxes"].astype(np.float64),
-                 columns["iscrowd"] == 1, problems, pictures)
+    return Split(
+        name,
+        folder,
+        read,
+        columns["image"],
+        columns["labels"] - 1,
+        columns["boxes"].astype(np.float64),
+        columns["iscrowd"] == 1,
+        problems,
+        pictures,
+    )
 
 
 def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list[Change]]:
@@ -213,8 +264,13 @@ def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list
             other = examination.image_name(twins.second)
             unusable.setdefault(int(split.read.image_ids[row]), f"the validation set has it too, as {other}")
     seen = split.pictures
-    known = {} if seen is None else {
-        name: (h, w) for name, (h, w) in zip(split.read.file_names.tolist(), seen.sizes.tolist(), strict=True) if h}
+    known = (
+        {}
+        if seen is None
+        else {
+            name: (h, w) for name, (h, w) in zip(split.read.file_names.tolist(), seen.sizes.tolist(), strict=True) if h
+        }
+    )
 
     def size_of(name: str) -> tuple[int, int] | None:
         if name in known or seen is None:
@@ -233,37 +289,47 @@ def findings(found: Examination) -> list[str]:
     said, train = [], found.splits[0]
     if found.leaks:
         example = found.leaks[0]
-        said.append(f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
-                    f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too "
-                    "good; fix=OUT.json writes a training file without them.")
+        said.append(
+            f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
+            f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too "
+            "good; fix=OUT.json writes a training file without them."
+        )
     for s in found.splits:
         inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
         if inside:
-            said.append(f"{counted(inside, 'image shows', 'images show')} what another one of {s.name} shows "
-                        "(listed in data.json).")
+            said.append(
+                f"{counted(inside, 'image shows', 'images show')} what another one of {s.name} shows "
+                "(listed in data.json)."
+            )
         if s.problems:
             key = "fix" if s is train else "fix_val"
             remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
             drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
-            said.append(f"{counted(len(s.problems), 'problem')} in {s.read.file}: {key}=OUT.json writes a cleaned "
-                        f"copy.{drop}")
+            said.append(
+                f"{counted(len(s.problems), 'problem')} in {s.read.file}: {key}=OUT.json writes a cleaned copy.{drop}"
+            )
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_findings(found)
     small = float((found.narrow < NARROW).mean())
     if small >= 0.01:
-        said.append(f"{small:.0%} of the training boxes are narrower than {NARROW:g} pixels in the network's input "
-                    f"(model.min_size={found.model.min_size}, model.max_size={found.model.max_size}): a larger input "
-                    "helps to find them.")
+        said.append(
+            f"{small:.0%} of the training boxes are narrower than {NARROW:g} pixels in the network's input "
+            f"(model.min_size={found.model.min_size}, model.max_size={found.model.max_size}): a larger input "
+            "helps to find them."
+        )
     limit, most = found.model.head.detections_per_image, max(int(s.box_counts.max(initial=0)) for s in found.splits)
     if most > limit:
-        said.append(f"An image has {most} boxes, the model returns {limit} at most: set "
-                    "model.head.detections_per_image.")
+        said.append(
+            f"An image has {most} boxes, the model returns {limit} at most: set model.head.detections_per_image."
+        )
     assert found.proposed is not None
     now, then = (f.recall(found.anchors.matched) for f in (found.anchors, found.proposed))
     if then >= now + BETTER:
-        said.append(f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
-                    f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}")
+        said.append(
+            f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
+            f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}"
+        )
     return said or ["Nothing is wrong with these data as far as a program can tell."]
 
 
@@ -285,6 +351,8 @@ def class_findings(found: Examination) -> list[str]:
         a, b = (dict(zip(s.read.category_ids, s.read.class_names, strict=True)) for s in found.splits)
         if a != b:
             differing = ", ".join(str(c) for c in sorted(a.keys() | b.keys()) if a.get(c) != b.get(c))
-            said.append(f"The categories of the two files differ (ids {differing}): training refuses that; give both "
-                        "the same list.")
+            said.append(
+                f"The categories of the two files differ (ids {differing}): training refuses that; give both "
+                "the same list."
+            )
     return said

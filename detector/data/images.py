@@ -49,13 +49,18 @@ def read_image(
         raise DataError(f"no image file {file}.") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut "
-                        "it into tiles.") from None
+        raise DataError(
+            f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut it into tiles."
+        ) from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
-        remedy = "replace or remove the file" if size is None else (
-            "replace the file, or take its entry out of the annotation file")
-        raise DataError(f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not "
-                        f"an image; {remedy}.") from None
+        remedy = (
+            "replace or remove the file"
+            if size is None
+            else ("replace the file, or take its entry out of the annotation file")
+        )
+        raise DataError(
+            f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not an image; {remedy}."
+        ) from None
 
 
 def image_tensor(image: Image.Image) -> torch.Tensor:
@@ -73,9 +78,11 @@ def _turned(image: Image.Image, size: tuple[int, int], file: Path, said_by: str)
     if image.getexif().get(ORIENTATION) in SIDEWAYS and (image.width, image.height) == size:
         return ImageOps.exif_transpose(image)
     source = f" in {said_by}" if said_by else ""
-    raise DataError(f"{file} is {image.width} x {image.height} pixels (width x height), but its entry{source} says "
-                    f"{size[1]} x {size[0]}. Correct width and height there, or restore the image that was annotated: "
-                    "boxes are in its pixels.")
+    raise DataError(
+        f"{file} is {image.width} x {image.height} pixels (width x height), but its entry{source} says "
+        f"{size[1]} x {size[0]}. Correct width and height there, or restore the image that was annotated: "
+        "boxes are in its pixels."
+    )
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -66,8 +66,10 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
             log = write_copy(Path(out).expanduser(), content, changes)
             counts = Counter(change["what"] for change in changes)
             listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
-            copies.append(f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change "
-                          f"is in {log.name}).")
+            copies.append(
+                f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change "
+                f"is in {log.name})."
+            )
     with replacing(folder / RECORD) as temporary:
         meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
         temporary.write_text(json.dumps({**found.to_dict(), "meta": meta}, indent=2) + "\n", encoding="utf-8")
@@ -85,8 +87,10 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         before = None
     there = [name for name in (RECORD, PLOT, SHEET) if (folder / name).exists()]
     if there and before != inputs and not config.overwrite:
-        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, or "
-                          "replace them with overwrite=true")
+        raise ConfigError(
+            f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, or "
+            "replace them with overwrite=true"
+        )
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")
     for key in ("fix", "fix_val"):
@@ -98,8 +102,9 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         if any(out.resolve() == source.resolve() for source in sources):
             raise ConfigError(f"{key}={out}: this is the file that is cleaned; write the copy to another one")
         if out.exists() and not config.overwrite:
-            raise ConfigError(f"{key}={out}: there is such a file already; choose another name, or replace it with "
-                              "overwrite=true")
+            raise ConfigError(
+                f"{key}={out}: there is such a file already; choose another name, or replace it with overwrite=true"
+            )
     if config.fix and config.fix_val and Path(config.fix).resolve() == Path(config.fix_val).resolve():
         raise ConfigError("fix and fix_val name the same file")
 
@@ -143,8 +148,16 @@ def split_table(found: Examination) -> Table:
     for s in found.splits:
         counts = s.box_counts
         mean = f"{counts.mean():.1f}" if len(counts) else ""
-        table.add_row(s.name, f"{len(counts):,}", f"{(counts == 0).sum():,}", f"{(~s.crowd).sum():,}",
-                      f"{s.crowd.sum():,}", mean, str(counts.max(initial=0)), f"{len(s.problems):,}")
+        table.add_row(
+            s.name,
+            f"{len(counts):,}",
+            f"{(counts == 0).sum():,}",
+            f"{(~s.crowd).sum():,}",
+            f"{s.crowd.sum():,}",
+            mean,
+            str(counts.max(initial=0)),
+            f"{len(s.problems):,}",
+        )
     return table
 
 
@@ -170,9 +183,11 @@ def size_table(found: Examination) -> Table:
     table.add_column("")
     for q in QUANTILES:
         table.add_column(f"{q:.0%}", justify="right")
-    for name, values, digits in (("side in the network's input, pixels", found.sides, 0),
-                                 ("shorter side in the network's input, pixels", found.narrow, 0),
-                                 ("height / width", found.ratios, 2)):
+    for name, values, digits in (
+        ("side in the network's input, pixels", found.sides, 0),
+        ("shorter side in the network's input, pixels", found.narrow, 0),
+        ("height / width", found.ratios, 2),
+    ):
         table.add_row(name, *(f"{v:.{digits}f}" for v in np.quantile(values, QUANTILES)))
     return table
 
@@ -188,8 +203,13 @@ def anchor_table(found: Examination) -> Table:
     for name, fit in (("configured", found.anchors), ("k-means", found.proposed)):
         assert fit is not None
         words = " ".join("[" + ", ".join(f"{s:g}" for s in sizes) + "]" for sizes in fit.sizes)
-        table.add_row(name, f"{fit.recall(0.5):.1%}", f"{fit.recall(fit.matched):.1%}", f"{fit.mean_iou:.3f}",
-                      f"{words} x [{', '.join(f'{r:g}' for r in fit.aspect_ratios)}]")
+        table.add_row(
+            name,
+            f"{fit.recall(0.5):.1%}",
+            f"{fit.recall(fit.matched):.1%}",
+            f"{fit.mean_iou:.3f}",
+            f"{words} x [{', '.join(f'{r:g}' for r in fit.aspect_ratios)}]",
+        )
     return table
 
 

@@ -122,8 +122,10 @@ class StepLoader(DetectionLoader):
         except DataError as error:
             if self.on_skip:
                 raise
-            raise DataError(f"{error} Or go on without it: with data.on_error=skip the next image takes its place, and "
-                            "skipped.txt names it.") from None
+            raise DataError(
+                f"{error} Or go on without it: with data.on_error=skip the next image takes its place, and "
+                "skipped.txt names it."
+            ) from None
 
     def state_dict(self) -> dict[str, int]:
         """The step whose batch comes next."""

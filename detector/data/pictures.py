@@ -43,8 +43,14 @@ class Pictures:
     problems: list[Problem]
 
 
-def look_at(folder: Path, names: Sequence[str], image_ids: Sequence[int], sizes: np.ndarray, threads: int,
-            progress: Callable[[float], object]) -> Pictures:
+def look_at(
+    folder: Path,
+    names: Sequence[str],
+    image_ids: Sequence[int],
+    sizes: np.ndarray,
+    threads: int,
+    progress: Callable[[float], object],
+) -> Pictures:
     """Open and decode every file.
 
     Args:
@@ -92,8 +98,13 @@ def look(path: Path, size: tuple[int, int]) -> tuple[str, np.ndarray | None, tup
     digest = hashlib.sha256(content).hexdigest()
     if (height, width) == size or (sideways and (width, height) == size):
         return digest, grey, (height, width), "", ""
-    return digest, grey, (height, width), "wrong_size", (f"the file is {width} x {height} pixels (width x height), the "
-                                                         f"annotation file says {size[1]} x {size[0]}")
+    return (
+        digest,
+        grey,
+        (height, width),
+        "wrong_size",
+        (f"the file is {width} x {height} pixels (width x height), the annotation file says {size[1]} x {size[0]}"),
+    )
 
 
 class Twins(NamedTuple):

@@ -21,8 +21,9 @@ SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object
 Change = dict[str, Any]
 
 
-def repair(file: Path, size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str]
-           ) -> tuple[dict[str, Any], list[Change]]:
+def repair(
+    file: Path, size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str]
+) -> tuple[dict[str, Any], list[Change]]:
     """The content of ``file`` without its problems, and what was changed.
 
     - Ids that are given as text become numbers. Annotations without an id, or with one that is used before, get a new
@@ -64,8 +65,11 @@ def number_ids(entry: Any, log: Log) -> Any:
     """``entry`` with numbers where it has ids as text, such as ``"12"``."""
     if not isinstance(entry, dict):
         return entry
-    found = {k: v for k in ("id", "image_id", "category_id") if isinstance(v := entry.get(k), str)
-             and v.strip().removeprefix("-").isdecimal()}
+    found = {
+        k: v
+        for k in ("id", "image_id", "category_id")
+        if isinstance(v := entry.get(k), str) and v.strip().removeprefix("-").isdecimal()
+    }
     if found:
         log("number", "an id is given as text", entry)
     return {**entry, **{k: int(v) for k, v in found.items()}}
@@ -86,8 +90,9 @@ def clean_categories(entries: list[Any], log: Log) -> list[Any]:
     return list(kept.values())
 
 
-def clean_images(entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str],
-                 log: Log) -> list[Any]:
+def clean_images(
+    entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str], log: Log
+) -> list[Any]:
     """The images that can be read, with the size of their files."""
     kept: dict[int, Any] = {}
     for entry in entries:
@@ -101,8 +106,13 @@ def clean_images(entries: list[Any], size_of: Callable[[str], tuple[int, int] | 
         if image in kept:
             log("dropped image", "its id is used before", entry)
         elif true and (min(given) < 1 or given == true[::-1] != true):
-            log("resized image", "its width and height are missing or exchanged", entry,
-                before=list(given), after=list(true))
+            log(
+                "resized image",
+                "its width and height are missing or exchanged",
+                entry,
+                before=list(given),
+                after=list(true),
+            )
             kept[image] = {**entry, "height": true[0], "width": true[1]}
         elif min(given) < 1:
             log("dropped image", "it has no width and height, and its file cannot be read", entry)
@@ -179,9 +189,19 @@ def repeated_boxes(read: Annotations) -> list[tuple[int, Problem]]:
             earlier, row = rows[same[later].argmax()], rows[later]
             box = tuple(int(v) if v.is_integer() else v for v in read.boxes_xywh[row].tolist())
             i = read.image[row]
-            problems.append((int(read.position[row]), Problem(
-                "repeated_box", f"the box is that of annotation {read.ids[earlier]} again", str(read.file_names[i]),
-                int(read.image_ids[i]), int(read.ids[row]), box)))
+            problems.append(
+                (
+                    int(read.position[row]),
+                    Problem(
+                        "repeated_box",
+                        f"the box is that of annotation {read.ids[earlier]} again",
+                        str(read.file_names[i]),
+                        int(read.image_ids[i]),
+                        int(read.ids[row]),
+                        box,
+                    ),
+                )
+            )
     return problems
 
 

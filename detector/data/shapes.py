@@ -54,8 +54,10 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".drawing-", dir=root))
     except OSError as error:
-        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
-                        "that can be written.") from None
+        raise DataError(
+            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
+            "that can be written."
+        ) from None
     try:
         draw_data_set(draft, config)
         draft.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
@@ -74,12 +76,15 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
 def check_config(config: ShapesConfig) -> None:
     """Raise :class:`ConfigError` if no object fits the configuration."""
     if config.min_object > config.max_object:
-        raise ConfigError(f"data.shapes.min_object={config.min_object}: must not be above "
-                          f"data.shapes.max_object={config.max_object}")
+        raise ConfigError(
+            f"data.shapes.min_object={config.min_object}: must not be above data.shapes.max_object={config.max_object}"
+        )
     # A slender object must be able to turn: its longer side may need twice its shorter one.
     if config.min_object > config.image_size / 2:
-        raise ConfigError(f"data.shapes.min_object={config.min_object}: must be at most half of "
-                          f"data.shapes.image_size={config.image_size}")
+        raise ConfigError(
+            f"data.shapes.min_object={config.min_object}: must be at most half of "
+            f"data.shapes.image_size={config.image_size}"
+        )
 
 
 def fingerprint(config: ShapesConfig) -> str:
@@ -111,15 +116,22 @@ def _draw_split(images: Path, split: str, count: int, config: ShapesConfig) -> d
         name = f"{split}_{number:06d}.png"
         pixels = paint(rng, objects, config.image_size, config.difficulty)
         Image.fromarray(pixels).save(images / name, compress_level=3)
-        content["images"].append({"id": number + 1, "file_name": name, "width": config.image_size,
-                                  "height": config.image_size})
+        content["images"].append(
+            {"id": number + 1, "file_name": name, "width": config.image_size, "height": config.image_size}
+        )
         for placed in objects:
             x1, y1, x2, y2 = placed.box.tolist()
-            content["annotations"].append({
-                # From 1 on: pycocotools takes a match with annotation 0 for none.
-                "id": len(content["annotations"]) + 1, "image_id": number + 1, "category_id": placed.label,
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": placed.area, "iscrowd": 0,
-            })
+            content["annotations"].append(
+                {
+                    # From 1 on: pycocotools takes a match with annotation 0 for none.
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number + 1,
+                    "category_id": placed.label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": placed.area,
+                    "iscrowd": 0,
+                }
+            )
     return content
 
 

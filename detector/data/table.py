@@ -72,8 +72,10 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
         raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
     read = read_annotations(file)
     if not images.is_dir():
-        raise DataError(f"no image folder {images}, which the file names in {file} are relative to. "
-                        "Set data.train_images and data.val_images (relative to data.root).")
+        raise DataError(
+            f"no image folder {images}, which the file names in {file} are relative to. "
+            "Set data.train_images and data.val_images (relative to data.root)."
+        )
     columns, geometric = check_boxes(read, clip=on_invalid == "clip")
     missing, missing_problems = missing_files(images, read)
 
@@ -126,13 +128,20 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
     for row in np.flatnonzero(empty | outside | leaves).tolist():
         i = image[row]
         height, width = read.sizes[i]
-        kind, what = ("empty_box", "the box has no area") if empty[row] else (
-            ("outside_image", "the box is outside") if outside[row] else ("leaves_image", "the box leaves"))
+        kind, what = (
+            ("empty_box", "the box has no area")
+            if empty[row]
+            else (("outside_image", "the box is outside") if outside[row] else ("leaves_image", "the box leaves"))
+        )
         if not empty[row]:
             what += f" its image of {width} x {height} pixels"
         given = tuple(int(v) if v.is_integer() else v for v in box[row].tolist())
-        problems.append((int(read.position[row]), Problem(kind, what, str(read.file_names[i]), int(read.image_ids[i]),
-                                                          int(read.ids[row]), given)))
+        problems.append(
+            (
+                int(read.position[row]),
+                Problem(kind, what, str(read.file_names[i]), int(read.image_ids[i]), int(read.ids[row]), given),
+            )
+        )
     keep = ~(empty | outside) if clip else ~(empty | outside | leaves)
     # A clipped box keeps its share of the area.
     share = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / np.where(empty, 1, np.prod(box[:, 2:], axis=1))

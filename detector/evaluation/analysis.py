@@ -63,14 +63,27 @@ class Analysis:
             "intervals": {name: plain(value[1:]) for name, value in self.metrics.items()},
             "AP_by_iou": {f"{t:.2f}": plain(v.value) for t, v in zip(IOU_THRESHOLDS, self.by_iou, strict=True)},
             "recall_by_size": [
-                {"side": [curves.SIDES[i], plain(curves.SIDES[i + 1])], "boxes": int(count),
-                 "recall_50": plain(recall[0]), "recall_75": plain(recall[5]), "recall": plain(recall.mean())}
-                for i, (count, recall) in enumerate(zip(self.side_counts, self.side_recall, strict=True))],
+                {
+                    "side": [curves.SIDES[i], plain(curves.SIDES[i + 1])],
+                    "boxes": int(count),
+                    "recall_50": plain(recall[0]),
+                    "recall_75": plain(recall[5]),
+                    "recall": plain(recall.mean()),
+                }
+                for i, (count, recall) in enumerate(zip(self.side_counts, self.side_recall, strict=True))
+            ],
             "thresholds": {n: asdict(p) for n, p in zip(classes, self.points, strict=True)},
-            "errors": {"AP50": errors.ap50, "cost": errors.cost,
-                       "count": dict(zip(KINDS, errors.counts.sum(axis=0).tolist(), strict=True))},
-            "calibration": {"error": self.calibration.error, "count": self.calibration.count.tolist(),
-                            "score": plain(self.calibration.score), "precision": plain(self.calibration.precision)},
+            "errors": {
+                "AP50": errors.ap50,
+                "cost": errors.cost,
+                "count": dict(zip(KINDS, errors.counts.sum(axis=0).tolist(), strict=True)),
+            },
+            "calibration": {
+                "error": self.calibration.error,
+                "count": self.calibration.count.tolist(),
+                "score": plain(self.calibration.score),
+                "precision": plain(self.calibration.precision),
+            },
             "confusion": {"classes": [*classes, "background"], "true_rows_predicted_columns": self.confusion.tolist()},
         }
 
@@ -82,17 +95,26 @@ class Analysis:
             objects, known = m.objects_of[k], precision[0, 0, k] >= 0
             point, bounds = self.points[k], self.by_class[k]
             counted = m.counted[0, objects]
-            rows.append({
-                "category_id": category, "class": name,
-                "boxes": int(counted.sum()), "images": len(np.unique(m.object_image[objects][counted])),
-                "detections": m.detections_of[k].stop - m.detections_of[k].start,
-                "AP": plain(bounds.value), "AP_low": plain(bounds.low), "AP_high": plain(bounds.high),
-                "AP50": float(precision[0, :, k].mean()) if known else None,
-                "AP75": float(precision[5, :, k].mean()) if known else None,
-                "AR100": float(recall[:, k].mean()) if known else None,
-                "threshold": point.threshold, "F1": point.f1, "precision": point.precision, "recall": point.recall,
-                **{kind: int(self.errors.counts[k, i]) for i, kind in enumerate(KINDS)},
-            })
+            rows.append(
+                {
+                    "category_id": category,
+                    "class": name,
+                    "boxes": int(counted.sum()),
+                    "images": len(np.unique(m.object_image[objects][counted])),
+                    "detections": m.detections_of[k].stop - m.detections_of[k].start,
+                    "AP": plain(bounds.value),
+                    "AP_low": plain(bounds.low),
+                    "AP_high": plain(bounds.high),
+                    "AP50": float(precision[0, :, k].mean()) if known else None,
+                    "AP75": float(precision[5, :, k].mean()) if known else None,
+                    "AR100": float(recall[:, k].mean()) if known else None,
+                    "threshold": point.threshold,
+                    "F1": point.f1,
+                    "precision": point.precision,
+                    "recall": point.recall,
+                    **{kind: int(self.errors.counts[k, i]) for i, kind in enumerate(KINDS)},
+                }
+            )
         return rows
 
     def image_rows(self, file_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -111,11 +133,14 @@ class Analysis:
         }
         columns["not_found"] = columns["boxes"] - columns["found"]
         for number, kind in enumerate(KINDS):
-            columns[kind] = tally(m.object_image[self.errors.missed] if number == MISSED
-                                  else m.image[kept & (self.errors.kind == number)])
+            columns[kind] = tally(
+                m.object_image[self.errors.missed] if number == MISSED else m.image[kept & (self.errors.kind == number)]
+            )
         lists = {name: values.tolist() for name, values in columns.items()}
-        return [{"image_id": image, "file_name": file_names[i], **{name: values[i] for name, values in lists.items()}}
-                for i, image in enumerate(m.image_ids.tolist())]
+        return [
+            {"image_id": image, "file_name": file_names[i], **{name: values[i] for name, values in lists.items()}}
+            for i, image in enumerate(m.image_ids.tolist())
+        ]
 
 
 def plain(value: Any) -> Any:
@@ -125,9 +150,16 @@ def plain(value: Any) -> Any:
     return float(value) if math.isfinite(value) else None
 
 
-def analyse(truth: GroundTruth, detections: Detections, image_ids: Sequence[int] | None = None, *,
-            max_detections: int = COCO_LIMIT, resamples: int = RESAMPLES, seed: int = 0,
-            progress: Callable[[float], object] | None = None) -> Analysis:
+def analyse(
+    truth: GroundTruth,
+    detections: Detections,
+    image_ids: Sequence[int] | None = None,
+    *,
+    max_detections: int = COCO_LIMIT,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[float], object] | None = None,
+) -> Analysis:
     """Match, accumulate, resample, and look for errors.
 
     Args:
@@ -145,15 +177,22 @@ def analyse(truth: GroundTruth, detections: Detections, image_ids: Sequence[int]
     samples = replicate(matches, resample(len(matches.image_ids), resamples, seed), progress)
     named, ious, classes = samples.metrics(), samples.by_iou(), samples.by_class()["AP"]
     precision = found.precision[:, :, :, 0, -1]
-    class_values = [float(precision[:, :, k].mean()) if precision[0, 0, k] >= 0 else None
-                    for k in range(len(matches.category_ids))]
+    class_values = [
+        float(precision[:, :, k].mean()) if precision[0, 0, k] >= 0 else None for k in range(len(matches.category_ids))
+    ]
     points = curves.operating_points(matches)
     side_counts, side_recall = curves.recall_by_side(matches)
     return Analysis(
-        matches, found,
+        matches,
+        found,
         {name: interval(value, named[name], possible=SHARE) for name, value in found.metrics().items()},
         [interval(value, ious[t], possible=SHARE) for t, value in enumerate(curves.ap_by_iou(found))],
         [interval(value, classes[k], possible=SHARE) for k, value in enumerate(class_values)],
-        points, find_errors(matches), curves.confusion_matrix(matches, curves.kept(matches, points)),
-        curves.calibration(matches), side_counts, side_recall, resamples,
+        points,
+        find_errors(matches),
+        curves.confusion_matrix(matches, curves.kept(matches, points)),
+        curves.calibration(matches),
+        side_counts,
+        side_recall,
+        resamples,
     )

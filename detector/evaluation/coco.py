@@ -62,10 +62,13 @@ class CocoResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __rich__(self) -> Group:
-        counts = ", ".join([
-            counted(self.images, "image"), counted(self.boxes, "ground-truth box", "ground-truth boxes"),
-            counted(self.detections, "detection"),
-        ])
+        counts = ", ".join(
+            [
+                counted(self.images, "image"),
+                counted(self.boxes, "ground-truth box", "ground-truth boxes"),
+                counted(self.detections, "detection"),
+            ]
+        )
         notes = [note_lines(self.notes)] if self.notes else []
         metrics = metric_table(self.metrics, self.intervals, self.max_detections)
         return Group(metrics, class_table(self.per_class), counts, *notes)
@@ -76,11 +79,16 @@ class CocoResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The twelve numbers at the top level, ``per_class``, ``notes`` and ``counts`` beside them."""
-        return {**self.metrics, "per_class": [asdict(result) for result in self.per_class], "notes": self.notes,
-                "counts": {"images": self.images, "boxes": self.boxes, "detections": self.detections}}
+        return {
+            **self.metrics,
+            "per_class": [asdict(result) for result in self.per_class],
+            "notes": self.notes,
+            "counts": {"images": self.images, "boxes": self.boxes, "detections": self.detections},
+        }
 
-    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
-             ) -> None:
+    def save(
+        self, path: str | Path, meta: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         """Write ``metrics.json``: :meth:`to_dict`, ``meta`` and ``more``, floats at full precision, ``null`` for None.
 
         The file is written under a temporary name and renamed.
@@ -90,8 +98,14 @@ class CocoResult:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def evaluate(annotations: str | Path | GroundTruth, detections: Detections, image_ids: Sequence[int] | None = None, *,
-             evaluator: str = "pycocotools", max_detections: int = COCO_LIMIT) -> CocoResult:
+def evaluate(
+    annotations: str | Path | GroundTruth,
+    detections: Detections,
+    image_ids: Sequence[int] | None = None,
+    *,
+    evaluator: str = "pycocotools",
+    max_detections: int = COCO_LIMIT,
+) -> CocoResult:
     """Score ``detections`` against the annotation file as pycocotools does.
 
     Args:
@@ -116,8 +130,9 @@ def evaluate(annotations: str | Path | GroundTruth, detections: Detections, imag
     else:
         found = accumulate(truth, inside, scored, max_detections)
     per_class = class_results(found, truth, inside, scored)
-    result = CocoResult(found.metrics(), per_class, [], len(scored), sum(c.boxes for c in per_class), len(inside),
-                        max_detections)
+    result = CocoResult(
+        found.metrics(), per_class, [], len(scored), sum(c.boxes for c in per_class), len(inside), max_detections
+    )
     result.notes.extend(explanations(result, truth))
     result.notes.extend(limit_notes(inside, max_detections))
     return result
@@ -131,31 +146,51 @@ def check(detections: Detections, truth: GroundTruth, image_ids: Sequence[int]) 
     checks = (
         (~np.isin(detections.image_id, truth.image_ids), "image {image} is not in the annotation file"),
         (~np.isin(detections.category_id, truth.category_ids), "category {category} is not in the annotation file"),
-        (~(np.abs(detections.boxes_xywh) < LARGEST).all(axis=1),
-         "the box {box} (x, y, width, height) is not finite or absurdly large"),
+        (
+            ~(np.abs(detections.boxes_xywh) < LARGEST).all(axis=1),
+            "the box {box} (x, y, width, height) is not finite or absurdly large",
+        ),
         ((detections.boxes_xywh[:, 2:] < 0).any(axis=1), "the box {box} (x, y, width, height) has a negative size"),
         (~np.isfinite(detections.score), "the score {score} is not finite"),
     )
     problems = []
     for wrong, message in checks:
         for row in np.flatnonzero(wrong).tolist():
-            problems.append((row, message.format(image=detections.image_id[row], category=detections.category_id[row],
-                                                 box=detections.boxes_xywh[row].tolist(), score=detections.score[row])))
+            problems.append(
+                (
+                    row,
+                    message.format(
+                        image=detections.image_id[row],
+                        category=detections.category_id[row],
+                        box=detections.boxes_xywh[row].tolist(),
+                        score=detections.score[row],
+                    ),
+                )
+            )
     if problems:
-        raise problem_list(f"{detections.source or 'detections'}: not usable with the annotations {truth.path}",
-                           [f"detection {row} (from 0): {message}" for row, message in sorted(problems)])
+        raise problem_list(
+            f"{detections.source or 'detections'}: not usable with the annotations {truth.path}",
+            [f"detection {row} (from 0): {message}" for row, message in sorted(problems)],
+        )
 
 
-def class_results(found: Accumulated, truth: GroundTruth, detections: Detections,
-                  image_ids: Sequence[int]) -> list[ClassResult]:
+def class_results(
+    found: Accumulated, truth: GroundTruth, detections: Detections, image_ids: Sequence[int]
+) -> list[ClassResult]:
     """AP, AP50 and AR100 of each class from the accumulated precision and recall, with its counts."""
     precision, recall = found.precision[:, :, :, 0, -1], found.recall[:, :, 0, -1]  # [IoU, recall, class], [IoU, class]
     objects = truth.rows(image_ids) & ~truth.iscrowd
     return [
-        ClassResult(category_id, name, AP=mean_known(precision[:, :, k]), AP50=mean_known(precision[0, :, k]),
-                    AR100=mean_known(recall[:, k]), boxes=int((objects & (truth.label == k)).sum()),
-                    images=len(np.unique(truth.image[objects & (truth.label == k)])),
-                    detections=int((detections.category_id == category_id).sum()))
+        ClassResult(
+            category_id,
+            name,
+            AP=mean_known(precision[:, :, k]),
+            AP50=mean_known(precision[0, :, k]),
+            AR100=mean_known(recall[:, k]),
+            boxes=int((objects & (truth.label == k)).sum()),
+            images=len(np.unique(truth.image[objects & (truth.label == k)])),
+            detections=int((detections.category_id == category_id).sum()),
+        )
         for k, (category_id, name) in enumerate(zip(truth.category_ids, truth.class_names, strict=True))
     ]
 
@@ -164,14 +199,18 @@ def limit_notes(detections: Detections, max_detections: int) -> list[str]:
     """What the limit of detections means for these numbers, where a reader would not expect it."""
     notes = []
     if max_detections != COCO_LIMIT:
-        notes.append(f"Up to {counted(max_detections, 'detection is', 'detections are')} counted for each image and "
-                     f"class; COCO's own numbers (and the name AR100) mean {COCO_LIMIT}.")
+        notes.append(
+            f"Up to {counted(max_detections, 'detection is', 'detections are')} counted for each image and "
+            f"class; COCO's own numbers (and the name AR100) mean {COCO_LIMIT}."
+        )
     pairs = np.stack([detections.image_id, detections.category_id])
     counts = np.unique(pairs, axis=1, return_counts=True)[1]
     over = int(np.maximum(counts - max_detections, 0).sum())
     if over:
-        notes.append(f"{counted(over, 'detection is', 'detections are')} beyond the {max_detections} best of the image "
-                     "and class, and not counted; max_detections=N counts more.")
+        notes.append(
+            f"{counted(over, 'detection is', 'detections are')} beyond the {max_detections} best of the image "
+            "and class, and not counted; max_detections=N counts more."
+        )
     return notes
 
 
@@ -192,6 +231,8 @@ def explanations(result: CocoResult, truth: GroundTruth) -> list[str]:
         if absent:
             ignored = sum(c.detections for c in absent)
             also = f", and with them {counted(ignored, 'detection')}" if ignored else ""
-            notes.append(f"Classes without ground truth in these images are left out of every mean{also}: "
-                         f"{some([c.name for c in absent])}.")
+            notes.append(
+                f"Classes without ground truth in these images are left out of every mean{also}: "
+                f"{some([c.name for c in absent])}."
+            )
     return notes + truth.notes

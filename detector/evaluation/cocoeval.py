@@ -53,10 +53,20 @@ class Accumulated:
     def metrics(self) -> dict[str, float | None]:
         """The twelve numbers of ``COCOeval.summarize``, in its order; None where there is no ground truth."""
         ap, ar = self.average_precision, self.average_recall
-        return {"AP": ap(), "AP50": ap(iou=0.5), "AP75": ap(iou=0.75),
-                "APs": ap("small"), "APm": ap("medium"), "APl": ap("large"),
-                "AR1": ar(limit=0), "AR10": ar(limit=1), "AR100": ar(),
-                "ARs": ar("small"), "ARm": ar("medium"), "ARl": ar("large")}
+        return {
+            "AP": ap(),
+            "AP50": ap(iou=0.5),
+            "AP75": ap(iou=0.75),
+            "APs": ap("small"),
+            "APm": ap("medium"),
+            "APl": ap("large"),
+            "AR1": ar(limit=0),
+            "AR10": ar(limit=1),
+            "AR100": ar(),
+            "ARs": ar("small"),
+            "ARm": ar("medium"),
+            "ARl": ar("large"),
+        }
 
 
 def mean_known(values: np.ndarray) -> float | None:
@@ -70,8 +80,9 @@ def limits(max_detections: int) -> list[int]:
     return [1, min(10, max_detections), max_detections]
 
 
-def accumulate(truth: GroundTruth, detections: Detections, image_ids: Sequence[int],
-               max_detections: int = COCO_LIMIT) -> Accumulated:
+def accumulate(
+    truth: GroundTruth, detections: Detections, image_ids: Sequence[int], max_detections: int = COCO_LIMIT
+) -> Accumulated:
     """Evaluate class by class with pycocotools.
 
     Args:
@@ -94,22 +105,47 @@ def accumulate(truth: GroundTruth, detections: Detections, image_ids: Sequence[i
         annotations = [
             {"id": number, "image_id": image, "category_id": category_id, "bbox": box, "area": area, "iscrowd": crowd}
             for number, image, box, area, crowd in zip(
-                truth.ids[boxes].tolist(), ids[truth.image[boxes]].tolist(), truth.boxes_xywh[boxes].tolist(),
-                truth.area[boxes].tolist(), truth.iscrowd[boxes].astype(int).tolist(), strict=True)]
+                truth.ids[boxes].tolist(),
+                ids[truth.image[boxes]].tolist(),
+                truth.boxes_xywh[boxes].tolist(),
+                truth.area[boxes].tolist(),
+                truth.iscrowd[boxes].astype(int).tolist(),
+                strict=True,
+            )
+        ]
         rows = np.flatnonzero(inside & (detections.category_id == category_id))
         results = [
-            {"id": number, "image_id": image, "category_id": category_id, "bbox": box, "area": box[2] * box[3],
-             "score": score, "iscrowd": 0}
-            for number, (image, box, score) in enumerate(zip(
-                detections.image_id[rows].tolist(), detections.boxes_xywh[rows].tolist(),
-                detections.score[rows].tolist(), strict=True), start=1)]
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category_id,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "score": score,
+                "iscrowd": 0,
+            }
+            for number, (image, box, score) in enumerate(
+                zip(
+                    detections.image_id[rows].tolist(),
+                    detections.boxes_xywh[rows].tolist(),
+                    detections.score[rows].tolist(),
+                    strict=True,
+                ),
+                start=1,
+            )
+        ]
         found = _one_class(list(image_ids), category_id, annotations, results, counts)
         precision[:, :, k], recall[:, k] = found["precision"][:, :, 0], found["recall"][:, 0]
     return Accumulated(precision, recall)
 
 
-def _one_class(image_ids: list[int], category_id: int, annotations: list[dict[str, Any]],
-                 results: list[dict[str, Any]], counts: list[int]) -> dict[str, np.ndarray]:
+def _one_class(
+    image_ids: list[int],
+    category_id: int,
+    annotations: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    counts: list[int],
+) -> dict[str, np.ndarray]:
     """One class by pycocotools, with its default parameters and without its prints.
 
     The detections are handed over directly: ``COCO.loadRes`` fails on an empty list, adds a polygon to every box, and
@@ -127,7 +163,10 @@ def _one_class(image_ids: list[int], category_id: int, annotations: list[dict[st
 def _index(image_ids: list[int], category_id: int, entries: list[dict[str, Any]]) -> COCO:
     """pycocotools' index over annotations or detections, without a file."""
     coco = COCO()
-    coco.dataset = {"images": [{"id": i} for i in image_ids], "categories": [{"id": category_id}],
-                    "annotations": entries}
+    coco.dataset = {
+        "images": [{"id": i} for i in image_ids],
+        "categories": [{"id": category_id}],
+        "annotations": entries,
+    }
     coco.createIndex()
     return coco

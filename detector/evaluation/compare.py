@@ -51,8 +51,10 @@ class Outcome(NamedTuple):
 
     def __rich__(self) -> Group:
         parts: list[Any] = [metric_table(self.comparison), class_table(self.comparison), error_table(self.comparison)]
-        parts += [image_table(run, changes, self.file_names) for run, changes
-                  in zip(self.comparison.runs[1:], self.comparison.changes, strict=True)]
+        parts += [
+            image_table(run, changes, self.file_names)
+            for run, changes in zip(self.comparison.runs[1:], self.comparison.changes, strict=True)
+        ]
         return Group(*parts, note_lines(self.notes))
 
 
@@ -64,14 +66,15 @@ def compare_from_config(config: CompareConfig) -> Outcome:
         DataError: a run or its data are missing or cannot be used, or the runs cannot be compared.
     """
     if len(config.runs) < 2:
-        raise ConfigError("give two or more runs to compare, the baseline first: scripts/compare.py A B, where each is "
-                          "the folder of a run or of an evaluation, or a results file with annotations=GT.json")
+        raise ConfigError(
+            "give two or more runs to compare, the baseline first: scripts/compare.py A B, where each is "
+            "the folder of a run or of an evaluation, or a results file with annotations=GT.json"
+        )
     sources = find_sources(config.runs, locate=not config.annotations)
     annotations, images = common_data(config, sources)
     inputs = {"annotations": resolved(annotations), "runs": [resolved(s.predictions) for s in sources]}
     folder = output_folder(config, sources)
-    check_overwrite(folder, inputs, config.overwrite, RECORD,
-                    (RECORD, METRICS_TABLE, CLASSES, IMAGES, PLOT, SHEET))
+    check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, METRICS_TABLE, CLASSES, IMAGES, PLOT, SHEET))
 
     # A run that was evaluated with data.on_invalid=drop is compared as it was evaluated; a note says what is left out.
     truth = GroundTruth(annotations, drop_invalid=True)
@@ -79,8 +82,9 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     first = [s.first_images for s in sources if s.first_images]
     if first:
         scored = read_annotations(annotations, need_pictures=False).image_ids[: min(first)].tolist()
-        notes.append(f"Compared on the first {counted(len(scored), 'image')} of the file: a run was evaluated on these "
-                     "only.")
+        notes.append(
+            f"Compared on the first {counted(len(scored), 'image')} of the file: a run was evaluated on these only."
+        )
     matches = []
     for source in sources:
         found = Detections.from_json(source.predictions, truth.image_ids, truth.category_ids)
@@ -124,14 +128,19 @@ def common_data(config: CompareConfig, sources: Sequence[Source]) -> tuple[Path,
     files = {s.name: s.annotations for s in sources if s.annotations is not None}
     missing = [f"{name}: {path}" for name, path in files.items() if not path.is_file()]
     if not files or missing:
-        why = "none of the runs says what it was evaluated on" if not files else (
-            "the annotations of these runs are not where they were: " + ", ".join(missing))
+        why = (
+            "none of the runs says what it was evaluated on"
+            if not files
+            else ("the annotations of these runs are not where they were: " + ", ".join(missing))
+        )
         raise DataError(f"{why}; give annotations=GT.json (and images=FOLDER for pictures)")
     contents = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
     if len(contents) > 1:
         listed = "\n".join(f"  {name}: {path}" for name, path in files.items())
-        raise DataError("the runs were evaluated on different annotations, so their numbers cannot be compared:\n"
-                        f"{listed}\nIf all detections are of the images of one file, give it: annotations=GT.json")
+        raise DataError(
+            "the runs were evaluated on different annotations, so their numbers cannot be compared:\n"
+            f"{listed}\nIf all detections are of the images of one file, give it: annotations=GT.json"
+        )
     known = [s.images for s in sources if s.images is not None and s.images.is_dir()]
     return next(iter(files.values())), images or (known[0] if known else None)
 
@@ -154,8 +163,9 @@ def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]
     return chosen[:count]
 
 
-def panels_of(chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
-              ) -> dict[int, Panel]:
+def panels_of(
+    chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
+) -> dict[int, Panel]:
     """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
     row = {image: i for i, image in enumerate(truth.image_ids)}
     panels = {}
@@ -178,16 +188,22 @@ def panels_of(chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: G
 # ------------------------------------------------------------------------------------------------ tables
 def reading_notes(comparison: Comparison) -> list[str]:
     """How to read the differences."""
-    notes = ["Differences are to the first run, on the same images; images count at the best score threshold of each "
-             "class and run, IoU 0.5."]
+    notes = [
+        "Differences are to the first run, on the same images; images count at the best score threshold of each "
+        "class and run, IoU 0.5."
+    ]
     if comparison.resamples:
-        notes.append(f"95 % intervals by {comparison.resamples:,} resamples of the images, the same for all runs; a * "
-                     "marks those without 0. They cover the choice of the images, not that of the seed: "
-                     "another training of the same configuration differs by more.")
+        notes.append(
+            f"95 % intervals by {comparison.resamples:,} resamples of the images, the same for all runs; a * "
+            "marks those without 0. They cover the choice of the images, not that of the seed: "
+            "another training of the same configuration differs by more."
+        )
         images = len(comparison.runs[0].matches.image_ids)
         if images < FEW_IMAGES:
-            notes.append(f"{counted(images, 'image is', 'images are')} too few to resample: the intervals are too "
-                         "short, and a * says little.")
+            notes.append(
+                f"{counted(images, 'image is', 'images are')} too few to resample: the intervals are too "
+                "short, and a * says little."
+            )
         classes = sum(not np.isnan(d.value) for d in comparison.differences[0].by_class["AP"])
         if classes >= 10:
             notes.append(f"Of {classes} classes without any difference about {0.05 * classes:.0f} get a * by chance.")
@@ -236,8 +252,9 @@ def class_table(comparison: Comparison) -> Table:
     """The AP of each class, those first whose AP changed most."""
     table = with_columns("AP of each class", "class", comparison)
     names = comparison.runs[0].matches.class_names
-    change = [max((abs(d.by_class["AP"][k].value) for d in comparison.differences), default=0.0)
-              for k in range(len(names))]
+    change = [
+        max((abs(d.by_class["AP"][k].value) for d in comparison.differences), default=0.0) for k in range(len(names))
+    ]
     for k in sorted(range(len(names)), key=lambda k: -np.nan_to_num(change[k], nan=-1.0)):
         cells: list[Any] = []
         for run, found in zip(comparison.runs[1:], comparison.differences, strict=True):
@@ -253,8 +270,9 @@ def error_table(comparison: Comparison) -> Table:
     for run in comparison.runs:
         table.add_column(Text(run.name), justify="right", overflow="fold")
     for i, kind in enumerate(KINDS):
-        table.add_row(kind, *(f"{run.errors.cost[kind]:+.3f} {run.errors.counts[:, i].sum():>7,}"
-                              for run in comparison.runs))
+        table.add_row(
+            kind, *(f"{run.errors.cost[kind]:+.3f} {run.errors.counts[:, i].sum():>7,}" for run in comparison.runs)
+        )
     return table
 
 
@@ -269,7 +287,10 @@ def image_table(run: Compared, changes: Changes, file_names: Sequence[str]) -> T
     for part in changes.most(LISTED):
         for i in part:
             name = Text(file_names[i] or str(run.matches.image_ids[i]))
-            table.add_row(name, *(str(v[i]) for v in (changes.won, changes.lost, changes.false_before,
-                                                      changes.false_after)), f"{changes.net[i]:+d}")
+            table.add_row(
+                name,
+                *(str(v[i]) for v in (changes.won, changes.lost, changes.false_before, changes.false_after)),
+                f"{changes.net[i]:+d}",
+            )
         table.add_section()
     return table

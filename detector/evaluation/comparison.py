@@ -104,58 +104,104 @@ class Comparison:
         names = self.runs[0].matches.class_names
         pair = lambda found: {"difference": plain(found.value), "low": plain(found.low), "high": plain(found.high)}
         return {
-            "baseline": self.runs[0].name, "resamples": self.resamples,
-            "runs": [{"name": run.name,
-                      "metrics": {name: plain(found.value) for name, found in run.metrics.items()},
-                      "intervals": {name: plain(found[1:]) for name, found in run.metrics.items()},
-                      "errors": {"AP50": run.errors.ap50, "cost": run.errors.cost,
-                                 "count": dict(zip(KINDS, run.errors.counts.sum(axis=0).tolist(), strict=True))}}
-                     for run in self.runs],
-            "differences": [{
-                "run": run.name,
-                "metrics": {name: pair(found) for name, found in found_.metrics.items()},
-                "AP_by_iou": {f"{t:.2f}": pair(v) for t, v in zip(IOU_THRESHOLDS, found_.by_iou, strict=True)},
-                "per_class": {metric: {n: pair(v) for n, v in zip(names, values, strict=True)}
-                              for metric, values in found_.by_class.items()},
-                "images": {"better": int((c.net > 0).sum()), "worse": int((c.net < 0).sum()),
-                           "objects_won": int(c.won.sum()), "objects_lost": int(c.lost.sum()),
-                           "false_before": int(c.false_before.sum()), "false_after": int(c.false_after.sum())},
-            } for run, found_, c in zip(self.runs[1:], self.differences, self.changes, strict=True)],
+            "baseline": self.runs[0].name,
+            "resamples": self.resamples,
+            "runs": [
+                {
+                    "name": run.name,
+                    "metrics": {name: plain(found.value) for name, found in run.metrics.items()},
+                    "intervals": {name: plain(found[1:]) for name, found in run.metrics.items()},
+                    "errors": {
+                        "AP50": run.errors.ap50,
+                        "cost": run.errors.cost,
+                        "count": dict(zip(KINDS, run.errors.counts.sum(axis=0).tolist(), strict=True)),
+                    },
+                }
+                for run in self.runs
+            ],
+            "differences": [
+                {
+                    "run": run.name,
+                    "metrics": {name: pair(found) for name, found in found_.metrics.items()},
+                    "AP_by_iou": {f"{t:.2f}": pair(v) for t, v in zip(IOU_THRESHOLDS, found_.by_iou, strict=True)},
+                    "per_class": {
+                        metric: {n: pair(v) for n, v in zip(names, values, strict=True)}
+                        for metric, values in found_.by_class.items()
+                    },
+                    "images": {
+                        "better": int((c.net > 0).sum()),
+                        "worse": int((c.net < 0).sum()),
+                        "objects_won": int(c.won.sum()),
+                        "objects_lost": int(c.lost.sum()),
+                        "false_before": int(c.false_before.sum()),
+                        "false_after": int(c.false_after.sum()),
+                    },
+                }
+                for run, found_, c in zip(self.runs[1:], self.differences, self.changes, strict=True)
+            ],
         }
 
     def metric_rows(self) -> list[dict[str, Any]]:
         """One row a metric: the value of each run, and of the others the difference with its interval."""
-        return [{"metric": name, **self._row([run.metrics[name] for run in self.runs],
-                                             [d.metrics[name] for d in self.differences])}
-                for name in self.runs[0].metrics]
+        return [
+            {
+                "metric": name,
+                **self._row([run.metrics[name] for run in self.runs], [d.metrics[name] for d in self.differences]),
+            }
+            for name in self.runs[0].metrics
+        ]
 
     def class_rows(self) -> list[dict[str, Any]]:
         """One row a class: its objects, the AP of each run, and the differences with their intervals."""
         m = self.runs[0].matches
-        return [{"category_id": category, "class": name, "boxes": int(m.counted[0, m.objects_of[k]].sum()),
-                 **self._row([run.by_class[k] for run in self.runs], [d.by_class["AP"][k] for d in self.differences])}
-                for k, (category, name) in enumerate(zip(m.category_ids, m.class_names, strict=True))]
+        return [
+            {
+                "category_id": category,
+                "class": name,
+                "boxes": int(m.counted[0, m.objects_of[k]].sum()),
+                **self._row([run.by_class[k] for run in self.runs], [d.by_class["AP"][k] for d in self.differences]),
+            }
+            for k, (category, name) in enumerate(zip(m.category_ids, m.class_names, strict=True))
+        ]
 
     def _row(self, values: Sequence[Interval], differences: Sequence[Interval]) -> dict[str, Any]:
         row = {run.name: plain(value.value) for run, value in zip(self.runs, values, strict=True)}
         for run, found in zip(self.runs[1:], differences, strict=True):
-            row |= {f"{run.name} difference": plain(found.value), f"{run.name} low": plain(found.low),
-                    f"{run.name} high": plain(found.high)}
+            row |= {
+                f"{run.name} difference": plain(found.value),
+                f"{run.name} low": plain(found.low),
+                f"{run.name} high": plain(found.high),
+            }
         return row
 
     def image_rows(self, file_names: Sequence[str]) -> list[dict[str, Any]]:
         """One row an image and run but the first, in the order of the images."""
         m = self.runs[0].matches
         boxes = np.bincount(m.object_image[m.counted[0]], minlength=len(m.image_ids))
-        return [{"run": run.name, "image_id": image, "file_name": file_names[i], "boxes": int(boxes[i]),
-                 "won": int(c.won[i]), "lost": int(c.lost[i]), "false_before": int(c.false_before[i]),
-                 "false_after": int(c.false_after[i]), "net": int(c.net[i])}
-                for run, c in zip(self.runs[1:], self.changes, strict=True)
-                for i, image in enumerate(m.image_ids.tolist())]
+        return [
+            {
+                "run": run.name,
+                "image_id": image,
+                "file_name": file_names[i],
+                "boxes": int(boxes[i]),
+                "won": int(c.won[i]),
+                "lost": int(c.lost[i]),
+                "false_before": int(c.false_before[i]),
+                "false_after": int(c.false_after[i]),
+                "net": int(c.net[i]),
+            }
+            for run, c in zip(self.runs[1:], self.changes, strict=True)
+            for i, image in enumerate(m.image_ids.tolist())
+        ]
 
 
-def compare(names: Sequence[str], runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int = 0,
-            progress: Callable[[float], object] | None = None) -> Comparison:
+def compare(
+    names: Sequence[str],
+    runs: Sequence[Matches],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[float], object] | None = None,
+) -> Comparison:
     """Compare runs with the first of them.
 
     Args:
@@ -181,14 +227,23 @@ def compare(names: Sequence[str], runs: Sequence[Matches], resamples: int = RESA
         ap = precision.precision[:, :, :, 0, -1]
         values = [float(ap[:, :, k].mean()) if ap[0, 0, k] >= 0 else None for k in range(len(matches.category_ids))]
         kept = curves.kept(matches, curves.operating_points(matches))
-        compared.append(Compared(
-            name, matches, kept, objects_found(matches, kept),
-            {metric: interval(metrics[metric], replicated[metric], possible=SHARE) for metric in metrics},
-            [interval(value, classes[k], possible=SHARE) for k, value in enumerate(values)], find_errors(matches)))
+        compared.append(
+            Compared(
+                name,
+                matches,
+                kept,
+                objects_found(matches, kept),
+                {metric: interval(metrics[metric], replicated[metric], possible=SHARE) for metric in metrics},
+                [interval(value, classes[k], possible=SHARE) for k, value in enumerate(values)],
+                find_errors(matches),
+            )
+        )
     return Comparison(
         compared,
         [difference(samples[0], other, points[0], point) for other, point in zip(samples[1:], points[1:], strict=True)],
-        [changes(compared[0], other) for other in compared[1:]], resamples)
+        [changes(compared[0], other) for other in compared[1:]],
+        resamples,
+    )
 
 
 def objects_found(matches: Matches, kept: np.ndarray) -> np.ndarray:
@@ -204,5 +259,9 @@ def changes(base: Compared, other: Compared) -> Changes:
     count = len(base.matches.image_ids)
     tally = lambda images: np.bincount(images, minlength=count)
     objects = base.matches.object_image
-    return Changes(tally(objects[other.found & ~base.found]), tally(objects[base.found & ~other.found]),
-                   tally(base.matches.image[base.false]), tally(other.matches.image[other.false]))
+    return Changes(
+        tally(objects[other.found & ~base.found]),
+        tally(objects[base.found & ~other.found]),
+        tally(base.matches.image[base.false]),
+        tally(other.matches.image[other.false]),
+    )

@@ -41,8 +41,14 @@ def operating_points(matches: Matches) -> list[OperatingPoint]:
         last = np.append(score[1:] != score[:-1], True)
         f1 = np.where(last, 2 * true / (true + false + positives), -1.0)
         best = int(f1.argmax())
-        points.append(OperatingPoint(float(score[best]), float(f1[best]), float(true[best] / (true + false)[best]),
-                                     float(true[best] / positives)))
+        points.append(
+            OperatingPoint(
+                float(score[best]),
+                float(f1[best]),
+                float(true[best] / (true + false)[best]),
+                float(true[best] / positives),
+            )
+        )
     return points
 
 

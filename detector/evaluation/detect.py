@@ -39,8 +39,16 @@ class DetectorRun:
     images_per_second: float = 0.0
 
 
-def run_detector(module: DetectionModule, dataset: CocoDataset, category_ids: Sequence[int], *, batch_size: int,
-                 workers: int = 0, sample: Collection[int] = (), progress_bar: bool = False) -> DetectorRun:
+def run_detector(
+    module: DetectionModule,
+    dataset: CocoDataset,
+    category_ids: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    sample: Collection[int] = (),
+    progress_bar: bool = False,
+) -> DetectorRun:
     """Detect the objects of all images of ``dataset``.
 
     Runs on the device of ``module``, under the autocast that it was trained with, except that half precision is left
@@ -87,8 +95,14 @@ def precision_of(module: DetectionModule) -> contextlib.AbstractContextManager[N
 
 def progress(shown: bool) -> Progress:
     """A progress bar with images a second and time left, on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-               TimeRemainingColumn(), TextColumn("left"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
@@ -99,13 +113,21 @@ def choose_device(accelerator: str) -> torch.device:
         ConfigError: ``gpu``, and PyTorch sees none.
     """
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("accelerator=gpu: PyTorch finds no usable GPU here; use accelerator=cpu or auto, or check "
-                          "the driver and that PyTorch is built for CUDA")
+        raise ConfigError(
+            "accelerator=gpu: PyTorch finds no usable GPU here; use accelerator=cpu or auto, or check "
+            "the driver and that PyTorch is built for CUDA"
+        )
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def match_categories(names: Sequence[str], ids: Sequence[int], data_names: Sequence[str], data_ids: Sequence[int],
-                     detector: str, data: str) -> tuple[list[int], str]:
+def match_categories(
+    names: Sequence[str],
+    ids: Sequence[int],
+    data_names: Sequence[str],
+    data_ids: Sequence[int],
+    detector: str,
+    data: str,
+) -> tuple[list[int], str]:
     """The category id in a data set of each class of a detector.
 
     The categories are the same if ids and names are. If they are not, classes are matched by name, provided that
@@ -133,9 +155,11 @@ def match_categories(names: Sequence[str], ids: Sequence[int], data_names: Seque
         matched = [id_of[name] for name in names]
         changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(names, ids, matched, strict=True))
         return matched, f"Category ids are not those of the training data; classes are matched by name: {changes}."
-    lines = [f"the classes of {detector} and of {data} are not the same:",
-             f"  detector:    {listed(names, ids)}",
-             f"  annotations: {listed(data_names, data_ids)}"]
+    lines = [
+        f"the classes of {detector} and of {data} are not the same:",
+        f"  detector:    {listed(names, ids)}",
+        f"  annotations: {listed(data_names, data_ids)}",
+    ]
     if own - other:
         lines.append(f"  only the detector has {', '.join(sorted(own - other))}")
     if other - own:

@@ -66,8 +66,9 @@ class Detections:
         return cls(np.empty(0), np.empty(0), np.empty((0, 4)), np.empty(0), np.asarray(images, dtype=np.int64))
 
     @classmethod
-    def from_model(cls, outputs: Sequence[dict[str, torch.Tensor]], image_ids: Sequence[int],
-                   category_ids: Sequence[int]) -> Detections:
+    def from_model(
+        cls, outputs: Sequence[dict[str, torch.Tensor]], image_ids: Sequence[int], category_ids: Sequence[int]
+    ) -> Detections:
         """What a torchvision detector in eval mode returned for some images.
 
         Args:
@@ -120,12 +121,19 @@ class Detections:
         """The detections in ``images``, in the order they have."""
         rows = np.isin(self.image_id, np.asarray(images, dtype=np.int64))
         looked_at = _images(self)
-        return Detections(self.image_id[rows], self.category_id[rows], self.boxes_xywh[rows], self.score[rows],
-                          looked_at[np.isin(looked_at, np.asarray(images, dtype=np.int64))], self.source)
+        return Detections(
+            self.image_id[rows],
+            self.category_id[rows],
+            self.boxes_xywh[rows],
+            self.score[rows],
+            looked_at[np.isin(looked_at, np.asarray(images, dtype=np.int64))],
+            self.source,
+        )
 
     @classmethod
-    def from_json(cls, path: str | Path, image_ids: Sequence[int] | None = None,
-                  category_ids: Sequence[int] | None = None) -> Detections:
+    def from_json(
+        cls, path: str | Path, image_ids: Sequence[int] | None = None, category_ids: Sequence[int] | None = None
+    ) -> Detections:
         """Read a COCO results file: a JSON list of ``{"image_id", "category_id", "bbox", "score"}``.
 
         Args:
@@ -154,21 +162,31 @@ class Detections:
                 problems.append(f"entry {index}: {problem}")
         if problems:
             wrong = counted(len(problems), "entry", "entries")
-            raise problem_list(f"{path}: {wrong} of {len(entries):,} cannot be used as detections", problems,
-                               f"Entries count from 0; {RESULTS_FORMAT}, ids as in the annotation file.")
-        return cls(np.array([int(e["image_id"]) for e in entries], dtype=np.int64),
-                   np.array([int(e["category_id"]) for e in entries], dtype=np.int64),
-                   np.array([e["bbox"] for e in entries], dtype=np.float64),
-                   np.array([e["score"] for e in entries], dtype=np.float64),
-                   source=str(path))
+            raise problem_list(
+                f"{path}: {wrong} of {len(entries):,} cannot be used as detections",
+                problems,
+                f"Entries count from 0; {RESULTS_FORMAT}, ids as in the annotation file.",
+            )
+        return cls(
+            np.array([int(e["image_id"]) for e in entries], dtype=np.int64),
+            np.array([int(e["category_id"]) for e in entries], dtype=np.int64),
+            np.array([e["bbox"] for e in entries], dtype=np.float64),
+            np.array([e["score"] for e in entries], dtype=np.float64),
+            source=str(path),
+        )
 
     def to_json(self, path: str | Path) -> None:
         """Write a COCO results file, one detection a line, at full precision, in one step (never half a file).
 
         Reading it back gives the same arrays to the bit.
         """
-        rows = zip(self.image_id.tolist(), self.category_id.tolist(), self.boxes_xywh.tolist(), self.score.tolist(),
-                   strict=True)
+        rows = zip(
+            self.image_id.tolist(),
+            self.category_id.tolist(),
+            self.boxes_xywh.tolist(),
+            self.score.tolist(),
+            strict=True,
+        )
         with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[")
             for number, (image_id, category_id, box, score) in enumerate(rows):

@@ -112,8 +112,9 @@ def by_image(matches: Matches) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(rows[edges[i] : edges[i + 1]], objects[object_edges[i] : object_edges[i + 1]]) for i in images[:-1]]
 
 
-def _costs(matches: Matches, kind: np.ndarray, about: np.ndarray, fixable: np.ndarray, missed: np.ndarray
-           ) -> tuple[float | None, dict[str, float]]:
+def _costs(
+    matches: Matches, kind: np.ndarray, about: np.ndarray, fixable: np.ndarray, missed: np.ndarray
+) -> tuple[float | None, dict[str, float]]:
     """AP at 0.5, and what correcting the errors of each kind would add to it."""
     positives = np.bincount(matches.object_label[matches.counted[0]], minlength=len(matches.category_ids))
     outcome, label = matches.outcome[0, 0], matches.label
@@ -140,8 +141,9 @@ def _costs(matches: Matches, kind: np.ndarray, about: np.ndarray, fixable: np.nd
     return whole, cost
 
 
-def _mean_ap(score: np.ndarray, outcome: np.ndarray, label: np.ndarray, positives: np.ndarray, classes: np.ndarray
-             ) -> float | None:
+def _mean_ap(
+    score: np.ndarray, outcome: np.ndarray, label: np.ndarray, positives: np.ndarray, classes: np.ndarray
+) -> float | None:
     """Mean AP of the classes ``classes`` (bool ``[K]``); None if there is none.
 
     A class that has no objects any more counts 0 with detections and not at all without, as in the authors' code.

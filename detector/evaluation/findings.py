@@ -20,18 +20,20 @@ MEANING = {
 }
 ADVICE = {
     "classification": "Compare the classes in the gallery: labels may be inconsistent, or the classes need more "
-                      "examples or more pixels (model.min_size).",
+    "examples or more pixels (model.min_size).",
     "localisation": "Boxes get better with a longer training, a larger input (model.min_size) and a finer level to "
-                    "pool from; where labels are loose, AP at high IoU cannot rise.",
+    "pool from; where labels are loose, AP at high IoU cannot rise.",
     "both": "Look at them in the gallery: often parts of objects, or several objects in one box.",
     "duplicate": "A lower model.head.nms_thresh removes more of them; objects that do overlap then suffer.",
     "background": "Look at them in the gallery: objects without a label are errors of the data. Otherwise more images "
-                  "without objects, or more proposals in the loss (model.head.batch_size_per_image).",
+    "without objects, or more proposals in the loss (model.head.batch_size_per_image).",
     "missed": "See recall by size, and the anchors that scripts/inspect_data.py proposes; small objects need a larger "
-              "input (model.min_size) or smaller anchors.",
+    "input (model.min_size) or smaller anchors.",
 }
-EXACT = ("A finer map to pool from (model=fpn) and a larger input (model.min_size) make boxes more exact; labels that "
-         "are loose cannot be matched closely.")
+EXACT = (
+    "A finer map to pool from (model=fpn) and a larger input (model.min_size) make boxes more exact; labels that "
+    "are loose cannot be matched closely."
+)
 WORTH = 0.005  # AP50 below which an error is not worth a sentence
 ENOUGH = 20  # objects that a size or a class must have to be spoken of
 MANY = 0.2  # share of an error's cases in one class from which that is worth saying
@@ -52,11 +54,15 @@ def _nothing_found(analysis: Analysis) -> list[str]:
     if (analysis.matches.outcome[0, 0] == TRUE).any():
         return []
     if not len(analysis.matches.score):
-        return ["There is no detection in these images. Has the detector been trained, and is its score threshold "
-                "(score_thresh) low enough?"]
-    return ["No detection matches an object of its class at IoU 0.5. Are image and category ids those of the "
-            "annotations, and boxes x, y, width, height in pixels of the original images? If so, the detector has "
-            "learned nothing yet."]
+        return [
+            "There is no detection in these images. Has the detector been trained, and is its score threshold "
+            "(score_thresh) low enough?"
+        ]
+    return [
+        "No detection matches an object of its class at IoU 0.5. Are image and category ids those of the "
+        "annotations, and boxes x, y, width, height in pixels of the original images? If so, the detector has "
+        "learned nothing yet."
+    ]
 
 
 def _costs(analysis: Analysis) -> list[str]:
@@ -75,8 +81,10 @@ def _costs(analysis: Analysis) -> list[str]:
         pair = _most_confused(analysis) if number == CLASSIFICATION else ""
         named = {"missed": "Missed objects", "both": "Errors of class and box"}
         subject = named.get(kind, f"{kind.capitalize()} errors")
-        said.append(f"{subject} cost {cost:.3f} of AP50 ({counted(counts.sum(), what)}{where}): "
-                    f"{MEANING[kind]}.{pair} {ADVICE[kind]}")
+        said.append(
+            f"{subject} cost {cost:.3f} of AP50 ({counted(counts.sum(), what)}{where}): "
+            f"{MEANING[kind]}.{pair} {ADVICE[kind]}"
+        )
     return said
 
 
@@ -94,7 +102,8 @@ def _most_confused(analysis: Analysis) -> str:
 def _sizes(analysis: Analysis) -> list[str]:
     """The size of object that is found least, or found with the least exact boxes, if it is far behind."""
     return _worst_size(analysis, 0, "found at any score") or _worst_size(
-        analysis, 5, "found with a box of IoU 0.75 or more")
+        analysis, 5, "found with a box of IoU 0.75 or more"
+    )
 
 
 def _worst_size(analysis: Analysis, t: int, found: str) -> list[str]:
@@ -109,9 +118,11 @@ def _worst_size(analysis: Analysis, t: int, found: str) -> list[str]:
     if others - recall[worst] < 0.1:
         return []
     size = f"{SIDES[worst]:g} to {SIDES[worst + 1]:g}" if np.isfinite(SIDES[worst + 1]) else f"{SIDES[worst]:g} or more"
-    return [f"Of the {counts[worst]:,} objects of a side of {size} pixels {recall[worst]:.0%} are {found}, "
-            f"of the others {others:.0%}. Larger inputs and smaller anchors help small objects; large ones need "
-            "anchors of their size."]
+    return [
+        f"Of the {counts[worst]:,} objects of a side of {size} pixels {recall[worst]:.0%} are {found}, "
+        f"of the others {others:.0%}. Larger inputs and smaller anchors help small objects; large ones need "
+        "anchors of their size."
+    ]
 
 
 def _overlap(analysis: Analysis) -> list[str]:
@@ -120,18 +131,29 @@ def _overlap(analysis: Analysis) -> list[str]:
     if ap50 < 0.1:
         return []
     fall = f"AP falls from {ap50:.3f} at IoU 0.50 to {ap75:.3f} at 0.75"
-    rows = [row for row in analysis.class_rows()
-            if row["boxes"] >= ENOUGH and row["AP50"] >= 0.1 and row["AP75"] < STEEP * row["AP50"]]
+    rows = [
+        row
+        for row in analysis.class_rows()
+        if row["boxes"] >= ENOUGH and row["AP50"] >= 0.1 and row["AP75"] < STEEP * row["AP50"]
+    ]
     rows.sort(key=lambda row: row["AP75"] - row["AP50"])
     worst = ", ".join(f"{row['class']} {row['AP50']:.3f} to {row['AP75']:.3f}" for row in rows[:NAMED])
     if ap75 < STEEP * ap50:
         loose = int((analysis.errors.kind == LOCALISATION).sum())
         classes = f" The steepest: {worst}." if worst and len(analysis.matches.class_names) > 1 else ""
         further = counted(loose, "further detection does", "further detections do")
-        return [f"{fall}: objects are found, but their boxes are not exact ({further} not even reach 0.50).{classes} "
-                f"{EXACT}"]
-    return [f"{fall}, and more steeply in some classes: {worst}. There objects are found, but their boxes are not "
-            f"exact. {EXACT}"] if worst else []
+        return [
+            f"{fall}: objects are found, but their boxes are not exact ({further} not even reach 0.50).{classes} "
+            f"{EXACT}"
+        ]
+    return (
+        [
+            f"{fall}, and more steeply in some classes: {worst}. There objects are found, but their boxes are not "
+            f"exact. {EXACT}"
+        ]
+        if worst
+        else []
+    )
 
 
 def _scores(analysis: Analysis) -> list[str]:
@@ -140,11 +162,15 @@ def _scores(analysis: Analysis) -> list[str]:
     if found.error is None:
         return []
     if scores.min() < 0 or scores.max() > 1:
-        return [f"Scores are not probabilities: they go from {scores.min():.3g} to {scores.max():.3g}. Choose "
-                "thresholds from the table."]
+        return [
+            f"Scores are not probabilities: they go from {scores.min():.3g} to {scores.max():.3g}. Choose "
+            "thresholds from the table."
+        ]
     if found.error < 0.1:
         return []
     known = found.count > 0
     gap = np.average(found.score[known] - found.precision[known], weights=found.count[known])
-    return [f"Scores are not probabilities: on average they are {abs(gap):.2f} too {'high' if gap > 0 else 'low'} "
-            f"(expected calibration error {found.error:.3f}). Rank by them, but choose thresholds from the table."]
+    return [
+        f"Scores are not probabilities: on average they are {abs(gap):.2f} too {'high' if gap > 0 else 'low'} "
+        f"(expected calibration error {found.error:.3f}). Rank by them, but choose thresholds from the table."
+    ]

@@ -60,8 +60,9 @@ def worst_images(analysis: Analysis, kind: int, count: int) -> list[int]:
         weight = np.bincount(m.object_image[analysis.errors.missed], minlength=len(m.image_ids)).astype(float)
     else:
         wrong = analysis.errors.kind == kind
-        weight = np.bincount(m.image[wrong], m.score[wrong] * np.where(analysis.kept[wrong], 1.0, 1e-6),
-                             minlength=len(m.image_ids))
+        weight = np.bincount(
+            m.image[wrong], m.score[wrong] * np.where(analysis.kept[wrong], 1.0, 1e-6), minlength=len(m.image_ids)
+        )
     order = np.argsort(-weight, kind="stable")[:count]
     return order[weight[order] > 0].tolist()
 
@@ -76,8 +77,9 @@ def make_cards(analysis: Analysis, truth: GroundTruth, kind: int, count: int) ->
         boxes, caption = _boxes(analysis, image, kind)
         height, width = sizes[image_id]
         if not height or not width:  # not in the annotation file: room for all boxes
-            height, width = (int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes],
-                                                                         [b.x + b.w for b in boxes]))
+            height, width = (
+                int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes], [b.x + b.w for b in boxes])
+            )
         cards.append(Card(image_id, names[image_id], width, height, labelled(boxes, width, height), caption))
     return cards
 
@@ -109,12 +111,13 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
     rows = rows[np.argsort(-m.score[rows], kind="stable")]
     drawn = [box(m.object_boxes[g], "true", "", _object_words(analysis, g)) for g in objects.tolist()]
     for row in rows[analysis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
-        drawn.append(box(m.boxes_xywh[row], "found", "",
-                         f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
+        drawn.append(box(m.boxes_xywh[row], "found", "", f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
     if kind == MISSED:
         wrong = objects[errors.missed[objects]].tolist()
-        drawn += [box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(analysis, g))
-                  for g in wrong[:SHOWN]]
+        drawn += [
+            box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(analysis, g))
+            for g in wrong[:SHOWN]
+        ]
     else:
         all_wrong = rows[errors.kind[rows] == kind]
         shown = all_wrong[analysis.kept[all_wrong]]
@@ -123,7 +126,8 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
             about = errors.about[row]
             name, score = names[m.label[row]], m.score[row]
             words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
-                f", about {_object_words(analysis, about)}" if about >= 0 else "")
+                f", about {_object_words(analysis, about)}" if about >= 0 else ""
+            )
             drawn.append(box(m.boxes_xywh[row], "error", f"{shortened(name)} {score:.2f}", words))
     noun = "object" if len(objects) == 1 else "objects"
     part = f", {SHOWN} of them drawn" if len(wrong) > SHOWN else ""

@@ -51,9 +51,12 @@ class GroundTruth:
         unreadable = [str(p) for _, p in read.problems if p not in stray]
         if unreadable and not drop_invalid:
             total = len(read.ids) + len(read.problems)
-            raise problem_list(f"{self.path}: {len(unreadable)} of {total} annotations cannot be evaluated",
-                               unreadable, "Correct or remove them in the file; an annotation needs id, image_id, "
-                               "category_id and bbox [x, y, width, height].")
+            raise problem_list(
+                f"{self.path}: {len(unreadable)} of {total} annotations cannot be evaluated",
+                unreadable,
+                "Correct or remove them in the file; an annotation needs id, image_id, "
+                "category_id and bbox [x, y, width, height].",
+            )
         by_id = np.argsort(read.image_ids)
         self.image_ids: list[int] = read.image_ids[by_id].tolist()
         self.file_names, self.sizes = read.file_names[by_id], read.sizes[by_id]
@@ -66,16 +69,25 @@ class GroundTruth:
 
         flat = read.ids[(read.boxes_xywh[:, 2:] <= 0).any(axis=1)].tolist()
         self._note("Annotations left out because they cannot be read", len(unreadable), "; ".join(unreadable[:3]))
-        self._note("Annotations without an area", int((~read.area_given).sum()),
-                   "width times height of the box is used")
+        self._note(
+            "Annotations without an area", int((~read.area_given).sum()), "width times height of the box is used"
+        )
         self._note("Annotations without iscrowd", int((~read.crowd_given).sum()), "they count as single objects")
-        self._note("Annotations of an image or a category that the file does not list", len(stray),
-                   f"not counted, as in pycocotools; ids {some([p.annotation_id for p in stray])}")
-        self._note("Boxes without a positive width and height", len(flat),
-                   f"nothing can match them, they count as missed; annotation ids {some(flat)}")
+        self._note(
+            "Annotations of an image or a category that the file does not list",
+            len(stray),
+            f"not counted, as in pycocotools; ids {some([p.annotation_id for p in stray])}",
+        )
+        self._note(
+            "Boxes without a positive width and height",
+            len(flat),
+            f"nothing can match them, they count as missed; annotation ids {some(flat)}",
+        )
         if (self.ids == 0).any():
-            self.notes.append("An annotation has the id 0, which pycocotools takes for 'no match': what detects it "
-                              "counts as a false positive. Number the annotations from 1.")
+            self.notes.append(
+                "An annotation has the id 0, which pycocotools takes for 'no match': what detects it "
+                "counts as a false positive. Number the annotations from 1."
+            )
 
     def _note(self, subject: str, count: int, treatment: str) -> None:
         if count:

@@ -139,8 +139,9 @@ def precision_recall(outcome: np.ndarray, positives: int) -> tuple[np.ndarray, n
     return interpolated, recall[:, -1]
 
 
-def match(truth: GroundTruth, detections: Detections, image_ids: Sequence[int] | None = None,
-          max_detections: int = COCO_LIMIT) -> Matches:
+def match(
+    truth: GroundTruth, detections: Detections, image_ids: Sequence[int] | None = None, max_detections: int = COCO_LIMIT
+) -> Matches:
     """Match detections to objects as ``COCOeval.evaluateImg`` does, for all classes, area ranges and IoU thresholds.
 
     Args:
@@ -182,9 +183,27 @@ def match(truth: GroundTruth, detections: Detections, image_ids: Sequence[int] |
     for group in pairs:
         _match_group(group, boxes, object_boxes, crowd, counted, object_id, outcome, partner)
     as_int = lambda values: values.astype(np.int32)
-    return Matches(ids, truth.category_ids, truth.class_names, max_detections, rows, as_int(image), as_int(label),
-                   as_int(rank), score, boxes, outcome, partner, object_id, as_int(object_image),
-                   as_int(object_label), object_boxes, area, crowd, counted)
+    return Matches(
+        ids,
+        truth.category_ids,
+        truth.class_names,
+        max_detections,
+        rows,
+        as_int(image),
+        as_int(label),
+        as_int(rank),
+        score,
+        boxes,
+        outcome,
+        partner,
+        object_id,
+        as_int(object_image),
+        as_int(object_label),
+        object_boxes,
+        area,
+        crowd,
+        counted,
+    )
 
 
 def _rank(keys: np.ndarray) -> np.ndarray:
@@ -222,15 +241,24 @@ def _pairs(detection_keys: np.ndarray, rank: np.ndarray, object_keys: np.ndarray
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step]
             columns = np.arange(counts[part].max())
-            found = np.where(columns < counts[part, None], by_pair[np.minimum(first[part, None] + columns,
-                                                                              len(by_pair) - 1)], -1)
+            found = np.where(
+                columns < counts[part, None], by_pair[np.minimum(first[part, None] + columns, len(by_pair) - 1)], -1
+            )
             backwards = np.arange(object_counts[part].max())
             last = (object_first + object_counts)[part, None] - 1 - backwards
             yield _Group(found, np.where(backwards < object_counts[part, None], last, -1))
 
 
-def _match_group(group: _Group, boxes: np.ndarray, object_boxes: np.ndarray, crowd: np.ndarray, counted: np.ndarray,
-                 object_id: np.ndarray, outcome: np.ndarray, partner: np.ndarray) -> None:
+def _match_group(
+    group: _Group,
+    boxes: np.ndarray,
+    object_boxes: np.ndarray,
+    crowd: np.ndarray,
+    counted: np.ndarray,
+    object_id: np.ndarray,
+    outcome: np.ndarray,
+    partner: np.ndarray,
+) -> None:
     """Match the pairs of a group rank by rank, all pairs, areas and thresholds at once; writes the last two arguments.
 
     A detection takes the free object of highest IoU, of equal ones the last in the file; objects that are ignored
@@ -273,6 +301,7 @@ def _overlaps(group: _Group, boxes: np.ndarray, object_boxes: np.ndarray, crowd:
     overlaps = np.zeros((*group.detections.shape, group.objects.shape[1]))
     for p, (found, objects) in enumerate(zip(group.detections, group.objects, strict=True)):
         found, objects = found[found >= 0], objects[objects >= 0]
-        overlaps[p, : len(found), : len(objects)] = mask.iou(boxes[found], object_boxes[objects],
-                                                             crowd[objects].astype(np.uint8))
+        overlaps[p, : len(found), : len(objects)] = mask.iou(
+            boxes[found], object_boxes[objects], crowd[objects].astype(np.uint8)
+        )
     return overlaps

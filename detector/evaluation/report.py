@@ -20,9 +20,16 @@ from detector.plots.figure import DPI
 from detector.words import counted
 
 
-def write_report(out: str | Path, result: CocoResult, analysis: Analysis, truth: GroundTruth,
-                 plots: Mapping[str, Path], meta: Mapping[str, Any], images: Path | None = None, gallery: int = 6
-                 ) -> None:
+def write_report(
+    out: str | Path,
+    result: CocoResult,
+    analysis: Analysis,
+    truth: GroundTruth,
+    plots: Mapping[str, Path],
+    meta: Mapping[str, Any],
+    images: Path | None = None,
+    gallery: int = 6,
+) -> None:
     """Write the report.
 
     Args:
@@ -36,13 +43,25 @@ def write_report(out: str | Path, result: CocoResult, analysis: Analysis, truth:
         gallery: images for each kind of error.
     """
     with replacing(out) as temporary:
-        temporary.write_text(environment().get_template("report.html").render(
-            result=result, analysis=analysis, findings=findings(analysis), rows=analysis.class_rows(),
-            metrics=[(name, *METRIC_MEANING[name]) for name in METRIC_MEANING], areas=AREA_MEANING,
-            meaning=MEANING, meta=meta, text=TEXT, has_images=images is not None,
-            plots={name: embedded(path) for name, path in plots.items()},
-            **make_gallery(analysis, truth, images, gallery),
-        ), encoding="utf-8")
+        temporary.write_text(
+            environment()
+            .get_template("report.html")
+            .render(
+                result=result,
+                analysis=analysis,
+                findings=findings(analysis),
+                rows=analysis.class_rows(),
+                metrics=[(name, *METRIC_MEANING[name]) for name in METRIC_MEANING],
+                areas=AREA_MEANING,
+                meaning=MEANING,
+                meta=meta,
+                text=TEXT,
+                has_images=images is not None,
+                plots={name: embedded(path) for name, path in plots.items()},
+                **make_gallery(analysis, truth, images, gallery),
+            ),
+            encoding="utf-8",
+        )
 
 
 def embedded(path: Path) -> tuple[str, int]:
@@ -54,8 +73,13 @@ def embedded(path: Path) -> tuple[str, int]:
 
 def environment() -> jinja2.Environment:
     """The templates of this package; everything that is filled in is escaped."""
-    made = jinja2.Environment(loader=jinja2.PackageLoader("detector.evaluation", "templates"), autoescape=True,
-                              undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("detector.evaluation", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.filters["counted"] = counted
     made.filters["number"] = lambda value, digits=3: "" if value is None or value != value else f"{value:.{digits}f}"
     return made

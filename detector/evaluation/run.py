@@ -48,8 +48,9 @@ class Evaluation(NamedTuple):
     def __rich__(self) -> Group:
         if self.analysis is None:
             return Group(self.result)
-        return Group(self.result, error_table(self.analysis), operating_table(self.analysis),
-                     note_lines(findings(self.analysis)))
+        return Group(
+            self.result, error_table(self.analysis), operating_table(self.analysis), note_lines(findings(self.analysis))
+        )
 
 
 def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
@@ -75,8 +76,9 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
     images = Path(config.images).expanduser() if config.images else None
     if images is not None and not images.is_dir():
-        raise DataError(f"images={config.images}: there is no such folder; leave the key out for a report without "
-                        "pictures")
+        raise DataError(
+            f"images={config.images}: there is no such folder; leave the key out for a report without pictures"
+        )
     outcome = write_results(config, truth, detections, None, config.max_detections or COCO_LIMIT, images, {})
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of the checkpoint that was evaluated here before
@@ -105,14 +107,27 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         annotations, images = validation_files(data, config.checkpoint)
     dataset = CocoDataset(annotations, images, on_invalid=data.on_invalid)
     truth = GroundTruth(annotations, drop_invalid=data.on_invalid != "error")
-    category_ids, renumbered = match_categories(module.class_names, module.category_ids, dataset.class_names,
-                                                dataset.category_ids, config.checkpoint, str(annotations))
+    category_ids, renumbered = match_categories(
+        module.class_names,
+        module.category_ids,
+        dataset.class_names,
+        dataset.category_ids,
+        config.checkpoint,
+        str(annotations),
+    )
 
     # Spread over the data set: neighbours in a file are often alike.
     count = min(config.sheet_images, len(dataset))
     chosen = {int(i) for i in np.linspace(0, len(dataset) - 1, count)} if count else set()
-    found = run_detector(module, dataset, category_ids, batch_size=config.batch_size, workers=config.workers,
-                         sample=chosen, progress_bar=config.progress_bar)
+    found = run_detector(
+        module,
+        dataset,
+        category_ids,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        sample=chosen,
+        progress_bar=config.progress_bar,
+    )
     found.detections.to_json(folder / PREDICTIONS)
     if found.samples:
         shown, targets, outputs = zip(*found.samples, strict=True)
@@ -122,15 +137,26 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
         "data": {"annotations": resolved(annotations), "images": resolved(images)},
-        "score_thresh": heads.score_thresh, "batch_size": config.batch_size,
-        "device": str(next(module.parameters()).device), "images_per_second": round(found.images_per_second, 2),
+        "score_thresh": heads.score_thresh,
+        "batch_size": config.batch_size,
+        "device": str(next(module.parameters()).device),
+        "images_per_second": round(found.images_per_second, 2),
     }
-    return write_results(config, truth, found.detections, dataset.image_ids, limit, images, facts,
-                         [renumbered] if renumbered else [])
+    return write_results(
+        config, truth, found.detections, dataset.image_ids, limit, images, facts, [renumbered] if renumbered else []
+    )
 
 
-def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detections, image_ids: list[int] | None,
-                  limit: int, images: Path | None, facts: dict[str, Any], notes: Sequence[str] = ()) -> Evaluation:
+def write_results(
+    config: EvaluateConfig,
+    truth: GroundTruth,
+    detections: Detections,
+    image_ids: list[int] | None,
+    limit: int,
+    images: Path | None,
+    facts: dict[str, Any],
+    notes: Sequence[str] = (),
+) -> Evaluation:
     """Score, write ``metrics.json`` and, for a report, ``report.html``, ``plots/``, ``classes.csv`` and ``images.csv``.
     Without a report, an older one of theirs is removed.
 
@@ -153,8 +179,9 @@ def write_results(config: EvaluateConfig, truth: GroundTruth, detections: Detect
         discard(folder, OF_REPORT)
         return Evaluation(result, None, folder)
     with slow_progress("resampling the images", config.progress_bar) as tell:
-        analysis = analyse(truth, detections, image_ids, max_detections=limit, resamples=config.resamples,
-                           progress=tell)
+        analysis = analyse(
+            truth, detections, image_ids, max_detections=limit, resamples=config.resamples, progress=tell
+        )
     result.intervals.update({name: value[1:] for name, value in analysis.metrics.items() if value.low == value.low})
     result.save(folder / METRICS, meta, {"analysis": analysis.to_dict()})
     write_csv(folder / CLASSES, analysis.class_rows())
@@ -188,22 +215,30 @@ def validation_files(data: DataConfig, checkpoint: str) -> tuple[Path, Path]:
     annotations, images = root / data.val_annotations, root / data.val_images
     for path in (annotations, images):
         if not path.exists():
-            raise DataError(f"{checkpoint} was trained with the validation set {annotations} and the images in "
-                            f"{images}, but there is no {path} (relative paths start at {Path.cwd()}); say where the "
-                            "data are with annotations=FILE.json images=FOLDER")
+            raise DataError(
+                f"{checkpoint} was trained with the validation set {annotations} and the images in "
+                f"{images}, but there is no {path} (relative paths start at {Path.cwd()}); say where the "
+                "data are with annotations=FILE.json images=FOLDER"
+            )
     return annotations, images
 
 
 # --------------------------------------------------------------------------------- inputs and outputs
 def check_inputs(config: EvaluateConfig) -> None:
     """Raise :class:`ConfigError` unless ``config`` names one of the two things that can be evaluated."""
-    usage = ("give checkpoint=RUN/checkpoints/best.ckpt (and annotations=GT.json images=FOLDER for another data set "
-             "than its own), or annotations=GT.json predictions=DETECTIONS.json (and images=FOLDER for pictures)")
+    usage = (
+        "give checkpoint=RUN/checkpoints/best.ckpt (and annotations=GT.json images=FOLDER for another data set "
+        "than its own), or annotations=GT.json predictions=DETECTIONS.json (and images=FOLDER for pictures)"
+    )
     given = [key for key in ("checkpoint", "annotations", "predictions", "images") if getattr(config, key)]
     if not given:
         raise ConfigError(f"there is nothing to evaluate: {usage}")
-    usages = ({"checkpoint"}, {"checkpoint", "annotations", "images"}, {"annotations", "predictions"},
-              {"annotations", "predictions", "images"})
+    usages = (
+        {"checkpoint"},
+        {"checkpoint", "annotations", "images"},
+        {"annotations", "predictions"},
+        {"annotations", "predictions", "images"},
+    )
     if set(given) not in usages:
         raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
 
@@ -227,8 +262,13 @@ def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     return {key: resolved(value) for key, value in given.items() if value}
 
 
-def check_overwrite(folder: Path, inputs: Mapping[str, Any], overwrite: bool, record: str = METRICS,
-                    names: Sequence[str] = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)) -> None:
+def check_overwrite(
+    folder: Path,
+    inputs: Mapping[str, Any],
+    overwrite: bool,
+    record: str = METRICS,
+    names: Sequence[str] = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS),
+) -> None:
     """Raise :class:`ConfigError` if ``folder`` cannot be written or holds results of something else.
 
     The same may be repeated in place; ``overwrite`` allows everything.
@@ -242,14 +282,18 @@ def check_overwrite(folder: Path, inputs: Mapping[str, Any], overwrite: bool, re
     """
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ConfigError(f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
-                          "to; choose another output_dir=FOLDER")
+        raise ConfigError(
+            f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
+            "to; choose another output_dir=FOLDER"
+        )
     there = [name for name in names if (folder / name).exists()]
     known = recorded_inputs(folder / record)
     if there and not overwrite and known != inputs:
         stopped = "" if known else ", or of a command that was stopped"
-        raise ConfigError(f"{folder} holds {', '.join(there)} of something else{stopped}; choose another "
-                          "output_dir=FOLDER, or replace them with overwrite=true")
+        raise ConfigError(
+            f"{folder} holds {', '.join(there)} of something else{stopped}; choose another "
+            "output_dir=FOLDER, or replace them with overwrite=true"
+        )
 
 
 def recorded_inputs(metrics: Path) -> Any:

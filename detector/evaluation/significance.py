@@ -136,8 +136,9 @@ def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float],
     return result
 
 
-def _replicate_class(matches: Matches, area: np.ndarray, k: int, weights: np.ndarray, result: Replicates, part: slice
-                     ) -> None:
+def _replicate_class(
+    matches: Matches, area: np.ndarray, k: int, weights: np.ndarray, result: Replicates, part: slice
+) -> None:
     """Fill in class ``k`` for the resamples ``part``; ``weights`` is float32 ``[I, b]``."""
     rows, objects = matches.detections_of[k], matches.objects_of[k]
     image, rank = matches.image[rows], matches.rank[rows]
@@ -152,8 +153,10 @@ def _replicate_class(matches: Matches, area: np.ndarray, k: int, weights: np.nda
         ap = _average_precision(hits, outcome != IGNORED, in_range, image, weights, known)
         ever = np.flatnonzero(hits.any(axis=0))
         drawn = weights[image[ever]].astype(np.float64)
-        recalls = [(hits[:, ever] & (rank[ever] < limit)).sum(axis=0) @ drawn / len(hits) / known
-                   for limit in limits(matches.limit)]
+        recalls = [
+            (hits[:, ever] & (rank[ever] < limit)).sum(axis=0) @ drawn / len(hits) / known
+            for limit in limits(matches.limit)
+        ]
         if a == 0:
             result.ap[:, k, part] = ap
             result.ar[:, k, part] = recalls
@@ -167,8 +170,14 @@ def _sum_rows(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.bincount(rows, minlength=len(weights)) @ weights.astype(np.float64)
 
 
-def _average_precision(hits: np.ndarray, counts: np.ndarray, in_range: np.ndarray, image: np.ndarray,
-                       weights: np.ndarray, positives: np.ndarray) -> np.ndarray:
+def _average_precision(
+    hits: np.ndarray,
+    counts: np.ndarray,
+    in_range: np.ndarray,
+    image: np.ndarray,
+    weights: np.ndarray,
+    positives: np.ndarray,
+) -> np.ndarray:
     """Weighted AP of one class and area range at each IoU threshold.
 
     Precision has its local maxima at true positives, so it is computed there alone. The detections before one of them
@@ -224,8 +233,9 @@ def _cumulated(in_range: np.ndarray, at: np.ndarray, image: np.ndarray, weights:
 
 
 # -------------------------------------------------------------------------------------------- intervals
-def interval(value: float | None, replicates: np.ndarray, level: float = LEVEL,
-             possible: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+def interval(
+    value: float | None, replicates: np.ndarray, level: float = LEVEL, possible: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """``value`` with the percentile interval of its replicates, moved so that their mean is ``value``.
 
     Args:
@@ -258,8 +268,9 @@ class Difference(NamedTuple):
     by_class: dict[str, list[Interval]]  # AP, AP50, AP75, AR100: one entry a class
 
 
-def differences(runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-                ) -> list[Difference]:
+def differences(
+    runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> list[Difference]:
     """Paired differences of each run but the first to the first.
 
     Args:
@@ -278,8 +289,9 @@ def differences(runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int =
     return [difference(base, other, base_point, point, level) for other, point in others]
 
 
-def difference(base: Replicates, other: Replicates, base_point: Replicates, point: Replicates, level: float = LEVEL
-               ) -> Difference:
+def difference(
+    base: Replicates, other: Replicates, base_point: Replicates, point: Replicates, level: float = LEVEL
+) -> Difference:
     """What ``other`` has more than ``base``, from their replicates under the same weights.
 
     Args:
@@ -298,8 +310,10 @@ def difference(base: Replicates, other: Replicates, base_point: Replicates, poin
     return Difference(
         {name: between(*(n[name] for n in named)) for name in named[0]},
         [between(*(i[t] for i in ious)) for t in range(len(ious[0]))],
-        {name: [between(*(c[name][k] for c in classes)) for k in range(len(values))]
-         for name, values in classes[0].items()},
+        {
+            name: [between(*(c[name][k] for c in classes)) for k in range(len(values))]
+            for name, values in classes[0].items()
+        },
     )
 
 
@@ -308,11 +322,15 @@ def check_paired(runs: Sequence[Matches]) -> None:
     first = runs[0]
     for number, run in enumerate(runs[1:], start=2):
         if run.category_ids != first.category_ids:
-            raise DataError(f"runs 1 and {number} cannot be paired: their categories differ, {first.category_ids} and "
-                            f"{run.category_ids}")
+            raise DataError(
+                f"runs 1 and {number} cannot be paired: their categories differ, {first.category_ids} and "
+                f"{run.category_ids}"
+            )
         if not np.array_equal(run.image_ids, first.image_ids):
             only = np.setxor1d(run.image_ids, first.image_ids)
-            raise DataError(f"runs 1 and {number} cannot be paired: they were scored on different images, "
-                            f"{len(first.image_ids)} and {len(run.image_ids)}, of which {len(only)} are not in both")
+            raise DataError(
+                f"runs 1 and {number} cannot be paired: they were scored on different images, "
+                f"{len(first.image_ids)} and {len(run.image_ids)}, of which {len(only)} are not in both"
+            )
         if not np.array_equal(run.object_id, first.object_id):
             raise DataError(f"runs 1 and {number} cannot be paired: their annotations differ")

@@ -54,8 +54,10 @@ def find_source(path: str) -> Source:
     if not given.exists():
         raise DataError(f"{path}: there is no such folder or file; relative paths start at {Path.cwd()}")
     if given.suffix == ".ckpt":
-        raise DataError(f"{path}: a checkpoint has no detections yet: run scripts/evaluate.py checkpoint={path} "
-                        "first, and compare the folder that it writes")
+        raise DataError(
+            f"{path}: a checkpoint has no detections yet: run scripts/evaluate.py checkpoint={path} "
+            "first, and compare the folder that it writes"
+        )
     folder = given if given.is_dir() else given.parent
     predictions = given / PREDICTIONS if given.is_dir() else given
     if given.is_file() and given.name != PREDICTIONS:
@@ -65,15 +67,25 @@ def find_source(path: str) -> Source:
     if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
         predictions = Path(inputs["predictions"])  # an evaluation of a results file
     if not predictions.is_file():
-        raise DataError(f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS} that "
-                        "names a results file; give the folder of a run that has ended, one that scripts/evaluate.py "
-                        "has written, or a results file")
+        raise DataError(
+            f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS} that "
+            "names a results file; give the folder of a run that has ended, one that scripts/evaluate.py "
+            "has written, or a results file"
+        )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
     annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
     limit = meta.get("max_detections")
     place = folder.resolve()
-    return Source(place.name, place, predictions, annotations, images, 0,
-                  max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT, trained(folder))
+    return Source(
+        place.name,
+        place,
+        predictions,
+        annotations,
+        images,
+        0,
+        max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT,
+        trained(folder),
+    )
 
 
 def recorded(file: Path) -> dict[str, Any]:
@@ -107,8 +119,12 @@ def located(source: Source, path: str) -> Source:
     except ConfigError:
         return source  # of another version: the user is asked for the annotations
     annotations, images = validation_files(config.data, path)
-    return source._replace(annotations=annotations, images=images, first_images=config.trainer.limit_eval_images,
-                           limit=max(COCO_LIMIT, config.model.head.detections_per_image))
+    return source._replace(
+        annotations=annotations,
+        images=images,
+        first_images=config.trainer.limit_eval_images,
+        limit=max(COCO_LIMIT, config.model.head.detections_per_image),
+    )
 
 
 def short_names(sources: Sequence[Source]) -> list[str]:
@@ -125,5 +141,6 @@ def short_names(sources: Sequence[Source]) -> list[str]:
         return str(Path(*own))
 
     names = [short(source.place.parts) for source in sources]
-    return [name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})"
-            for i, name in enumerate(names)]
+    return [
+        name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
+    ]

@@ -41,9 +41,11 @@ def number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def metric_table(metrics: Mapping[str, float | None],
-                 intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}), max_detections: int = 100
-                 ) -> Table:
+def metric_table(
+    metrics: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    max_detections: int = 100,
+) -> Table:
     """The twelve COCO numbers, with their 95 % intervals where known, and what each of them measures."""
     table = titled("COCO box metrics")
     table.add_column("metric")
@@ -56,8 +58,15 @@ def metric_table(metrics: Mapping[str, float | None],
     for name, (iou, area, limit) in METRIC_MEANING.items():
         bounds = [" to ".join(map(number, intervals[name])) if name in intervals else ""] if intervals else []
         # A rule between average precision and average recall.
-        table.add_row(name, number(metrics[name]), *bounds, iou, AREA_MEANING.get(area, area),
-                      str(max_detections if limit == 100 else limit), end_section=name == "APl")
+        table.add_row(
+            name,
+            number(metrics[name]),
+            *bounds,
+            iou,
+            AREA_MEANING.get(area, area),
+            str(max_detections if limit == 100 else limit),
+            end_section=name == "APl",
+        )
     return table
 
 
@@ -92,8 +101,15 @@ def class_table(per_class: Sequence[ClassResult]) -> Table:
     for column in ("AP", "AP50", "AR100", "boxes", "images", "detections"):
         table.add_column(column, justify="right")
     for result in sorted(per_class, key=lambda r: (r.AP is None, -(r.AP or 0.0), r.category_id)):
-        table.add_row(Text(result.name), number(result.AP), number(result.AP50), number(result.AR100),
-                      f"{result.boxes:,}", f"{result.images:,}", f"{result.detections:,}")
+        table.add_row(
+            Text(result.name),
+            number(result.AP),
+            number(result.AP50),
+            number(result.AR100),
+            f"{result.boxes:,}",
+            f"{result.images:,}",
+            f"{result.detections:,}",
+        )
     return table
 
 

@@ -164,6 +164,8 @@ def as_image(image: Any) -> Tensor:
     if not image.is_floating_point():
         raise DataError(f"an image of {image.dtype}: give uint8 (0..255) or floats in 0..1")
     if not (image.amin() >= 0 and image.amax() <= 1):  # NaN included
-        raise DataError(f"an image of floats from {image.amin():g} to {image.amax():g}: they must be in 0..1; "
-                        "values of 0..255 belong in uint8")
+        raise DataError(
+            f"an image of floats from {image.amin():g} to {image.amax():g}: they must be in 0..1; "
+            "values of 0..255 belong in uint8"
+        )
     return image.cpu().float()

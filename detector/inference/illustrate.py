@@ -16,8 +16,13 @@ from detector.errors import ConfigError
 from detector.outputs import results_folder
 from detector.plots import operators
 
-FIGURES = {"operators": "operators.png", "bin": "bin.png", "matrices": "matrices.png", "motion": "motion.gif",
-           "image": "image.png"}
+FIGURES = {
+    "operators": "operators.png",
+    "bin": "bin.png",
+    "matrices": "matrices.png",
+    "motion": "motion.gif",
+    "image": "image.png",
+}
 CELLS = 3.0  # how far the box of the animation moves
 
 
@@ -36,12 +41,23 @@ def illustrate(config: IllustrateConfig) -> list[Path]:
     if set(wanted) - {"image"}:
         box = check_box("box", config.box, (height * config.stride, width * config.stride))
         if "motion" in wanted and box[2] + CELLS * config.stride > width * config.stride:
-            raise ConfigError(f"box={config.box}: in figure=motion the box moves {CELLS:g} cells to the right, and "
-                              f"would leave the map, which is {width} cells of {config.stride} pixels wide")
-        arguments = (operators.number_map(height, width, config.seed), box, bins, 1 / config.stride,
-                     config.sampling_ratio)
-        drawings = {"operators": operators.draw_side_by_side, "bin": operators.draw_one_bin,
-                    "matrices": operators.draw_matrices, "motion": operators.draw_motion}
+            raise ConfigError(
+                f"box={config.box}: in figure=motion the box moves {CELLS:g} cells to the right, and "
+                f"would leave the map, which is {width} cells of {config.stride} pixels wide"
+            )
+        arguments = (
+            operators.number_map(height, width, config.seed),
+            box,
+            bins,
+            1 / config.stride,
+            config.sampling_ratio,
+        )
+        drawings = {
+            "operators": operators.draw_side_by_side,
+            "bin": operators.draw_one_bin,
+            "matrices": operators.draw_matrices,
+            "motion": operators.draw_motion,
+        }
         for name in wanted:
             if name in drawings:
                 drawings[name](*arguments, files[name])
@@ -59,8 +75,9 @@ def illustrate(config: IllustrateConfig) -> list[Path]:
             feature, name = feature_map(config.checkpoint, image, box)
         else:
             feature, name = operators.brightness(image, config.image_stride), "brightness"
-        operators.draw_photograph(image, feature, box, (config.image_bins, config.image_bins), config.sampling_ratio,
-                                  files["image"], name)
+        operators.draw_photograph(
+            image, feature, box, (config.image_bins, config.image_bins), config.sampling_ratio, files["image"], name
+        )
     return list(files.values())
 
 
@@ -75,8 +92,10 @@ def check_box(key: str, box: list[float], size: tuple[int, int]) -> tuple[float,
     """``box`` if it is x1 < x2, y1 < y2 within an image of ``size`` (height, width)."""
     if len(box) == 4 and 0 <= box[0] < box[2] <= size[1] and 0 <= box[1] < box[3] <= size[0]:
         return box[0], box[1], box[2], box[3]
-    raise ConfigError(f"{key}={box}: give [x1, y1, x2, y2] with x1 < x2 and y1 < y2 inside the image, which is "
-                      f"{size[1]} x {size[0]} pixels (width x height)")
+    raise ConfigError(
+        f"{key}={box}: give [x1, y1, x2, y2] with x1 < x2 and y1 < y2 inside the image, which is "
+        f"{size[1]} x {size[0]} pixels (width x height)"
+    )
 
 
 def built_in_image(side: int = 192) -> tuple[Tensor, list[float]]:

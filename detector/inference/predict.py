@@ -52,9 +52,11 @@ class Summary:
     def text(self) -> str:
         """For a terminal."""
         lost = f", {self.unreadable} could not be read" if self.unreadable else ""
-        return (f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}{lost}, "
-                f"{self.images_per_second:.1f} images/s\n"
-                f"Results are in {self.folder}: {', '.join(self.files)}")
+        return (
+            f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}{lost}, "
+            f"{self.images_per_second:.1f} images/s\n"
+            f"Results are in {self.folder}: {', '.join(self.files)}"
+        )
 
 
 def predict(config: PredictConfig) -> Summary:
@@ -68,8 +70,10 @@ def predict(config: PredictConfig) -> Summary:
         ConfigError: checkpoint or source is not given, or there are results already.
         DetectorError: the checkpoint or the source cannot be used; no image could be read.
     """
-    wanted = {"checkpoint=RUN (or its .ckpt file)": config.checkpoint,
-              "source=IMAGE, FOLDER, 'PATTERN' or VIDEO": config.source}
+    wanted = {
+        "checkpoint=RUN (or its .ckpt file)": config.checkpoint,
+        "source=IMAGE, FOLDER, 'PATTERN' or VIDEO": config.source,
+    }
     missing = [key for key, value in wanted.items() if not value]
     if missing:
         raise ConfigError(f"give {' and '.join(missing)}")
@@ -79,8 +83,14 @@ def predict(config: PredictConfig) -> Summary:
         detector.module.model.roi_heads.score_thresh = config.score_thresh
     category_ids = detector.category_ids
     if data is not None:
-        category_ids, note = match_categories(detector.class_names, detector.category_ids, data.class_names,
-                                              data.category_ids, config.checkpoint, config.annotations)
+        category_ids, note = match_categories(
+            detector.class_names,
+            detector.category_ids,
+            data.class_names,
+            data.category_ids,
+            config.checkpoint,
+            config.annotations,
+        )
         if note:
             log.info(note)
     clear(summary.folder, config.overwrite)
@@ -119,8 +129,14 @@ def inputs(config: PredictConfig) -> tuple[Detector, Source, CocoDataset | None]
     return detector, source, data
 
 
-def run(detector: Detector, source: Source, config: PredictConfig, results: Results, painter: Painter | None,
-        summary: Summary) -> None:
+def run(
+    detector: Detector,
+    source: Source,
+    config: PredictConfig,
+    results: Results,
+    painter: Painter | None,
+    summary: Summary,
+) -> None:
     """Every image through the detector, into ``results`` and to ``painter``; counts in ``summary``."""
     start = time.perf_counter()
     with progress(config.progress_bar) as bar:
@@ -198,12 +214,15 @@ def clear(folder: Path, overwrite: bool) -> None:
     """
     there = [path for name in (RESULTS, DATASET, TABLE, DRAWN, f"{DRAWN}.mp4") if (path := folder / name).exists()]
     if there and not overwrite:
-        raise ConfigError(f"{folder} holds {' and '.join(path.name for path in there)} already; choose another "
-                          "output_dir=FOLDER, or replace them with overwrite=true")
+        raise ConfigError(
+            f"{folder} holds {' and '.join(path.name for path in there)} already; choose another "
+            "output_dir=FOLDER, or replace them with overwrite=true"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in there:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
-        raise ConfigError(f"the results cannot be written to {folder}: {error.strerror}; choose another "
-                          "output_dir=FOLDER") from None
+        raise ConfigError(
+            f"the results cannot be written to {folder}: {error.strerror}; choose another output_dir=FOLDER"
+        ) from None

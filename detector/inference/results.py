@@ -61,18 +61,35 @@ class Results:
             writer.writerow(COLUMNS)
             for image, part in zip(self._images, self._parts, strict=True):
                 time = "" if image.seconds is None else f"{image.seconds:.3f}"
-                for category, score, (x, y, w, h) in zip(part.category_id.tolist(), part.score.tolist(),
-                                                         part.boxes_xywh.tolist(), strict=True):
+                for category, score, (x, y, w, h) in zip(
+                    part.category_id.tolist(), part.score.tolist(), part.boxes_xywh.tolist(), strict=True
+                ):
                     box = [f"{v:.2f}" for v in (x, y, x + w, y + h)]
                     writer.writerow([image.name, image.image_id, time, names[category], f"{score:.4f}", *box])
 
     def _coco(self, found: Detections) -> dict[str, list[dict[str, object]]]:
-        images = [{"id": image.image_id, "file_name": image.name, "height": image.height, "width": image.width}
-                  for image in self._images]
-        rows = zip(found.image_id.tolist(), found.category_id.tolist(), found.boxes_xywh.tolist(),
-                   found.score.tolist(), strict=True)
-        annotations = [{"id": number, "image_id": image, "category_id": category, "bbox": box,
-                        "area": box[2] * box[3], "iscrowd": 0, "score": score}
-                       for number, (image, category, box, score) in enumerate(rows, 1)]
+        images = [
+            {"id": image.image_id, "file_name": image.name, "height": image.height, "width": image.width}
+            for image in self._images
+        ]
+        rows = zip(
+            found.image_id.tolist(),
+            found.category_id.tolist(),
+            found.boxes_xywh.tolist(),
+            found.score.tolist(),
+            strict=True,
+        )
+        annotations = [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "score": score,
+            }
+            for number, (image, category, box, score) in enumerate(rows, 1)
+        ]
         categories = [{"id": i, "name": name} for i, name in zip(self.category_ids, self.class_names, strict=True)]
         return {"images": images, "annotations": annotations, "categories": categories}

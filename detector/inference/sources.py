@@ -159,18 +159,25 @@ def find_images(source: str) -> tuple[list[Path], Path]:
         if not files:
             there = sorted({p.suffix for p in path.rglob("*") if p.is_file() and p.suffix})
             found = f"files ending in {', '.join(there[:8])}" if there else "no files"
-            raise DataError(f"source={source}: there are no images in this folder, only {found}"
-                            if there else f"source={source}: this folder is empty")
+            raise DataError(
+                f"source={source}: there are no images in this folder, only {found}"
+                if there
+                else f"source={source}: this folder is empty"
+            )
         return files, path
     if glob.has_magic(source):
         matched = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
         files = [p for p in matched if p.is_file() and p.suffix.lower() in endings()]
         if not files:
-            raise DataError(f"source={source}: {counted(len(matched), 'file matches', 'files match')} this pattern, "
-                            f"and no image is among them (relative paths start at {Path.cwd()})")
+            raise DataError(
+                f"source={source}: {counted(len(matched), 'file matches', 'files match')} this pattern, "
+                f"and no image is among them (relative paths start at {Path.cwd()})"
+            )
         return files, Path(os.path.commonpath([file.parent for file in files]))
-    raise DataError(f"source={source}: there is no such file or folder (relative paths start at {Path.cwd()}); give an "
-                    "image, a folder of images, a pattern in quotes such as 'photos/*.jpg', or a video")
+    raise DataError(
+        f"source={source}: there is no such file or folder (relative paths start at {Path.cwd()}); give an "
+        "image, a folder of images, a pattern in quotes such as 'photos/*.jpg', or a video"
+    )
 
 
 @cache

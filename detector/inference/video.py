@@ -27,8 +27,10 @@ def library() -> ModuleType:
     try:
         import av
     except ImportError:
-        raise DataError("videos need the library PyAV, which is not installed: pip install "
-                        "'multiscale-rcnn[video]', or pip install av. Images work without it.") from None
+        raise DataError(
+            "videos need the library PyAV, which is not installed: pip install "
+            "'multiscale-rcnn[video]', or pip install av. Images work without it."
+        ) from None
     return av
 
 

@@ -67,15 +67,22 @@ def fit_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> A
     """
     strides, sizes = anchor_strides(config.name), config.anchors.sizes
     if len(sizes) != len(strides):
-        raise ConfigError(f"model.anchors.sizes={sizes}: model={config.name} has "
-                          f"{counted(len(strides), 'feature map')} (strides {', '.join(map(str, strides))}), "
-                          f"give one list of sizes for each, not {len(sizes)}")
+        raise ConfigError(
+            f"model.anchors.sizes={sizes}: model={config.name} has "
+            f"{counted(len(strides), 'feature map')} (strides {', '.join(map(str, strides))}), "
+            f"give one list of sizes for each, not {len(sizes)}"
+        )
     iou = best_iou(boxes, inputs, sizes, config.anchors.aspect_ratios, strides)
     return AnchorFit(sizes, config.anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
 
 
-def best_iou(boxes: np.ndarray, inputs: np.ndarray, sizes: Sequence[Sequence[float]], ratios: Sequence[float],
-             strides: Sequence[int]) -> np.ndarray:
+def best_iou(
+    boxes: np.ndarray,
+    inputs: np.ndarray,
+    sizes: Sequence[Sequence[float]],
+    ratios: Sequence[float],
+    strides: Sequence[int],
+) -> np.ndarray:
     """The highest IoU of each box with any anchor, float64 ``[N]``.
 
     Anchors are torchvision's: centred at the multiples of a map's stride inside the image, sides rounded to whole
@@ -113,8 +120,9 @@ def propose_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) 
     sizes = k_means(np.log(np.sqrt(side.prod(axis=1))), per_map * len(config.anchors.sizes))
     ratios = k_means(np.log(side[:, 1] / side[:, 0]), len(config.anchors.aspect_ratios))
     rounded = [float(max(1.0, round(v))) for v in np.exp(sizes)]
-    anchors = AnchorConfig([rounded[i : i + per_map] for i in range(0, len(rounded), per_map)],
-                           [float(f"{v:.2g}") for v in np.exp(ratios)])
+    anchors = AnchorConfig(
+        [rounded[i : i + per_map] for i in range(0, len(rounded), per_map)], [float(f"{v:.2g}") for v in np.exp(ratios)]
+    )
     iou = best_iou(boxes, inputs, anchors.sizes, anchors.aspect_ratios, anchor_strides(config.name))
     return AnchorFit(anchors.sizes, anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
 

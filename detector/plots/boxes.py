@@ -15,8 +15,9 @@ from detector.plots.labels import Rectangle, least_covered
 PAD = 2  # pixels around a label's letters
 
 
-def draw_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Sequence[int],
-               texts: Sequence[str]) -> Image.Image:
+def draw_boxes(
+    pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Sequence[int], texts: Sequence[str]
+) -> Image.Image:
     """A copy of an image with its detections; lines and letters grow with the image.
 
     Args:

@@ -30,13 +30,18 @@ def plot_differences(comparison: Comparison, out: str | Path) -> None:
     found = comparison.differences
     names = comparison.runs[0].matches.class_names
     change = [max(abs(d.by_class["AP"][k].value) for d in found) for k in range(len(names))]
-    shown = [k for k in sorted(range(len(names)), key=lambda k: -np.nan_to_num(change[k]))
-             if not np.isnan(change[k])][:CLASSES]
+    shown = [k for k in sorted(range(len(names)), key=lambda k: -np.nan_to_num(change[k])) if not np.isnan(change[k])][
+        :CLASSES
+    ]
     panels: list[tuple[str, list[str], list[list[Interval]]]] = [
         ("COCO numbers", list(found[0].metrics), [list(d.metrics.values()) for d in found]),
         ("AP by overlap demanded", [f"IoU {t:.2f}" for t in IOU_THRESHOLDS], [d.by_iou for d in found]),
-        (f"AP: {CLASSES} most changed classes" if len(shown) == CLASSES < len(names) else "AP of each class",
-         [shortened(names[k]) for k in shown], [[d.by_class["AP"][k] for k in shown] for d in found])]
+        (
+            f"AP: {CLASSES} most changed classes" if len(shown) == CLASSES < len(names) else "AP of each class",
+            [shortened(names[k]) for k in shown],
+            [[d.by_class["AP"][k] for k in shown] for d in found],
+        ),
+    ]
     rows = max(12, *(len(labels) for _, labels, _ in panels))
     figure = new_figure(11.5, 1.5 + LINE * rows * max(1, 0.55 * len(found)))
     for i, (title, labels, values) in enumerate(panels):
@@ -48,8 +53,9 @@ def plot_differences(comparison: Comparison, out: str | Path) -> None:
     save(figure, out)
 
 
-def draw_intervals(axes: Axes, title: str, labels: Sequence[str], values: Sequence[Sequence[Interval]],
-                   names: Sequence[str]) -> None:
+def draw_intervals(
+    axes: Axes, title: str, labels: Sequence[str], values: Sequence[Sequence[Interval]], names: Sequence[str]
+) -> None:
     """One row a label with a dot and a line for each run; hollow dots where the interval holds 0."""
     style(axes, title)
     axes.axvline(0, color=MUTED, linewidth=1)
@@ -59,8 +65,15 @@ def draw_intervals(axes: Axes, title: str, labels: Sequence[str], values: Sequen
             clear = low > 0 or high < 0
             if not np.isnan(low):
                 axes.plot([low, high], [row + offset] * 2, color=color_of(j), linewidth=1.6)
-            axes.plot([value], [row + offset], marker="o", markersize=4.5, linestyle="none",
-                      color=color_of(j), markerfacecolor=color_of(j) if clear else "white")
+            axes.plot(
+                [value],
+                [row + offset],
+                marker="o",
+                markersize=4.5,
+                linestyle="none",
+                color=color_of(j),
+                markerfacecolor=color_of(j) if clear else "white",
+            )
         axes.plot([], [], color=color_of(j), marker="o", markersize=4.5, label=shortened(name).replace("$", r"\$"))
     axes.set_yticks(range(len(labels)), labels)
     for text in axes.get_yticklabels():
@@ -73,8 +86,9 @@ def draw_intervals(axes: Axes, title: str, labels: Sequence[str], values: Sequen
         axes.legend(fontsize=7.5, frameon=False)
 
 
-def draw_changes(comparison: Comparison, chosen: Sequence[tuple[int, int]], pictures: Mapping[int, Panel],
-                 out: str | Path) -> None:
+def draw_changes(
+    comparison: Comparison, chosen: Sequence[tuple[int, int]], pictures: Mapping[int, Panel], out: str | Path
+) -> None:
     """Draw images of the baseline beside the same images of a run.
 
     Args:
@@ -91,11 +105,17 @@ def draw_changes(comparison: Comparison, chosen: Sequence[tuple[int, int]], pict
             net = f" (net {comparison.changes[number - 1].net[position]:+d})" if which else ""
             base = pictures[position]
             name = shortened(run.name)
-            panels.append(base._replace(marks=marks, title=f"{name}: {words}{net}" if which else
-                                        f"{shortened(base.title)}, {name}: {words}"))
+            panels.append(
+                base._replace(
+                    marks=marks, title=f"{name}: {words}{net}" if which else f"{shortened(base.title)}, {name}: {words}"
+                )
+            )
     line = lambda color, **more: Line2D([], [], color=color, linewidth=3, **more)
-    legend = [(line(FOUND), "found"), (line(FALSE), "false detection"),
-              (Line2D([], [], color=MISSED, linewidth=1.6, linestyle=(0, (3, 2))), "object not found")]
+    legend = [
+        (line(FOUND), "found"),
+        (line(FALSE), "false detection"),
+        (Line2D([], [], color=MISSED, linewidth=1.6, linestyle=(0, (3, 2))), "object not found"),
+    ]
     draw_panels(panels, 4 if len(panels) > 2 else 2, legend, out)
 
 

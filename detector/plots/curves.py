@@ -14,8 +14,13 @@ from matplotlib.axes import Axes
 from detector.errors import DataError
 from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
 
-LOSSES = {"loss": "total", "loss_classifier": "box class", "loss_box_reg": "box position",
-          "loss_objectness": "objectness", "loss_rpn_box_reg": "proposal position"}
+LOSSES = {
+    "loss": "total",
+    "loss_classifier": "box class",
+    "loss_box_reg": "box position",
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "proposal position",
+}
 SCORES = ("AP", "AP50", "AP75")
 SMOOTHING = 0.05
 """Width of the moving average of a loss, as a share of the curve."""
@@ -87,8 +92,16 @@ def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
         color, width = (INK, 1.8) if name == "loss" else (color_of(i - ("loss" in names)), 1.3)
         average = smoothed(values)
         axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.22, zorder=2)
-        axes.plot(steps, average, color=color, linewidth=width, label=LOSSES.get(name, name), zorder=3,
-                  marker="o" if len(values) == 1 else None, markersize=4)
+        axes.plot(
+            steps,
+            average,
+            color=color,
+            linewidth=width,
+            label=LOSSES.get(name, name),
+            zorder=3,
+            marker="o" if len(values) == 1 else None,
+            markersize=4,
+        )
         top = max(top, 1.08 * average.max())
     finish(axes, top)
 
@@ -102,10 +115,19 @@ def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
             continue
         steps, values = curves[f"val/{name}"]
         best = int(np.argmax(values))
-        axes.plot(steps, values, color=color, linewidth=1.8 if name == "AP" else 1.3, marker="o", markersize=3,
-                  clip_on=False, label=f"{name} (best {values[best]:.3f})")
-        axes.plot(steps[best], values[best], color=color, marker="o", markersize=7, markerfacecolor="none",
-                  clip_on=False)
+        axes.plot(
+            steps,
+            values,
+            color=color,
+            linewidth=1.8 if name == "AP" else 1.3,
+            marker="o",
+            markersize=3,
+            clip_on=False,
+            label=f"{name} (best {values[best]:.3f})",
+        )
+        axes.plot(
+            steps[best], values[best], color=color, marker="o", markersize=7, markerfacecolor="none", clip_on=False
+        )
         top = max(top, 1.12 * values.max())
     finish(axes, min(max(top, 0.05), 1.02) if top else 0.0)
 
@@ -118,8 +140,9 @@ def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     exponent = min(0, math.floor(math.log10(peak))) if peak > 0 else 0
     style(axes, "Learning rate" + (rf"  ($\times 10^{{{exponent}}}$)" if exponent else ""))
     if column:
-        axes.plot(steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5,
-                  marker="o" if len(values) == 1 else None)
+        axes.plot(
+            steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5, marker="o" if len(values) == 1 else None
+        )
     finish(axes, 1.08 * peak / 10.0**exponent, legend=False)
 
 

@@ -82,11 +82,14 @@ def draw_sides(axes: Axes, found: Examination) -> None:
     low, high = min(found.sides.min(), min(sizes)) / 1.1, max(found.sides.max(), max(sizes)) * 1.1
     axes.hist(found.sides, np.geomspace(low, high, 40).tolist(), color=PALETTE[0], alpha=0.75)
     top = axes.get_ylim()[1]
-    for fit, color, name, height in ((found.anchors, PALETTE[1], "configured anchors", 1.0),
-                                     (found.proposed, PALETTE[2], "k-means", 0.93)):
+    for fit, color, name, height in (
+        (found.anchors, PALETTE[1], "configured anchors", 1.0),
+        (found.proposed, PALETTE[2], "k-means", 0.93),
+    ):
         marks = [s for of_map in fit.sizes for s in of_map]
-        axes.plot(marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none",
-                  label=name)
+        axes.plot(
+            marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none", label=name
+        )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
@@ -101,8 +104,14 @@ def draw_ratios(axes: Axes, found: Examination) -> None:
     axes.hist(found.ratios, np.geomspace(low / 1.05, high * 1.05, 40).tolist(), color=PALETTE[0], alpha=0.75)
     top = axes.get_ylim()[1]
     for fit, color, height in ((found.anchors, PALETTE[1], 1.0), (found.proposed, PALETTE[2], 0.93)):
-        axes.plot(fit.aspect_ratios, [height * top] * len(fit.aspect_ratios), color=color, marker="v", markersize=7,
-                  linestyle="none")
+        axes.plot(
+            fit.aspect_ratios,
+            [height * top] * len(fit.aspect_ratios),
+            color=color,
+            marker="v",
+            markersize=7,
+            linestyle="none",
+        )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -134,8 +143,11 @@ def draw_anchors(axes: Axes, found: Examination) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower left")
 
 
-def draw_augmentation(rows: Sequence[tuple[str, Sequence[tuple[torch.Tensor, dict[str, torch.Tensor]]]]],
-                      class_names: Sequence[str], out: str | Path) -> None:
+def draw_augmentation(
+    rows: Sequence[tuple[str, Sequence[tuple[torch.Tensor, dict[str, torch.Tensor]]]]],
+    class_names: Sequence[str],
+    out: str | Path,
+) -> None:
     """Draw images before augmentation (first column) and after.
 
     Args:
@@ -149,12 +161,15 @@ def draw_augmentation(rows: Sequence[tuple[str, Sequence[tuple[torch.Tensor, dic
         for number, (image, target) in enumerate(versions):
             labels = target["labels"].tolist()
             seen.update(labels)
-            marks = [Mark(box, color_of(label - 1))
-                     for box, label in zip(target["boxes"].tolist(), labels, strict=True)]
+            marks = [
+                Mark(box, color_of(label - 1)) for box, label in zip(target["boxes"].tolist(), labels, strict=True)
+            ]
             title = f"{'augmented' if number else name}, {counted(len(labels), 'box', 'boxes')}"
             panels.append(Panel(image, (image.shape[-2], image.shape[-1]), title, marks))
-    legend = [(Line2D([], [], color=color_of(label - 1), linewidth=3), class_names[label - 1])
-              for label in sorted(seen)[:LEGEND]]
+    legend = [
+        (Line2D([], [], color=color_of(label - 1), linewidth=3), class_names[label - 1])
+        for label in sorted(seen)[:LEGEND]
+    ]
     if len(seen) > LEGEND:
         legend.append((Line2D([], [], linestyle="none"), f"and {len(seen) - LEGEND} more classes"))
     draw_panels(panels, len(rows[0][1]), legend or [(Line2D([], [], color=INK, linewidth=3), "no box")], out)

@@ -25,8 +25,12 @@ def plot_analysis(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     """Draw every plot of an analysis into ``folder``; return the pictures by name."""
     folder = Path(folder)
     drawings: list[tuple[Callable[[Axes, Analysis], None], float, float]] = [
-        (draw_errors, 5.4, 3.3), (draw_precision_recall, 6.6, 3.7), (draw_ap_by_iou, 4.6, 3.3),
-        (draw_recall_by_size, 5.4, 3.3), (draw_calibration, 4.3, 3.9), (draw_confusion, *confusion_size(analysis)),
+        (draw_errors, 5.4, 3.3),
+        (draw_precision_recall, 6.6, 3.7),
+        (draw_ap_by_iou, 4.6, 3.3),
+        (draw_recall_by_size, 5.4, 3.3),
+        (draw_calibration, 4.3, 3.9),
+        (draw_confusion, *confusion_size(analysis)),
     ]
     pictures = {}
     for name, (draw, width, height) in zip(PICTURES, drawings, strict=True):
@@ -61,8 +65,15 @@ def draw_errors(axes: Axes, analysis: Analysis) -> None:
     costs, counts = list(errors.cost.values()), errors.counts.sum(axis=0)
     axes.barh(range(len(kinds)), costs, color=[color_of(i) for i in range(len(kinds))], height=0.66)
     for i, (cost, count) in enumerate(zip(costs, counts, strict=True)):
-        axes.annotate(f"{cost:.3f}  ({count:,})", (cost, i), xytext=(4, 0), textcoords="offset points", va="center",
-                      fontsize=8, color=INK)
+        axes.annotate(
+            f"{cost:.3f}  ({count:,})",
+            (cost, i),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.35 * max(costs), 0.01))
@@ -88,8 +99,14 @@ def draw_precision_recall(axes: Axes, analysis: Analysis) -> None:
         (line,) = axes.plot(RECALLS, precision[:, k], color=color_of(k), linewidth=1.1)
         line.set_label("IoU 0.50, " + shortened(matches.class_names[k]).replace("$", r"\$"))
     for t, dashes in ((0, "-"), (5, (0, (4, 1.5))), (8, (0, (1.2, 1.2)))):
-        axes.plot(RECALLS, mean[t], color=INK, linewidth=1.9, linestyle=dashes,
-                  label=f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes")
+        axes.plot(
+            RECALLS,
+            mean[t],
+            color=INK,
+            linewidth=1.9,
+            linestyle=dashes,
+            label=f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes",
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     label(axes, "recall", "precision")
@@ -105,8 +122,9 @@ def draw_ap_by_iou(axes: Axes, analysis: Analysis) -> None:
         nothing(axes, "no ground truth")
         return
     if not np.isnan(values).any():
-        axes.fill_between(IOU_THRESHOLDS, values[:, 1], values[:, 2], color=PALETTE[0], alpha=0.18, linewidth=0,
-                          label="95 % interval")
+        axes.fill_between(
+            IOU_THRESHOLDS, values[:, 1], values[:, 2], color=PALETTE[0], alpha=0.18, linewidth=0, label="95 % interval"
+        )
     axes.plot(IOU_THRESHOLDS, values[:, 0], color=PALETTE[0], marker="o", markersize=3.5, linewidth=1.6, label="AP")
     axes.set_ylim(0, min(1.02, max(0.1, 1.15 * np.nanmax(values))))
     axes.legend(fontsize=8, frameon=False)
@@ -126,8 +144,13 @@ def draw_recall_by_size(axes: Axes, analysis: Analysis) -> None:
     bins = range(filled[0], filled[-1] + 1)
     for offset, t, text in ((-0.27, 0, "IoU 0.50"), (0, 5, "IoU 0.75"), (0.27, None, "mean of 0.50 to 0.95")):
         heights = [recall[i].mean() if t is None else recall[i, t] for i in bins]
-        axes.bar(np.arange(len(bins)) + offset, np.nan_to_num(heights), width=0.25, label=text,
-                 color=PALETTE[{0: 0, 5: 5}.get(t, 2) if t is not None else 2])
+        axes.bar(
+            np.arange(len(bins)) + offset,
+            np.nan_to_num(heights),
+            width=0.25,
+            label=text,
+            color=PALETTE[{0: 0, 5: 5}.get(t, 2) if t is not None else 2],
+        )
     names = [f"{SIDES[i]:g} to {SIDES[i + 1]:g}" if np.isfinite(SIDES[i + 1]) else f"from {SIDES[i]:g}" for i in bins]
     axes.set_xticks(range(len(bins)), [f"{n}\n{counts[i]:,}" for n, i in zip(names, bins, strict=True)], fontsize=7.5)
     axes.set_ylim(0, 1.18)
@@ -150,11 +173,26 @@ def draw_calibration(axes: Axes, analysis: Analysis) -> None:
     axes.bar(centres, 0.2 * share, width=0.96 * width, color=GRID, label="number of detections", zorder=1)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
     known = found.count > 0
-    axes.plot(found.score[known], found.precision[known], color=PALETTE[1], marker="o", markersize=4, linewidth=1.5,
-              label="detections")
+    axes.plot(
+        found.score[known],
+        found.precision[known],
+        color=PALETTE[1],
+        marker="o",
+        markersize=4,
+        linewidth=1.5,
+        label="detections",
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.text(0.97, 0.04, f"ECE {found.error:.3f}", transform=axes.transAxes, ha="right", fontsize=9, color=INK,
-              fontweight="bold")
+    axes.text(
+        0.97,
+        0.04,
+        f"ECE {found.error:.3f}",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=9,
+        color=INK,
+        fontweight="bold",
+    )
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     label(axes, "score", "share of true positives (IoU 0.5)")
 
@@ -188,8 +226,15 @@ def draw_confusion(axes: Axes, analysis: Analysis) -> None:
             for j, c in enumerate(rows):
                 if r == c == len(names):
                     continue
-                axes.text(j, i, f"{table[r, c]:,}", ha="center", va="center", fontsize=7.5,
-                          color="white" if share[i, j] > 0.55 else INK)
+                axes.text(
+                    j,
+                    i,
+                    f"{table[r, c]:,}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="white" if share[i, j] > 0.55 else INK,
+                )
     label(axes, "detected as (background: not detected)", "is (background: nothing there)")
 
 

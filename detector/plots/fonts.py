@@ -17,8 +17,10 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 OWN = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
-BOXES = ("pictures show boxes in place of some characters, as no installed font has them; one of the Noto fonts would "
-         "(Debian, Ubuntu: apt install fonts-noto-cjk)")
+BOXES = (
+    "pictures show boxes in place of some characters, as no installed font has them; one of the Noto fonts would "
+    "(Debian, Ubuntu: apt install fonts-noto-cjk)"
+)
 logger = logging.getLogger(__name__)
 
 

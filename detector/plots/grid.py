@@ -44,8 +44,13 @@ class Panel(NamedTuple):
 
 def draw_panels(panels: Sequence[Panel], columns: int, legend: Sequence[tuple[Line2D, str]], out: str | Path) -> None:
     """Draw ``panels`` row by row, ``columns`` in each."""
-    draw_grid([panel.size[0] / panel.size[1] for panel in panels], columns, lambda axes, i: draw_panel(axes, panels[i]),
-              legend, out)
+    draw_grid(
+        [panel.size[0] / panel.size[1] for panel in panels],
+        columns,
+        lambda axes, i: draw_panel(axes, panels[i]),
+        legend,
+        out,
+    )
 
 
 def draw_panel(axes: Axes, panel: Panel) -> None:
@@ -55,15 +60,21 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     else:
         show_pixels(axes, panel.image)
     for mark in panel.marks:
-        axes.add_patch(dashed(mark.box, mark.color) if mark.is_dashed
-                       else outline(mark.box, edgecolor=mark.color, linewidth=1.7))
+        axes.add_patch(
+            dashed(mark.box, mark.color) if mark.is_dashed else outline(mark.box, edgecolor=mark.color, linewidth=1.7)
+        )
     named = [mark for mark in panel.marks if mark.text]
     place_texts(axes, [m.box for m in named], [m.text for m in named], [m.color for m in named])
     axes.set_title(panel.title, loc="left", fontsize=7.5, color=MUTED, pad=3, parse_math=False)
 
 
-def draw_grid(ratios: Sequence[float], columns: int, draw: Callable[[Axes, int], None],
-              entries: Sequence[tuple[Line2D, str]], out: str | Path) -> None:
+def draw_grid(
+    ratios: Sequence[float],
+    columns: int,
+    draw: Callable[[Axes, int], None],
+    entries: Sequence[tuple[Line2D, str]],
+    out: str | Path,
+) -> None:
     """Lay out images in rows and draw a legend below.
 
     Line widths and letters are in points and every image is scaled to the same width, so that a 64-pixel
@@ -93,8 +104,18 @@ def draw_grid(ratios: Sequence[float], columns: int, draw: Callable[[Axes, int],
             draw(figure.add_axes((left / width, bottom / height, CELL / width, row_height / height)), i)
         bottom -= GAP
     handles, names = zip(*entries, strict=True)
-    legend = figure.legend(handles, [" "] * len(handles), loc="lower center", ncols=legend_columns, fontsize=8,
-                           frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.4, borderaxespad=0.3)
+    legend = figure.legend(
+        handles,
+        [" "] * len(handles),
+        loc="lower center",
+        ncols=legend_columns,
+        fontsize=8,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=1.6,
+        columnspacing=1.4,
+        borderaxespad=0.3,
+    )
     # Set afterwards: a legend leaves names out that begin with an underscore, and typesets dollar signs as formulas.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
@@ -135,8 +156,18 @@ def place_texts(axes: Axes, boxes: Sequence[Sequence[float]], texts: Sequence[st
     frame = axes.get_window_extent(renderer)
     taken: list[tuple[float, float, float, float]] = []
     for box, words, color in zip(boxes, texts, colors, strict=True):
-        text = axes.text(0, 0, words, fontsize=LABEL_SIZE, color=contrast(color), va="bottom", ha="left", zorder=5,
-                         parse_math=False, bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8, "alpha": 0.88})
+        text = axes.text(
+            0,
+            0,
+            words,
+            fontsize=LABEL_SIZE,
+            color=contrast(color),
+            va="bottom",
+            ha="left",
+            zorder=5,
+            parse_math=False,
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8, "alpha": 0.88},
+        )
         with legible(text):
             extent = text.get_window_extent(renderer)
         pad = 0.8 * DPI / 72

@@ -15,8 +15,9 @@ def shortened(text: str, limit: int = 24) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1 - end]}…{text[-end:]}"
 
 
-def least_covered(xs: Sequence[float], ys: Sequence[float], size: tuple[float, float], frame: Sequence[float],
-                  taken: list[Rectangle]) -> tuple[float, float]:
+def least_covered(
+    xs: Sequence[float], ys: Sequence[float], size: tuple[float, float], frame: Sequence[float], taken: list[Rectangle]
+) -> tuple[float, float]:
     """The place for a label where it covers least of those already there, which it joins.
 
     Args:

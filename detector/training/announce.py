@@ -91,9 +91,7 @@ def notes(config: Config, seen: float) -> list[str]:
         if model.norm == "frozen":
             found.append("frozen norm with random weights learns badly: use model.norm=batch or group")
         if model.trainable_stages < 5:
-            found.append(
-                f"model.trainable_stages={model.trainable_stages} keeps random weights as they are: use 5"
-            )
+            found.append(f"model.trainable_stages={model.trainable_stages} keeps random weights as they are: use 5")
     if seen < 1:
         found.append(
             f"trainer.max_steps={config.trainer.max_steps} ends before each training image was seen once; "

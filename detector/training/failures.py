@@ -18,8 +18,16 @@ from detector.training.interrupt import Interruption
 from detector.training.processes import ConnectionLost
 
 # What collectives say when the process at the other end is gone.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout", "recvValue failed",
-        "Timed out waiting", "NCCL error", "gloo")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Socket Timeout",
+    "recvValue failed",
+    "Timed out waiting",
+    "NCCL error",
+    "gloo",
+)
 
 
 @contextmanager

@@ -62,8 +62,9 @@ def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detection
     truth = GroundTruth(data.val_dataset.annotations, drop_invalid=config.data.on_invalid != "error")
     matches = match(truth, detections, data.val_image_ids)
     folder = outcome.run_dir
-    write_summary(folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png",
-                  outcome.best_step)
+    write_summary(
+        folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png", outcome.best_step
+    )
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:

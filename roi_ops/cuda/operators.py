@@ -148,9 +148,7 @@ class Operators:
         self._launcher.launch(kernel, slabs.launch, arguments, out.device)
         return out
 
-    def linear_backward_features(
-        self, grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
-    ) -> list[Tensor]:
+    def linear_backward_features(self, grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
         """Gradient of the linear operators with respect to each feature map."""
         return self._backward_features(grad, None, features, boxes, Geometry(*geom))
 

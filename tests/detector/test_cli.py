@@ -103,9 +103,11 @@ def test_runs_with_the_choices_made(project):
         (["+shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
         (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
-        (["shape.sise=3", "sead=1"],
-         "error: unknown key 'shape.sise'; did you mean 'shape.size'?\n"
-         "       unknown key 'sead'; did you mean 'seed'?"),
+        (
+            ["shape.sise=3", "sead=1"],
+            "error: unknown key 'shape.sise'; did you mean 'shape.size'?\n"
+            "       unknown key 'sead'; did you mean 'seed'?",
+        ),
         (["shap=round"], "error: unknown key 'shap'; did you mean 'shape'?"),
         (["+shape.size=3"], "error: +shape.size: this key exists; give shape.size=VALUE, without the plus"),
         (
@@ -269,8 +271,12 @@ def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.json").touch()
     arguments = ["x.json", "seed=3", "runs/lr=0.1/1", "it's, [odd]", "hydra/job_logging=none", "a=b.json", "c=d.json"]
-    assert gathered(arguments, "runs") == ["seed=3", "hydra/job_logging=none", "c=d.json",
-                                           "runs=['x.json','runs/lr=0.1/1','it\\'s, [odd]','a=b.json']"]
+    assert gathered(arguments, "runs") == [
+        "seed=3",
+        "hydra/job_logging=none",
+        "c=d.json",
+        "runs=['x.json','runs/lr=0.1/1','it\\'s, [odd]','a=b.json']",
+    ]
     read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
     assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
     assert gathered(["seed=3"], "runs") == ["seed=3"]
@@ -285,8 +291,10 @@ def test_a_folder_that_cannot_be_made_is_a_message(call_script, tmp_path):
 
 
 def test_pytorchs_remark_about_loader_processes_is_left_out():
-    code = ("import torch, warnings; from detector.cli import prepare_output; from torch.utils.data import DataLoader; "
-            "prepare_output(); DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')")
+    code = (
+        "import torch, warnings; from detector.cli import prepare_output; from torch.utils.data import DataLoader; "
+        "prepare_output(); DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')"
+    )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "another" in done.stderr

@@ -84,8 +84,10 @@ def test_an_installed_font_is_used(install, tmp_path, caplog):
     file = install(True)
     assert fonts.font_for(CAT) == fonts.font_for(f"a {CAT}") == file
     assert (title_of(CAT, tmp_path / "a.png") < 100).sum() == pytest.approx(66.7 * 53.3, rel=0.05)
-    drawn = [np.asarray(draw_boxes(np.zeros((500, 500, 3), np.uint8), [(100, 100, 400, 400)], [1], [text]))
-             for text in (CAT, "x")]
+    drawn = [
+        np.asarray(draw_boxes(np.zeros((500, 500, 3), np.uint8), [(100, 100, 400, 400)], [1], [text]))
+        for text in (CAT, "x")
+    ]
     white = [int((image == 255).all(axis=-1).sum()) for image in drawn]
     assert white[0] > 2 * white[1]
     assert not caplog.records

@@ -34,20 +34,26 @@ def data(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "images/1.png")
     box = {"image_id": 1, "category_id": 3, "bbox": [5, 5, 20, 20]}
-    content = {"images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
-               "annotations": [{**box, "id": 1, "area": 400, "iscrowd": 0}], "categories": [{"id": 3, "name": "cat"}]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
+        "annotations": [{**box, "id": 1, "area": 400, "iscrowd": 0}],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
     for name in ("train.json", "val.json"):
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "found.json").write_text(json.dumps([{**box, "score": 0.5}]))
 
 
-@pytest.mark.parametrize(("script", "arguments", "file"), [
-    ("evaluate", ["annotations=val.json", "predictions=found.json", "resamples=0", "report=false"], "metrics.json"),
-    ("compare", ["found.json", "found.json", "annotations=val.json", "resamples=0"], "comparison.json"),
-    ("inspect_data", ["data=coco", "data.root=.", "sheet_images=0"], "data.json"),
-    ("illustrate", ["figure=bin"], "bin.png"),
-    ("ablate", ["study=smoke", "study_dir=out"], "cell.json"),
-])
+@pytest.mark.parametrize(
+    ("script", "arguments", "file"),
+    [
+        ("evaluate", ["annotations=val.json", "predictions=found.json", "resamples=0", "report=false"], "metrics.json"),
+        ("compare", ["found.json", "found.json", "annotations=val.json", "resamples=0"], "comparison.json"),
+        ("inspect_data", ["data=coco", "data.root=.", "sheet_images=0"], "data.json"),
+        ("illustrate", ["figure=bin"], "bin.png"),
+        ("ablate", ["study=smoke", "study_dir=out"], "cell.json"),
+    ],
+)
 def test_scripts(call_script, data, tmp_path, script, arguments, file):
     folder = [] if script == "ablate" else ["output_dir=out"]
     with full_disk():

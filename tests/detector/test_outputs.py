@@ -7,14 +7,17 @@ import pytest
 from detector.outputs import discard, results_folder, run_folder
 
 
-@pytest.mark.parametrize(("arguments", "folder"), [
-    (("here", "predict", "photos", "RUN"), Path("here")),
-    (("", "compare", "a-b"), Path("runs/compare/a-b")),
-    (("", "benchmark"), Path("runs/benchmark")),
-    (("", "predict", "photos", "RUN/checkpoints/last.ckpt"), Path("RUN/predict/photos")),
-    (("", "benchmark", "", "kept/bccd.ckpt"), Path("kept/benchmark")),
-    (("", "benchmark", "", "bccd.ckpt"), Path("benchmark")),
-])
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (("here", "predict", "photos", "RUN"), Path("here")),
+        (("", "compare", "a-b"), Path("runs/compare/a-b")),
+        (("", "benchmark"), Path("runs/benchmark")),
+        (("", "predict", "photos", "RUN/checkpoints/last.ckpt"), Path("RUN/predict/photos")),
+        (("", "benchmark", "", "kept/bccd.ckpt"), Path("kept/benchmark")),
+        (("", "benchmark", "", "bccd.ckpt"), Path("benchmark")),
+    ],
+)
 def test_rule(arguments, folder):
     assert results_folder(*arguments) == folder
 

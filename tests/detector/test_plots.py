@@ -39,8 +39,11 @@ def boxes(*rows):
 
 def prediction(*rows):
     """Rows of (box, label, score)."""
-    return {"boxes": boxes(*(r[0] for r in rows)), "labels": torch.tensor([r[1] for r in rows], dtype=torch.int64),
-            "scores": torch.tensor([r[2] for r in rows], dtype=torch.float32)}
+    return {
+        "boxes": boxes(*(r[0] for r in rows)),
+        "labels": torch.tensor([r[1] for r in rows], dtype=torch.int64),
+        "scores": torch.tensor([r[2] for r in rows], dtype=torch.float32),
+    }
 
 
 def cell_of_first_image(height, width):
@@ -56,8 +59,9 @@ def test_boxes_are_where_they_should_be(tmp_path, side):
     true = [0.1 * side, 0.1 * side, 0.4 * side, 0.5 * side]
     found = [0.5 * side, 0.55 * side, 0.9 * side, 0.95 * side]
     out = tmp_path / "sheet.png"
-    draw_prediction_sheet([torch.full((3, side, side), GREY)], [{"boxes": boxes(true)}], [prediction((found, 1, 0.9))],
-                          ["cat"], out)
+    draw_prediction_sheet(
+        [torch.full((3, side, side), GREY)], [{"boxes": boxes(true)}], [prediction((found, 1, 0.9))], ["cat"], out
+    )
     picture = pixels(out)
     left, top, scale = cell_of_first_image(side, side)
     x = lambda value: round(left + value * scale)
@@ -83,8 +87,9 @@ def test_boxes_are_where_they_should_be(tmp_path, side):
 def test_a_perfect_prediction_and_its_true_box_are_both_visible(tmp_path):
     box = [20, 20, 100, 100]
     out = tmp_path / "sheet.png"
-    draw_prediction_sheet([torch.full((3, 128, 128), GREY)], [{"boxes": boxes(box)}], [prediction((box, 1, 0.9))],
-                          ["cat"], out)
+    draw_prediction_sheet(
+        [torch.full((3, 128, 128), GREY)], [{"boxes": boxes(box)}], [prediction((box, 1, 0.9))], ["cat"], out
+    )
     left, top, scale = cell_of_first_image(128, 128)
     edge = round(left + 20 * scale)
     strip = pixels(out)[round(top + 30 * scale) : round(top + 90 * scale), edge - 3 : edge + 4]
@@ -140,8 +145,13 @@ def test_labels_stay_inside_and_apart():
 def test_names_are_shown_as_they_are(tmp_path, monkeypatch, name):
     figures = []
     monkeypatch.setattr(grids, "save", lambda figure, out: figures.append(figure))
-    draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes()}], [prediction(([1, 1, 9, 9], 1, 0.9))], [name],
-                          tmp_path / "sheet.png")
+    draw_prediction_sheet(
+        [torch.zeros(3, 32, 32)],
+        [{"boxes": boxes()}],
+        [prediction(([1, 1, 9, 9], 1, 0.9))],
+        [name],
+        tmp_path / "sheet.png",
+    )
     figures[0].canvas.draw()
     assert [text.get_text() for text in figures[0].legends[0].get_texts()][2] == name
     assert figures[0].axes[0].texts[0].get_text() == f"{name} 0.90"
@@ -154,7 +164,9 @@ def test_many_classes_are_named_by_frequency():
     assert labels[:3] == ["true box", "predicted box, score ≥ 0.5, colour by class:", "class 1"]
     assert labels[-2:] == ["class 24", "and 6 more classes"]
     assert [label for _, label in sheets.legend_entries(sheets.Counter(), names, 0.5)] == [
-        "true box", "no prediction has a score of 0.5 or more"]
+        "true box",
+        "no prediction has a score of 0.5 or more",
+    ]
 
 
 def test_the_sheet_needs_matching_lists(tmp_path):
@@ -176,8 +188,17 @@ def test_colours_differ_and_letters_can_be_read_on_them():
 
 
 # ----------------------------------------------------------------------------------------- curves
-LOGGED = ("train/loss", "train/loss_classifier", "train/loss_box_reg", "train/loss_objectness",
-          "train/loss_rpn_box_reg", "train/lr", "val/AP", "val/AP50", "val/AP75")
+LOGGED = (
+    "train/loss",
+    "train/loss_classifier",
+    "train/loss_box_reg",
+    "train/loss_objectness",
+    "train/loss_rpn_box_reg",
+    "train/lr",
+    "val/AP",
+    "val/AP50",
+    "val/AP75",
+)
 
 
 def write_log(path, columns=LOGGED, steps=range(10, 510, 10)):
@@ -208,7 +229,12 @@ def test_curves_show_what_was_logged(tmp_path):
 
     axes = curves_of(log, curve_plots.draw_losses)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "total", "box class", "box position", "objectness", "proposal position"]
+        "total",
+        "box class",
+        "box position",
+        "objectness",
+        "proposal position",
+    ]
     raw = axes.lines[0]
     assert raw.get_xdata().tolist() == list(range(10, 510, 10))
     assert raw.get_ydata()[0] == pytest.approx(2 * math.exp(-0.05))
@@ -231,10 +257,19 @@ def test_the_learning_rate_is_scaled_in_its_title(tmp_path):
     assert axes.lines[0].get_ydata().tolist() == pytest.approx([1.0, 0.5])
 
 
-@pytest.mark.parametrize("text", [
-    "", "step\n", "step,train/loss\n", "step,train/loss\n10,nan\n", "step,train/loss,val/AP\n10,0.0,0.0\n",
-    "step,train/loss\n10,inf\n20,1.5\n", "epoch,train/loss\n0,1.0\n0,2.0\n", "step,train/loss\n10,1,2,3\n20,abc\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "step\n",
+        "step,train/loss\n",
+        "step,train/loss\n10,nan\n",
+        "step,train/loss,val/AP\n10,0.0,0.0\n",
+        "step,train/loss\n10,inf\n20,1.5\n",
+        "epoch,train/loss\n0,1.0\n0,2.0\n",
+        "step,train/loss\n10,1,2,3\n20,abc\n",
+    ],
+)
 def test_logs_with_gaps_are_drawn(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
@@ -244,8 +279,10 @@ def test_logs_with_gaps_are_drawn(tmp_path, text):
 def test_rows_without_a_finite_value_are_left_out(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,a,b\n20,1,\n10,2,nan\n30,inf,5\n")
     curves = curve_plots.read_curves(tmp_path / "metrics.csv")
-    assert {name: (x.tolist(), y.tolist()) for name, (x, y) in curves.items()} == {"a": ([10, 20], [2, 1]),
-                                                                                 "b": ([30], [5])}
+    assert {name: (x.tolist(), y.tolist()) for name, (x, y) in curves.items()} == {
+        "a": ([10, 20], [2, 1]),
+        "b": ([30], [5]),
+    }
 
 
 def test_a_missing_log_is_an_error(tmp_path):
@@ -280,8 +317,13 @@ def test_an_interrupted_drawing_leaves_the_old_picture(tmp_path):
 
 def test_global_matplotlib_state_is_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
-    draw_prediction_sheet([torch.zeros(3, 32, 32)], [{"boxes": boxes([1, 1, 9, 9])}],
-                          [prediction(([1, 1, 9, 9], 1, 0.9))], ["a"], tmp_path / "sheet.png")
+    draw_prediction_sheet(
+        [torch.zeros(3, 32, 32)],
+        [{"boxes": boxes([1, 1, 9, 9])}],
+        [prediction(([1, 1, 9, 9], 1, 0.9))],
+        ["a"],
+        tmp_path / "sheet.png",
+    )
     plot_curves(write_log(tmp_path / "metrics.csv"), tmp_path / "curves.png")
     assert dict(matplotlib.rcParams) == before
 

@@ -29,8 +29,9 @@ def test_results_are_printed_with_their_files(tmp_path, capsys):
     assert lines[-1] == f"Results are in {folder}: a.png, b.json, plots"
 
 
-@pytest.mark.parametrize(("patience", "shown", "words"),
-                         [(-1.0, True, True), (60.0, True, False), (-1.0, False, False)])
+@pytest.mark.parametrize(
+    ("patience", "shown", "words"), [(-1.0, True, True), (60.0, True, False), (-1.0, False, False)]
+)
 def test_a_bar_for_slow_work_only(monkeypatch, capsys, patience, shown, words):
     monkeypatch.setattr(terminal, "PATIENCE", patience)
     with slow_progress("counting", shown) as tell:

@@ -105,10 +105,14 @@ def test_every_kind_of_image_and_name_is_inspected_trained_on_evaluated_and_draw
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("images", "categories", "boxes"), [
-    (1, ((3, "cat"),), 1),
-    (3, ((0, "nothing"), (10**6, "much")), 2),
-], ids=["1 image of 1 class", "ids 0 and 10^6"])
+@pytest.mark.parametrize(
+    ("images", "categories", "boxes"),
+    [
+        (1, ((3, "cat"),), 1),
+        (3, ((0, "nothing"), (10**6, "much")), 2),
+    ],
+    ids=["1 image of 1 class", "ids 0 and 10^6"],
+)
 def test_small_data_sets_and_odd_ids(call_script, tmp_path, images, categories, boxes):
     write(tmp_path, plain(tmp_path, images), categories, boxes)
     succeed(call_script, "inspect_data", *SMALL, "output_dir=look")

@@ -5,17 +5,20 @@ import pytest
 from detector.words import counted, three_digits
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ((0, "image"), "0 images"),
-    ((1, "image"), "1 image"),
-    ((1440, "image"), "1,440 images"),
-    ((1, "box", "boxes"), "1 box"),
-    ((2, "box", "boxes"), "2 boxes"),
-    ((1.0, "pass", "passes"), "1 pass"),
-    ((1.0004, "pass", "passes"), "1 pass"),
-    ((12.345, "pass", "passes"), "12.3 passes"),
-    ((1234.5, "pass", "passes"), "1,230 passes"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((0, "image"), "0 images"),
+        ((1, "image"), "1 image"),
+        ((1440, "image"), "1,440 images"),
+        ((1, "box", "boxes"), "1 box"),
+        ((2, "box", "boxes"), "2 boxes"),
+        ((1.0, "pass", "passes"), "1 pass"),
+        ((1.0004, "pass", "passes"), "1 pass"),
+        ((12.345, "pass", "passes"), "12.3 passes"),
+        ((1234.5, "pass", "passes"), "1,230 passes"),
+    ],
+)
 def test_counted(arguments, text):
     assert counted(*arguments) == text
 

@@ -68,8 +68,9 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
                 model(images)
         p50, p95 = (float(np.percentile(times, q)) for q in (50, 95))
         speed = 1e3 * setting.batch / p50
-        records.append({**asdict(setting), "p50_ms": p50, "p95_ms": p95, "images_per_s": speed,
-                        "peak_mb": peak.megabytes})
+        records.append(
+            {**asdict(setting), "p50_ms": p50, "p95_ms": p95, "images_per_s": speed, "peak_mb": peak.megabytes}
+        )
         memory = "" if peak.megabytes is None else f"{peak.megabytes:.0f}"
         times_and_speed = [three_digits(value) for value in (p50, p95, speed)]
         rows.append([str(setting.batch), setting.precision, setting.layout, setting.roi, *times_and_speed, memory])
@@ -84,8 +85,10 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         [{"stage": name, "ms": ms, "share": ms / total} for name, ms in shares.items()],
         "By stage, first line of the table above",
     )
-    inputs = (f"Images of {height} x {width} pixels, resized to a short side of {source.model.min_size[-1]}. Detector: "
-              f"{source.name}. Peak memory is what one call takes beyond weights and images.")
+    inputs = (
+        f"Images of {height} x {width} pixels, resized to a short side of {source.model.min_size[-1]}. Detector: "
+        f"{source.name}. Peak memory is what one call takes beyond weights and images."
+    )
     return Measured("The detector in inference", inputs, [Section(columns, rows, records), stages])
 
 
@@ -127,8 +130,13 @@ def stage_times(model: FasterRCNN, images: list[Tensor], repeats: int, device: t
     The device is waited for between stages.
     """
     heads = model.roi_heads
-    modules = {"transform": [model.transform], "backbone": [model.backbone], "RPN": [model.rpn],
-               "pooling": [heads.box_roi_pool], "box head": [heads.box_head, heads.box_predictor]}
+    modules = {
+        "transform": [model.transform],
+        "backbone": [model.backbone],
+        "RPN": [model.rpn],
+        "pooling": [heads.box_roi_pool],
+        "box head": [heads.box_head, heads.box_predictor],
+    }
     runs: list[dict[str, float]] = []
     with torch.inference_mode():
         model(images)

@@ -37,16 +37,23 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         rows.append(Row(name, "inference, 1 image", ours, peer, "torchvision"))
         ours, peer = bench.in_turn(*(partial(step, model, images, targets) for model in (replaced, original)))
         rows.append(Row(name, "training step, 2 images", ours, peer, "torchvision"))
-    inputs = (f"Medians, in turn; images of {height} x {width} pixels that are not resized, random weights, float32. A "
-              "training step is the losses and their gradients.")
+    inputs = (
+        f"Medians, in turn; images of {height} x {width} pixels that are not resized, random weights, float32. A "
+        "training step is the losses and their gradients."
+    )
     return Measured("torchvision's detectors with replace_roi_pooling", inputs, [compared(rows)])
 
 
 def pair(name: str, height: int, width: int, device: torch.device | str) -> tuple[Any, Any]:
     """A model as torchvision builds it, and the same with our pooling."""
     torch.manual_seed(0)
-    original = MODELS[name](weights=None, weights_backbone=None, num_classes=CLASSES,
-                            min_size=min(height, width), max_size=max(height, width)).to(device)
+    original = MODELS[name](
+        weights=None,
+        weights_backbone=None,
+        num_classes=CLASSES,
+        min_size=min(height, width),
+        max_size=max(height, width),
+    ).to(device)
     return original, roi_ops.replace_roi_pooling(copy.deepcopy(original))
 
 

@@ -94,9 +94,11 @@ def check_operator(roi: RoiConfig) -> None:
     if roi.kind == "prroi":
         raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind=prroi (Precise RoI pooling); {instead}")
     if roi.mode == "max" and roi.sampling_ratio <= 0:
-        raise ConfigError(f"format=onnx: ONNX cannot take the maximum of an adaptive number of samples (roi.mode=max, "
-                          f"roi.sampling_ratio={roi.sampling_ratio}; its own mode=max is the maximum of weighted "
-                          f"neighbours); {instead}, or with roi.sampling_ratio=2")
+        raise ConfigError(
+            f"format=onnx: ONNX cannot take the maximum of an adaptive number of samples (roi.mode=max, "
+            f"roi.sampling_ratio={roi.sampling_ratio}; its own mode=max is the maximum of weighted "
+            f"neighbours); {instead}, or with roi.sampling_ratio=2"
+        )
 
 
 def model_scales(model: FasterRCNN) -> list[float]:

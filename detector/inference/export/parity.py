@@ -64,13 +64,16 @@ class Parity:
         if self.rounding:
             lost_too = f" and {self.rounding.unmatched} of them" if self.rounding.unmatched else ""
             own = f"; float32 alone costs {self.rounding.box:.2g} px, {self.rounding.score:.2g}{lost_too}"
-        return (f"{verdict}: {counted(self.detections, 'detection')} in {counted(self.images, 'image')}, boxes within "
-                f"{self.box:.2g} px, "
-                f"scores within {self.score:.2g}{lost} (allowed {BOX_TOLERANCE:g} px, {SCORE_TOLERANCE:g}{own})")
+        return (
+            f"{verdict}: {counted(self.detections, 'detection')} in {counted(self.images, 'image')}, boxes within "
+            f"{self.box:.2g} px, "
+            f"scores within {self.score:.2g}{lost} (allowed {BOX_TOLERANCE:g} px, {SCORE_TOLERANCE:g}{own})"
+        )
 
 
-def compare(model: Sequence[Found], exported: Sequence[Found], score_thresh: float, limit: int,
-            slack: float = SCORE_TOLERANCE) -> Parity:
+def compare(
+    model: Sequence[Found], exported: Sequence[Found], score_thresh: float, limit: int, slack: float = SCORE_TOLERANCE
+) -> Parity:
     """Compare the detections of both image by image, in pairs of :func:`match`.
 
     A detection whose score is within ``slack`` of the score threshold, or of the end of a full list, may be in one list

@@ -73,10 +73,12 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name, result in parity.items():
         if not result.holds:
-            raise ExportError(f"{path.with_name(name)} does not find what the model finds: {result}. The file is left "
-                              "for a look. Boxes whose overlap is at the threshold of suppression fall on one side or "
-                              "the other by their last digits, most of all in a detector that has hardly been trained; "
-                              "format=torch_export computes as the model does.")
+            raise ExportError(
+                f"{path.with_name(name)} does not find what the model finds: {result}. The file is left "
+                "for a look. Boxes whose overlap is at the threshold of suppression fall on one side or "
+                "the other by their last digits, most of all in a detector that has hardly been trained; "
+                "format=torch_export computes as the model does."
+            )
     return files, parity
 
 
@@ -96,8 +98,10 @@ def check(module: DetectionModule, images: list[Tensor], runners: dict[str, Runn
         wide = [module([image.double()])[0] for image in images]
     slack = max(SCORE_TOLERANCE, ROUNDING * compare(wide, expected, *cuts).score)
     rounding = compare(wide, expected, *cuts, slack)
-    return {name: result if result.close else replace(compare(expected, found[name], *cuts, slack), rounding=rounding)
-            for name, result in parity.items()}
+    return {
+        name: result if result.close else replace(compare(expected, found[name], *cuts, slack), rounding=rounding)
+        for name, result in parity.items()
+    }
 
 
 def export_onnx(module: DetectionModule, size: tuple[int, int], dynamic: bool, path: Path) -> Runner:
@@ -106,8 +110,10 @@ def export_onnx(module: DetectionModule, size: tuple[int, int], dynamic: bool, p
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ExportError(f"format=onnx needs {error.name}, which is not installed: pip install "
-                          "'multiscale-rcnn[export]', or pip install onnx onnxruntime") from None
+        raise ExportError(
+            f"format=onnx needs {error.name}, which is not installed: pip install "
+            "'multiscale-rcnn[export]', or pip install onnx onnxruntime"
+        ) from None
     detector = OnnxDetector(module.model, module.config.roi)
     with replacing(path) as temporary:
         write_onnx(detector, size, dynamic, temporary)
@@ -173,8 +179,10 @@ def compile_ahead(program: Any, path: Path) -> Runner:
         package = aoti_load_package(str(path))
     except Exception as error:  # of the C++ compiler, of inductor: the types are many
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"compile=true: ahead-of-time compilation failed: {reason}. It needs a C++ compiler; "
-                          "compile=false writes the exported program alone.") from None
+        raise ExportError(
+            f"compile=true: ahead-of-time compilation failed: {reason}. It needs a C++ compiler; "
+            "compile=false writes the exported program alone."
+        ) from None
     return lambda image: unpadded(*package(image))
 
 
@@ -239,8 +247,11 @@ def describe(
     """What ``NAME.json`` says."""
     static = config.format == "torch_export"
     count = module.config.model.head.detections_per_image if static else "N"
-    outputs = {"boxes": f"float32 [{count}, 4], x1 y1 x2 y2 in pixels of the image", "scores": f"float32 [{count}]",
-               "labels": f"int64 [{count}], 1..{len(module.class_names)}"}
+    outputs = {
+        "boxes": f"float32 [{count}, 4], x1 y1 x2 y2 in pixels of the image",
+        "scores": f"float32 [{count}]",
+        "labels": f"int64 [{count}], 1..{len(module.class_names)}",
+    }
     if static:
         outputs["count"] = "int64 [], rows that are detections; the others are zero"
     height, width = ("height", "width") if dynamic else size

@@ -77,8 +77,9 @@ class StaticDetector(nn.Module):
         boxes = rpn.box_coder.decode(offsets.detach(), [self.anchors]).reshape(-1, 4)
         kept = [min(rpn.pre_nms_top_n(), n) for n in self.anchor_counts]
         rows_boxes, rows_scores = [], []
-        for logits, level, k in zip(objectness.flatten().split(self.anchor_counts), boxes.split(self.anchor_counts),
-                                    kept, strict=True):
+        for logits, level, k in zip(
+            objectness.flatten().split(self.anchor_counts), boxes.split(self.anchor_counts), kept, strict=True
+        ):
             best, index = logits.topk(k)
             rows_boxes.append(functional.pad(level[index], (0, 0, 0, max(kept) - k)))
             rows_scores.append(functional.pad(torch.sigmoid(best), (0, max(kept) - k), value=-1.0))

@@ -90,7 +90,11 @@ def operator(kind: str, sampling_ratio: int) -> Operator:
 
 
 def dissect(
-    kind: str, feature: Tensor, box: tuple[float, float, float, float], bins: tuple[int, int], scale: float,
+    kind: str,
+    feature: Tensor,
+    box: tuple[float, float, float, float],
+    bins: tuple[int, int],
+    scale: float,
     sampling_ratio: int,
 ) -> Anatomy:
     """Take ``kind`` apart for one box.

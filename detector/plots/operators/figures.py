@@ -36,8 +36,9 @@ ABOUT = {
 }
 
 
-def draw_side_by_side(feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int,
-                      out: Path) -> None:
+def draw_side_by_side(
+    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
+) -> None:
     """All operators on one map: bins and samples above, what they give below.
 
     Args:
@@ -79,8 +80,9 @@ def draw_side_by_side(feature: Tensor, box: Box, bins: tuple[int, int], scale: f
     save(figure, out)
 
 
-def draw_one_bin(feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int,
-                 out: Path) -> None:
+def draw_one_bin(
+    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
+) -> None:
     """The first bin of RoIPool, RoIAlign and PrRoIPool close up, with the arithmetic written out; as
     :func:`draw_side_by_side`. The samples of the bin must lie on the map."""
     kinds = ("pool", "align", "prroi")
@@ -103,13 +105,23 @@ def draw_one_bin(feature: Tensor, box: Box, bins: tuple[int, int], scale: float,
         if anatomy.kind == "align":
             draw_neighbours(axes, anatomy, 0, 0, 0, 0)
             for row, col, weight in neighbours(anatomy, 0, 0, 0, 0):
-                axes.text(col + 0.5, row + 0.82, f"× {weight:.3f}", ha="center", va="center", fontsize=8, color=BLUE,
-                          zorder=5, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})
+                axes.text(
+                    col + 0.5,
+                    row + 0.82,
+                    f"× {weight:.3f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=BLUE,
+                    zorder=5,
+                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+                )
         axes.set(xlim=(window[0], window[2]), ylim=(window[3], window[1]))
         heading(axes, TITLES[anatomy.kind])
         lines = {"pool": _pool_lines, "align": _align_lines, "prroi": _prroi_lines}[anatomy.kind](anatomy, feature)
-        axes.text(0, -0.04, "\n".join(lines), transform=axes.transAxes, fontsize=8.5, color=INK, va="top",
-                  linespacing=1.5)
+        axes.text(
+            0, -0.04, "\n".join(lines), transform=axes.transAxes, fontsize=8.5, color=INK, va="top", linespacing=1.5
+        )
     save(figure, out)
 
 
@@ -125,28 +137,36 @@ def _pool_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
     (y1, y2), (x1, x2) = anatomy.y.bins[0], anatomy.x.bins[0]
     cells = feature[int(y1) : int(y2), int(x1) : int(x2)].flatten().tolist()
     listed = ", ".join(f"{v:.0f}" for v in cells[:12]) + (", ..." if len(cells) > 12 else "")
-    return [f"rows {y1} to {y2 - 1}, columns {x1} to {x2 - 1} of the map, counted from 0",
-            f"max({listed}) = {anatomy.pooled[0, 0]:.2f}"]
+    return [
+        f"rows {y1} to {y2 - 1}, columns {x1} to {x2 - 1} of the map, counted from 0",
+        f"max({listed}) = {anatomy.pooled[0, 0]:.2f}",
+    ]
 
 
 def _align_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
     values = sample_values(anatomy, feature, 0, 0)
     terms = " + ".join(f"{w:.3f}·{feature[r, c]:.0f}" for r, c, w in neighbours(anatomy, 0, 0, 0, 0))
     listed = " + ".join(f"{v:.2f}" for v in values.flatten().tolist())
-    return [f"first sample: {terms}", f"= {values[0, 0]:.2f}",
-            f"bin: ({listed}) / {values.numel()} = {anatomy.pooled[0, 0]:.2f}"]
+    return [
+        f"first sample: {terms}",
+        f"= {values[0, 0]:.2f}",
+        f"bin: ({listed}) / {values.numel()} = {anatomy.pooled[0, 0]:.2f}",
+    ]
 
 
 def _prroi_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
     weights = bin_weights(anatomy, 0, 0)
     (y1, y2), (x1, x2) = anatomy.y.bins[0], anatomy.x.bins[0]
-    return ["weight of each cell: its hat integrated over the bin,",
-            f"divided by the area {x2 - x1:.2f} × {y2 - y1:.2f}",
-            f"sum of weight × value = {(weights * feature).sum():.2f}  (weights sum to {weights.sum():.3f})"]
+    return [
+        "weight of each cell: its hat integrated over the bin,",
+        f"divided by the area {x2 - x1:.2f} × {y2 - y1:.2f}",
+        f"sum of weight × value = {(weights * feature).sum():.2f}  (weights sum to {weights.sum():.3f})",
+    ]
 
 
-def draw_matrices(feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int,
-                  out: Path) -> None:
+def draw_matrices(
+    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
+) -> None:
     """``A_y F A_x^T = out`` with all numbers, for RoIAlign and PrRoIPool; as :func:`draw_side_by_side`."""
     kinds = ("align", "prroi")
     height, width = feature.shape
@@ -162,14 +182,19 @@ def draw_matrices(feature: Tensor, box: Box, bins: tuple[int, int], scale: float
         assert a_x is not None, "both operators are linear"
         middle = total_h - (i + 0.5) * row - 0.12
         left = 0.15
-        for name, values, sign in (("$A_y$", a_y, "·"), ("$F$", feature, "·"), ("$A_x^T$", a_x.T, "="),
-                                   ("out", anatomy.pooled, "")):
+        for name, values, sign in (
+            ("$A_y$", a_y, "·"),
+            ("$F$", feature, "·"),
+            ("$A_x^T$", a_x.T, "="),
+            ("out", anatomy.pooled, ""),
+        ):
             h, w = values.shape[0] * unit, values.shape[1] * unit
             axes = figure.add_axes((left / total_w, (middle - h / 2) / total_h, w / total_w, h / total_h))
             _matrix(axes, name, values, TITLES[kind] if name == "$A_y$" else "")
             left += w + 0.55
-            figure.text((left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=18,
-                        color=INK)
+            figure.text(
+                (left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=18, color=INK
+            )
     save(figure, out)
 
 
@@ -181,8 +206,16 @@ def _matrix(axes: Axes, name: str, values: Tensor, title: str) -> None:
     size = " × ".join(str(n) for n in values.shape)
     axes.set_title(f"{name}   {size}", loc="left", fontsize=11, color=MUTED, pad=4)
     if title:
-        axes.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0, 24), textcoords="offset points", fontsize=12,
-                      fontweight="bold", color=INK)
+        axes.annotate(
+            title,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 24),
+            textcoords="offset points",
+            fontsize=12,
+            fontweight="bold",
+            color=INK,
+        )
 
 
 def _weights(axes: Axes, values: Tensor, form: str, size: float, limits: tuple[float, float] | None = None) -> None:

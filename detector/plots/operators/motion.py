@@ -20,16 +20,30 @@ SHOWN = ("pool", "align", "prroi")
 DPI = 100  # of the animation: a GIF grows with its pixels
 
 
-def responses(feature: Tensor, box: tuple[float, float, float, float], bins: tuple[int, int], scale: float,
-              sampling_ratio: int, shifts: Sequence[float]) -> dict[str, list[Anatomy]]:
+def responses(
+    feature: Tensor,
+    box: tuple[float, float, float, float],
+    bins: tuple[int, int],
+    scale: float,
+    sampling_ratio: int,
+    shifts: Sequence[float],
+) -> dict[str, list[Anatomy]]:
     """Each of :data:`SHOWN` at each shift of the box to the right, in cells of the map."""
     x1, y1, x2, y2 = box
     moved = [(x1 + shift / scale, y1, x2 + shift / scale, y2) for shift in shifts]
     return {kind: [dissect(kind, feature, b, bins, scale, sampling_ratio) for b in moved] for kind in SHOWN}
 
 
-def draw_motion(feature: Tensor, box: tuple[float, float, float, float], bins: tuple[int, int], scale: float,
-                sampling_ratio: int, out: Path, frames: int = 36, cells: float = 3.0) -> None:
+def draw_motion(
+    feature: Tensor,
+    box: tuple[float, float, float, float],
+    bins: tuple[int, int],
+    scale: float,
+    sampling_ratio: int,
+    out: Path,
+    frames: int = 36,
+    cells: float = 3.0,
+) -> None:
     """An endless GIF: the box moves right by ``cells`` of the map and back.
 
     Args:
@@ -49,8 +63,15 @@ def draw_motion(feature: Tensor, box: tuple[float, float, float, float], bins: t
     palette = pictures[frames // 2].quantize(64)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     with replacing(out) as temporary:
-        first.save(temporary, format="GIF", save_all=True, append_images=[*others, *others[-2::-1]], duration=110,
-                   loop=0, optimize=True)
+        first.save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=[*others, *others[-2::-1]],
+            duration=110,
+            loop=0,
+            optimize=True,
+        )
 
 
 def _frame(feature: Tensor, found: dict[str, list[Anatomy]], shifts: Sequence[float], now: int) -> Image.Image:
@@ -75,8 +96,14 @@ def _frame(feature: Tensor, found: dict[str, list[Anatomy]], shifts: Sequence[fl
 def _curves(axes: Axes, found: dict[str, list[Anatomy]], shifts: Sequence[float], now: int) -> None:
     for i, (kind, anatomies) in enumerate(found.items()):
         values = torch.stack([anatomy.pooled.mean() for anatomy in anatomies]).tolist()
-        axes.plot(shifts, values, color=color_of(i), linewidth=1.6, label=TITLES[kind],
-                  drawstyle="steps-mid" if kind == "pool" else "default")
+        axes.plot(
+            shifts,
+            values,
+            color=color_of(i),
+            linewidth=1.6,
+            label=TITLES[kind],
+            drawstyle="steps-mid" if kind == "pool" else "default",
+        )
         axes.plot(shifts[now], values[now], "o", color=color_of(i), markersize=5)
     axes.set_title("mean of the bins against the shift of the box, cells", loc="left", fontsize=9, color=INK)
     axes.grid(color=GRID, linewidth=0.8)

@@ -28,8 +28,14 @@ def heading(axes: Axes, title: str, below: str = "") -> None:
         axes.text(0, -0.03, below, transform=axes.transAxes, fontsize=7.5, color=MUTED, va="top", parse_math=False)
 
 
-def draw_cells(axes: Axes, values: Tensor, cmap: Colormap = PALE, form: str = "{:.0f}", size: float = 7.0,
-               limits: tuple[float, float] | None = None) -> None:
+def draw_cells(
+    axes: Axes,
+    values: Tensor,
+    cmap: Colormap = PALE,
+    form: str = "{:.0f}",
+    size: float = 7.0,
+    limits: tuple[float, float] | None = None,
+) -> None:
     """``values`` [H, W] as a grid of cells, cell (i, j) covering [j, j + 1] x [i, i + 1], with numbers if they fit.
 
     Args:
@@ -47,8 +53,15 @@ def draw_cells(axes: Axes, values: Tensor, cmap: Colormap = PALE, form: str = "{
     if few:
         for i in range(height):
             for j in range(width):
-                axes.text(j + 0.5, i + 0.5, form.format(values[i, j].item()), ha="center", va="center", fontsize=size,
-                          color=MUTED)
+                axes.text(
+                    j + 0.5,
+                    i + 0.5,
+                    form.format(values[i, j].item()),
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    color=MUTED,
+                )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     if few:
         axes.set_xticks(np.arange(1, width), minor=True)
@@ -59,14 +72,25 @@ def draw_cells(axes: Axes, values: Tensor, cmap: Colormap = PALE, form: str = "{
         spine.set(color="#bbbbbb", linewidth=0.8)
 
 
-def outline(axes: Axes, box: Sequence[float], color: str, width: float, dashed: bool = False,
-            fill: float = 0.0) -> None:
+def outline(
+    axes: Axes, box: Sequence[float], color: str, width: float, dashed: bool = False, fill: float = 0.0
+) -> None:
     """The rectangle x1, y1, x2, y2, filled with this opacity."""
     x1, y1, x2, y2 = box
     if fill:
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=color, alpha=fill, linewidth=0))
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=width, zorder=3,
-                             linestyle=(0, (4, 2.5)) if dashed else "-"))
+    axes.add_patch(
+        Rectangle(
+            (x1, y1),
+            x2 - x1,
+            y2 - y1,
+            fill=False,
+            edgecolor=color,
+            linewidth=width,
+            zorder=3,
+            linestyle=(0, (4, 2.5)) if dashed else "-",
+        )
+    )
 
 
 def draw_bins(axes: Axes, anatomy: Anatomy, chosen: tuple[int, int] | None = None) -> None:
@@ -89,8 +113,15 @@ def draw_neighbours(axes: Axes, anatomy: Anatomy, p: int, q: int, iy: int, ix: i
     """Lines from a sample of bin (p, q) to the centres of its four neighbours, as thick as they weigh."""
     x, y = anatomy.x.positions(q)[ix], anatomy.y.positions(p)[iy]
     for row, column, weight in neighbours(anatomy, p, q, iy, ix):
-        axes.plot([x, column + 0.5], [y, row + 0.5], color=BLUE, linewidth=0.6 + 4 * weight, alpha=0.75, zorder=3.5,
-                  solid_capstyle="round")
+        axes.plot(
+            [x, column + 0.5],
+            [y, row + 0.5],
+            color=BLUE,
+            linewidth=0.6 + 4 * weight,
+            alpha=0.75,
+            zorder=3.5,
+            solid_capstyle="round",
+        )
     axes.plot([x], [y], "o", markersize=4.2, color=BLUE, zorder=4)
 
 
@@ -98,9 +129,13 @@ def draw_key(axes: Axes) -> None:
     """What the lines, dots and shades of the other panels are."""
     axes.set(xlim=(0, 1), ylim=(5, 0))
     axes.set_axis_off()
-    texts = ("the box as it is given", "the bins that the operator makes of it",
-             "the shaded bin gives the framed value", "samples of the bins",
-             "one sample and its four neighbours,\nlines as thick as they weigh")
+    texts = (
+        "the box as it is given",
+        "the bins that the operator makes of it",
+        "the shaded bin gives the framed value",
+        "samples of the bins",
+        "one sample and its four neighbours,\nlines as thick as they weigh",
+    )
     axes.plot([0.02, 0.16], [0.5, 0.5], color=INK, linewidth=1.3, linestyle=(0, (4, 2.5)))
     axes.add_patch(Rectangle((0.03, 1.25), 0.12, 0.5, fill=False, edgecolor=ORANGE, linewidth=1.3))
     axes.add_patch(Rectangle((0.03, 2.25), 0.12, 0.5, facecolor=ORANGE, alpha=0.22, linewidth=0))

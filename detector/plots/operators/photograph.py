@@ -13,8 +13,15 @@ from detector.plots.operators.anatomy import KINDS, TITLES, dissect
 from detector.plots.operators.panels import heading, outline
 
 
-def draw_photograph(image: Tensor, feature: Tensor, box: tuple[float, float, float, float], bins: tuple[int, int],
-                    sampling_ratio: int, out: Path, map_name: str) -> None:
+def draw_photograph(
+    image: Tensor,
+    feature: Tensor,
+    box: tuple[float, float, float, float],
+    bins: tuple[int, int],
+    sampling_ratio: int,
+    out: Path,
+    map_name: str,
+) -> None:
     """A picture with a box, its map, and the pooled box of every operator.
 
     Args:

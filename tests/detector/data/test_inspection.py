@@ -44,23 +44,39 @@ def test_what_is_in_the_data(call_script, data):
 
 def test_cleaned_copies_are_clean(call_script, data):
     content = json.loads((data / "train.json").read_text())
-    content["images"] += [{"id": 3, "file_name": "gone.png", "height": 5, "width": 5},
-                          {"id": 4, "file_name": "cut.png", "height": 40, "width": 60},
-                          {"id": 5, "file_name": "9.png", "height": 31, "width": 30}, {"id": 6, "file_name": "2.png"}]
+    content["images"] += [
+        {"id": 3, "file_name": "gone.png", "height": 5, "width": 5},
+        {"id": 4, "file_name": "cut.png", "height": 40, "width": 60},
+        {"id": 5, "file_name": "9.png", "height": 31, "width": 30},
+        {"id": 6, "file_name": "2.png"},
+    ]
     cut = (data / "images" / "2.png").read_bytes()
     (data / "images" / "cut.png").write_bytes(cut[: len(cut) // 2])
     row = {"image_id": 2, "category_id": 3, "area": 1, "iscrowd": 0}
     content["annotations"] += [
-        {**row, "id": 2, "bbox": [25, 1, 10, 10]}, {**row, "id": 8, "bbox": [1, 1, 0, 5]},
-        {**row, "id": 9, "image_id": 4, "bbox": [1, 1, 5, 5]}, {**row, "id": "10", "bbox": [1, 40, 5, 5]},
-        {**row, "id": 11, "bbox": [float("nan"), 1, 5, 5]}]
+        {**row, "id": 2, "bbox": [25, 1, 10, 10]},
+        {**row, "id": 8, "bbox": [1, 1, 0, 5]},
+        {**row, "id": 9, "image_id": 4, "bbox": [1, 1, 5, 5]},
+        {**row, "id": "10", "bbox": [1, 40, 5, 5]},
+        {**row, "id": 11, "bbox": [float("nan"), 1, 5, 5]},
+    ]
     (data / "train.json").write_text(json.dumps(content))
     code, out, err = call_script("inspect_data", *COMMON, "fix=clean.json", "fix_val=val_clean.json")
     assert (code, err) == (0, "")
     listed = json.loads((data / "out" / "data.json").read_text())["splits"]["train"]["problems"]
     kinds = [p["kind"] for p in listed]
-    assert sorted(kinds) == sorted(["bad_image", "missing_file", "damaged_file", "wrong_size", "duplicate_id",
-                                    "empty_box", "bad_annotation", "bad_box"])
+    assert sorted(kinds) == sorted(
+        [
+            "bad_image",
+            "missing_file",
+            "damaged_file",
+            "wrong_size",
+            "duplicate_id",
+            "empty_box",
+            "bad_annotation",
+            "bad_box",
+        ]
+    )
     empty = listed[kinds.index("empty_box")]
     assert (empty["file"], empty["annotation_id"], empty["box"]) == ("2.png", 8, [1, 1, 0, 5])
     assert "annotation 8, image 2 (2.png), box [1, 1, 0, 5]: the box has no area" in out
@@ -70,8 +86,9 @@ def test_cleaned_copies_are_clean(call_script, data):
     assert cleaned.image_ids == [2, 6]
     assert cleaned.table.annotation_ids.tolist() == [2, 12, 10]
     log = json.loads((data / "clean-changes.json").read_text())
-    assert sorted(c["what"] for c in log) == sorted([
-        "number", *["dropped image"] * 4, "resized image", "new id", "clipped box", *["dropped annotation"] * 4])
+    assert sorted(c["what"] for c in log) == sorted(
+        ["number", *["dropped image"] * 4, "resized image", "new id", "clipped box", *["dropped annotation"] * 4]
+    )
     assert json.loads((data / "val_clean.json").read_text()) == json.loads((data / "val.json").read_text())
     code, out, _ = call_script("inspect_data", *COMMON[:3], "output_dir=again", "data.train_annotations=clean.json")
     assert code == 0
@@ -84,20 +101,27 @@ def test_cleaned_copies_are_clean(call_script, data):
 
 
 def test_the_built_in_data_are_in_order(call_script, tmp_path):
-    code, out, _ = call_script("inspect_data", "output_dir=out", "data.shapes.train_images=20",
-                               "data.shapes.val_images=6", "sheet_images=2")
+    code, out, _ = call_script(
+        "inspect_data", "output_dir=out", "data.shapes.train_images=20", "data.shapes.val_images=6", "sheet_images=2"
+    )
     assert code == 0
     assert "problem" not in out.split("Classes")[1]
     assert "share images" not in out
 
 
-@pytest.mark.parametrize("content", [
-    {"images": [], "annotations": [], "categories": []},
-    {"images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}], "annotations": [], "categories": []},
-    {"images": ["word"], "annotations": [1], "categories": [None]},
-    {"images": [], "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}],
-     "categories": [{"id": 3, "name": "$a$ [b]"}]},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": [], "annotations": [], "categories": []},
+        {"images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}], "annotations": [], "categories": []},
+        {"images": ["word"], "annotations": [1], "categories": [None]},
+        {
+            "images": [],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}],
+            "categories": [{"id": 3, "name": "$a$ [b]"}],
+        },
+    ],
+)
 def test_files_with_nothing_in_them(call_script, data, content):
     (data / "train.json").write_text(json.dumps(content))
     code, out, err = call_script("inspect_data", *COMMON, "fix=clean.json", "data.val_annotations=''")
@@ -106,20 +130,23 @@ def test_files_with_nothing_in_them(call_script, data, content):
     assert json.loads((data / "clean.json").read_text())["annotations"] == []
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["data.train_annotations=none.json"], "none.json: there is no such file"),
-    (["data.train_annotations=list.json"], "are the two files swapped?"),
-    (["data.train_annotations=''"], "data.train_annotations is empty"),
-    (["data.train_images=none"], "no image folder none"),
-    (["fix=train.json"], "fix=train.json: this is the file that is cleaned"),
-    (["fix=val.json"], "fix=val.json: this is the file that is cleaned"),
-    (["fix=out"], "name a .json file"),
-    (["fix=a.json", "fix_val=a.json"], "fix and fix_val name the same file"),
-    (["fix_val=a.json", "data.val_annotations=''"], "there are no validation annotations to clean"),
-    (["model.anchors.sizes=[[32],[64]]"], "model=c4 has 1 feature map"),
-    (["fixx=a.json"], "unknown key 'fixx'; did you mean 'fix'?"),
-    (["output_dir=busy"], "busy holds data.json of something else"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.train_annotations=none.json"], "none.json: there is no such file"),
+        (["data.train_annotations=list.json"], "are the two files swapped?"),
+        (["data.train_annotations=''"], "data.train_annotations is empty"),
+        (["data.train_images=none"], "no image folder none"),
+        (["fix=train.json"], "fix=train.json: this is the file that is cleaned"),
+        (["fix=val.json"], "fix=val.json: this is the file that is cleaned"),
+        (["fix=out"], "name a .json file"),
+        (["fix=a.json", "fix_val=a.json"], "fix and fix_val name the same file"),
+        (["fix_val=a.json", "data.val_annotations=''"], "there are no validation annotations to clean"),
+        (["model.anchors.sizes=[[32],[64]]"], "model=c4 has 1 feature map"),
+        (["fixx=a.json"], "unknown key 'fixx'; did you mean 'fix'?"),
+        (["output_dir=busy"], "busy holds data.json of something else"),
+    ],
+)
 def test_mistakes_are_one_message(call_script, data, arguments, message):
     (data / "list.json").write_text("[1]")
     (data / "busy").mkdir()

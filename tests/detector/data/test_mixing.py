@@ -65,9 +65,12 @@ def box_lists(draw, most=3, height=80, width=100):
 
 @given(st.lists(box_lists(), min_size=4, max_size=4), st.integers(0, 2**32))
 def test_mosaic_keeps_the_contract_and_halves_of_areas(lists, seed):
-    scenes = [scene(boxes, 80 + 7 * i, 100 - 9 * i, 1 + 10 * i, crowd=(0,)) for i, boxes in enumerate(
-        [[[x1, y1, min(x2, 70), y2] for x1, y1, x2, y2 in boxes if x1 < 50] for boxes in lists]
-    )]
+    scenes = [
+        scene(boxes, 80 + 7 * i, 100 - 9 * i, 1 + 10 * i, crowd=(0,))
+        for i, boxes in enumerate(
+            [[[x1, y1, min(x2, 70), y2] for x1, y1, x2, y2 in boxes if x1 < 50] for boxes in lists]
+        )
+    ]
     rest = iter(scenes[1:])
     with item_rng(seed):
         image, target = mosaic(*scenes[0], lambda: next(rest))

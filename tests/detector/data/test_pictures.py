@@ -34,8 +34,12 @@ def test_damage_and_sizes(tmp_path, threads):
     names = ["good.jpg", "small.png", "cut.jpg", "text.jpg", "empty.jpg", "folder.jpg", "turned.jpg", "gone.jpg"]
     found = look(tmp_path, names, [(90, 120), (91, 120), *[(90, 120)] * 4, (120, 90), (90, 120)], threads)
     assert [(p.kind, p.image_id, p.file) for p in found.problems] == [
-        ("wrong_size", 2, "small.png"), ("damaged_file", 3, "cut.jpg"), ("damaged_file", 4, "text.jpg"),
-        ("damaged_file", 5, "empty.jpg"), ("damaged_file", 6, "folder.jpg")]
+        ("wrong_size", 2, "small.png"),
+        ("damaged_file", 3, "cut.jpg"),
+        ("damaged_file", 4, "text.jpg"),
+        ("damaged_file", 5, "empty.jpg"),
+        ("damaged_file", 6, "folder.jpg"),
+    ]
     assert "the file is 120 x 90 pixels (width x height), the annotation file says 120 x 91" in found.problems[0].what
     assert [bool(d) for d in found.digests] == [True, True, False, False, False, False, True, False]
 
@@ -53,8 +57,13 @@ def test_twins(tmp_path):
     train = look(tmp_path, ["1.png", "a.png", "2.png", "100.png", "e.png"])
     val = look(tmp_path, ["3.png", "b.png", "c.jpg", "d.jpg", "101.png", "gone.png"])
     found = [(t.first, t.second, t.same_file) for t in find_twins([train, val], lambda share: None)]
-    assert found == [((0, 0), (0, 4), True), ((0, 1), (1, 1), True), ((0, 1), (1, 2), False), ((0, 1), (1, 3), False),
-                     ((1, 2), (1, 3), False)]
+    assert found == [
+        ((0, 0), (0, 4), True),
+        ((0, 1), (1, 1), True),
+        ((0, 1), (1, 2), False),
+        ((0, 1), (1, 3), False),
+        ((1, 2), (1, 3), False),
+    ]
 
 
 def test_twins_across_the_parts_that_are_compared(tmp_path, monkeypatch):

@@ -30,22 +30,38 @@ def problems(draw, ids=None):
     for number in draw(st.lists(st.integers(1, 99), max_size=8, unique=True)):
         bbox = box()
         area = draw(st.sampled_from([bbox[2] * bbox[3], 32**2, 96**2, 10]))
-        annotations.append({"id": number, "image_id": draw(st.sampled_from(image_ids)), "bbox": bbox, "area": area,
-                            "category_id": draw(st.sampled_from(category_ids)),
-                            "iscrowd": draw(st.sampled_from([0, 0, 0, 1]))})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": draw(st.sampled_from(image_ids)),
+                "bbox": bbox,
+                "area": area,
+                "category_id": draw(st.sampled_from(category_ids)),
+                "iscrowd": draw(st.sampled_from([0, 0, 0, 1])),
+            }
+        )
     detections = []
     for _ in range(draw(st.integers(0, 12))):
         if annotations and draw(st.booleans()):  # near a true box, or exactly on it
             near = draw(st.sampled_from(annotations))
             shift = draw(st.sampled_from([0, 0.5, 2, 4]))
-            entry = {"image_id": near["image_id"], "category_id": near["category_id"],
-                     "bbox": [near["bbox"][0] + shift, *near["bbox"][1:]]}
+            entry = {
+                "image_id": near["image_id"],
+                "category_id": near["category_id"],
+                "bbox": [near["bbox"][0] + shift, *near["bbox"][1:]],
+            }
         else:
-            entry = {"image_id": draw(st.sampled_from(image_ids)), "category_id": draw(st.sampled_from(category_ids)),
-                     "bbox": box()}
+            entry = {
+                "image_id": draw(st.sampled_from(image_ids)),
+                "category_id": draw(st.sampled_from(category_ids)),
+                "bbox": box(),
+            }
         detections.append({**entry, "score": draw(scores)})
-    truth = {"images": [{"id": i} for i in image_ids], "annotations": annotations,
-             "categories": [{"id": i, "name": f"class {i}"} for i in category_ids]}
+    truth = {
+        "images": [{"id": i} for i in image_ids],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": f"class {i}"} for i in category_ids],
+    }
     return truth, detections
 
 

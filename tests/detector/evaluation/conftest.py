@@ -44,11 +44,21 @@ def scene(write_json):
 
     def build(objects, detections):
         annotations = [
-            {"id": number, "image_id": image, "category_id": label, "bbox": list(box), "area": box[2] * box[3],
-             "iscrowd": int(bool(rest))}
-            for number, (image, label, box, *rest) in enumerate(objects, start=1)]
-        truth = {"images": [{"id": i} for i in (1, 2, 3, 4)], "annotations": annotations,
-                 "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": label,
+                "bbox": list(box),
+                "area": box[2] * box[3],
+                "iscrowd": int(bool(rest)),
+            }
+            for number, (image, label, box, *rest) in enumerate(objects, start=1)
+        ]
+        truth = {
+            "images": [{"id": i} for i in (1, 2, 3, 4)],
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        }
         images, labels, boxes, scores = zip(*detections, strict=True) if detections else ((), (), (), ())
         return match(GroundTruth(write_json("scene.json", truth)), Detections(images, labels, boxes, scores))
 

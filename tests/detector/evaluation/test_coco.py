@@ -122,8 +122,10 @@ def test_numbers_derived_by_hand(write_json, truth_content):
 def test_no_detections_give_zeros_and_say_so(write_json, truth_content):
     result = evaluate(write_json("gt.json", truth_content), Detections.empty())
     assert {name: value for name, value in result.metrics.items() if value != 0.0} == {"APs": None, "ARs": None}
-    assert result.notes == ["There are no detections: every number that has ground truth is 0.",
-                            "No ground-truth object is small: APs and ARs are n/a."]
+    assert result.notes == [
+        "There are no detections: every number that has ground truth is 0.",
+        "No ground-truth object is small: APs and ARs are n/a.",
+    ]
     assert [c.AP for c in result.per_class] == [0.0, 0.0]
 
 
@@ -133,8 +135,9 @@ def test_no_ground_truth_gives_none_and_says_so(write_json, truth_content, kept)
     found = Detections([12], [3], [[0, 0, 9, 9]], [0.5])
     result = evaluate(write_json("gt.json", truth_content), found)
     assert set(result.metrics.values()) == {None}
-    assert result.notes == ["There is no ground-truth box (crowds apart) in these images, so nothing can be measured: "
-                            "n/a."]
+    assert result.notes == [
+        "There is no ground-truth box (crowds apart) in these images, so nothing can be measured: n/a."
+    ]
     assert "n/a" in result.table()
     assert "0.0" not in result.table()
 
@@ -149,8 +152,9 @@ def test_classes_without_ground_truth_are_named(write_json, truth_content):
     truth_content["categories"].append({"id": 9, "name": "yak"})
     found = Detections([12, 12], [9, 3], [[0, 0, 9, 9], [10, 10, 40, 40]], [0.5, 0.5])
     result = evaluate(write_json("gt.json", truth_content), found)
-    assert result.notes[-1] == ("Classes without ground truth in these images are left out of every mean, and with "
-                                "them 1 detection: yak.")
+    assert result.notes[-1] == (
+        "Classes without ground truth in these images are left out of every mean, and with them 1 detection: yak."
+    )
     assert result.per_class[2].AP is None
 
 
@@ -183,9 +187,12 @@ def test_nothing_is_printed(write_json, truth_content, capsys):
 
 def test_detections_that_do_not_fit_are_an_error(write_json, truth_content):
     path = write_json("gt.json", truth_content)
-    found = Detections([12, 4, 5, 5, 12, 12], [3, 3, 8, 7, 7, 7],
-                       [[0, 0, 1, 1]] * 3 + [[0, np.inf, 1, 1], [0, 0, -1, 1], [0, 0, 1, 1]],
-                       [0.5, 0.5, 0.5, 0.5, 0.5, np.nan])
+    found = Detections(
+        [12, 4, 5, 5, 12, 12],
+        [3, 3, 8, 7, 7, 7],
+        [[0, 0, 1, 1]] * 3 + [[0, np.inf, 1, 1], [0, 0, -1, 1], [0, 0, 1, 1]],
+        [0.5, 0.5, 0.5, 0.5, 0.5, np.nan],
+    )
     with pytest.raises(DataError) as caught:
         evaluate(path, found)
     lines = str(caught.value).splitlines()
@@ -207,9 +214,16 @@ def test_save_writes_every_digit(write_json, truth_content, tmp_path):
     assert list(content)[:12] == list(METRIC_NAMES)
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
     assert content["APs"] is None
-    assert content["per_class"][1] == {"category_id": 7, "name": "dog", "AP": result.per_class[1].AP,
-                                       "AP50": result.per_class[1].AP50,
-                                       "AR100": result.per_class[1].AR100, "boxes": 1, "images": 1, "detections": 1}
+    assert content["per_class"][1] == {
+        "category_id": 7,
+        "name": "dog",
+        "AP": result.per_class[1].AP,
+        "AP50": result.per_class[1].AP50,
+        "AR100": result.per_class[1].AR100,
+        "boxes": 1,
+        "images": 1,
+        "detections": 1,
+    }
     assert content["notes"] == result.notes
     assert content["counts"] == {"images": 2, "boxes": 2, "detections": 2}
     assert content["meta"] == {"checkpoint": "best.ckpt"}
@@ -223,9 +237,11 @@ def test_photographs_equal_pycocotools(shared_dir, tmp_path):
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(len(truth.ids)), rng.integers(0, 3, len(truth.ids)))
     found = Detections(
-        np.array(truth.image_ids)[truth.image[rows]], rng.choice(truth.category_ids, len(rows), p=[0.6, 0.1, 0.3]),
+        np.array(truth.image_ids)[truth.image[rows]],
+        rng.choice(truth.category_ids, len(rows), p=[0.6, 0.1, 0.3]),
         np.abs(truth.boxes_xywh[rows] + rng.normal(0, 6, (len(rows), 4))),
-        rng.random(len(rows)).astype(np.float32).round(2))
+        rng.random(len(rows)).astype(np.float32).round(2),
+    )
     found.to_json(tmp_path / "dt.json")
     ours = evaluate(annotations, found)
     theirs = pycocotools_stats(annotations, tmp_path / "dt.json")
@@ -237,8 +253,9 @@ def test_photographs_equal_pycocotools(shared_dir, tmp_path):
 def test_the_limit_of_detections(write_json, truth_content, evaluator):
     """Three false cats above the true one: with a limit of 3 it is not counted, and the notes say so."""
     path = write_json("gt.json", truth_content)
-    found = Detections([12] * 4, [3] * 4, [[200 + i, 0, 20, 20] for i in range(3)] + [[10, 10, 40, 40]],
-                       [0.9, 0.8, 0.7, 0.6])
+    found = Detections(
+        [12] * 4, [3] * 4, [[200 + i, 0, 20, 20] for i in range(3)] + [[10, 10, 40, 40]], [0.9, 0.8, 0.7, 0.6]
+    )
     assert pytest.approx(0.25) == evaluate(path, found, evaluator=evaluator).per_class[0].AP
     cut = evaluate(path, found, evaluator=evaluator, max_detections=3)
     assert cut.per_class[0].AP == 0

@@ -26,13 +26,24 @@ def data(tmp_path):
         images.append({"id": i, "file_name": f"{i}.png", "width": 120, "height": 80})
         for x, label in ((5, 1), (60, 2)):
             box = [x, 10, 50, 40]
-            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": box,
-                                "area": 2000, "iscrowd": 0})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": 2000,
+                    "iscrowd": 0,
+                }
+            )
             for name, good in (("a", i < 5), ("b", i > 1)):
                 bbox = box if good else [x, 40, 50, 40]
                 found[name].append({"image_id": i, "category_id": label, "bbox": bbox, "score": 0.9 - 0.01 * i})
-    content = {"images": images, "annotations": annotations,
-               "categories": [{"id": 1, "name": "$a$"}, {"id": 2, "name": "[b]"}]}
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "$a$"}, {"id": 2, "name": "[b]"}],
+    }
     (tmp_path / "gt.json").write_text(json.dumps(content))
     for name, entries in found.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(entries))
@@ -60,8 +71,9 @@ def test_two_results_files(call_script, data):
     assert "b: 2 images better, 1 worse, 3 as before" in out
     assert "- 6 images are too few to resample" in out
     folder = Path("runs/compare/a-b")
-    assert out.splitlines()[-1] == (f"Results are in {folder}: classes.csv, comparison.json, differences.png, "
-                                    "images.csv, images.png, metrics.csv")
+    assert out.splitlines()[-1] == (
+        f"Results are in {folder}: classes.csv, comparison.json, differences.png, images.csv, images.png, metrics.csv"
+    )
     content = json.loads((folder / "comparison.json").read_text())
     for name, run in zip("ab", content["runs"], strict=True):
         expected = evaluate("gt.json", Detections.from_json(f"{name}.json")).metrics
@@ -72,7 +84,13 @@ def test_two_results_files(call_script, data):
     # Best thresholds: a's leaves its false detections in images 5 and 6 out, b's keeps those in image 1.
     rows = list(csv.DictReader((folder / "images.csv").open()))
     assert [(row["file_name"], row["net"]) for row in rows] == [
-        ("1.png", "-4"), ("2.png", "0"), ("3.png", "0"), ("4.png", "0"), ("5.png", "2"), ("6.png", "2")]
+        ("1.png", "-4"),
+        ("2.png", "0"),
+        ("3.png", "0"),
+        ("4.png", "0"),
+        ("5.png", "2"),
+        ("6.png", "2"),
+    ]
     # Again in place, but not over something else.
     assert call_script("compare", "a.json", "b.json", "annotations=gt.json", "resamples=0", "sheet_images=0")[0] == 0
     assert not (folder / "images.png").exists()
@@ -134,21 +152,24 @@ def test_long_names_make_a_folder(call_script, data):
     assert (data / "runs/compare" / ("a" * 80) / "differences.png").is_file()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([], "give two or more runs to compare"),
-    (["a.json"], "give two or more runs to compare"),
-    (["a.json", "none.json", "annotations=gt.json"], "none.json: there is no such folder or file"),
-    (["a.json", "b.json"], "none of the runs says what it was evaluated on; give annotations=GT.json"),
-    (["a.json", "images", "annotations=gt.json"], "images: there are no detections in this folder"),
-    (["a.json", "best.ckpt", "annotations=gt.json"], "run scripts/evaluate.py checkpoint=best.ckpt first"),
-    (["a.json", "gt.json", "annotations=gt.json"], "are the two files swapped?"),
-    (["a.json", "b.json", "annotations=none.json"], "none.json: there is no such file"),
-    (["a.json", "bad.json", "annotations=gt.json"], "image 99 is not in the annotation file"),
-    (["a.json", "empty.json", "annotations=gt.json"], "empty.json: the file is empty"),
-    (["a.json", "b.json", "annotations=gt.json", "images=none"], "images=none: there is no such folder"),
-    (["a.json", "b.json", "annotation=gt.json"], "unknown key 'annotation'; did you mean 'annotations'?"),
-    (["runs=a.json", "annotations=gt.json"], "runs=a.json: must be a list"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give two or more runs to compare"),
+        (["a.json"], "give two or more runs to compare"),
+        (["a.json", "none.json", "annotations=gt.json"], "none.json: there is no such folder or file"),
+        (["a.json", "b.json"], "none of the runs says what it was evaluated on; give annotations=GT.json"),
+        (["a.json", "images", "annotations=gt.json"], "images: there are no detections in this folder"),
+        (["a.json", "best.ckpt", "annotations=gt.json"], "run scripts/evaluate.py checkpoint=best.ckpt first"),
+        (["a.json", "gt.json", "annotations=gt.json"], "are the two files swapped?"),
+        (["a.json", "b.json", "annotations=none.json"], "none.json: there is no such file"),
+        (["a.json", "bad.json", "annotations=gt.json"], "image 99 is not in the annotation file"),
+        (["a.json", "empty.json", "annotations=gt.json"], "empty.json: the file is empty"),
+        (["a.json", "b.json", "annotations=gt.json", "images=none"], "images=none: there is no such folder"),
+        (["a.json", "b.json", "annotation=gt.json"], "unknown key 'annotation'; did you mean 'annotations'?"),
+        (["runs=a.json", "annotations=gt.json"], "runs=a.json: must be a list"),
+    ],
+)
 def test_mistakes_are_one_message(call_script, data, arguments, message):
     (data / "best.ckpt").touch()
     (data / "empty.json").touch()

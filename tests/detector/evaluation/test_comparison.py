@@ -60,11 +60,26 @@ def test_rows(pair, scene):
     assert [(row["class"], row["boxes"]) for row in found.class_rows()] == [("cat", 4), ("dog", 2)]
     images = found.image_rows(["1.png", "2.png", "3.png", "4.png"])
     assert len(images) == 8
-    assert images[5] == {"run": "c", "image_id": 2, "file_name": "2.png", "boxes": 1, "won": 0, "lost": 0,
-                         "false_before": 1, "false_after": 0, "net": 1}
+    assert images[5] == {
+        "run": "c",
+        "image_id": 2,
+        "file_name": "2.png",
+        "boxes": 1,
+        "won": 0,
+        "lost": 0,
+        "false_before": 1,
+        "false_after": 0,
+        "net": 1,
+    }
     content = found.to_dict()
-    assert content["differences"][0]["images"] == {"better": 3, "worse": 1, "objects_won": 2, "objects_lost": 1,
-                                                   "false_before": 2, "false_after": 0}
+    assert content["differences"][0]["images"] == {
+        "better": 3,
+        "worse": 1,
+        "objects_won": 2,
+        "objects_lost": 1,
+        "false_before": 2,
+        "false_after": 0,
+    }
     assert content["differences"][0]["metrics"]["APl"] == {"difference": None, "low": None, "high": None}
 
 

@@ -10,9 +10,17 @@ FAR = (400, 400, 50, 50)
 
 def test_best_threshold_by_hand(scene):
     """Scores .9 true, .8 false, .7 true and false, .6 false of three cats: F1 is 2/4, 2/5, 4/7 at .7, 4/8 at .6."""
-    matches = scene([(1, CAT, BOX), (2, CAT, BOX), (3, CAT, BOX)],
-                    [(1, CAT, BOX, 0.9), (2, CAT, FAR, 0.8), (3, CAT, FAR, 0.7), (3, CAT, BOX, 0.7),
-                     (4, CAT, FAR, 0.6), (4, DOG, FAR, 0.9)])
+    matches = scene(
+        [(1, CAT, BOX), (2, CAT, BOX), (3, CAT, BOX)],
+        [
+            (1, CAT, BOX, 0.9),
+            (2, CAT, FAR, 0.8),
+            (3, CAT, FAR, 0.7),
+            (3, CAT, BOX, 0.7),
+            (4, CAT, FAR, 0.6),
+            (4, DOG, FAR, 0.9),
+        ],
+    )
     cat, dog = curves.operating_points(matches)
     assert cat == curves.OperatingPoint(0.7, pytest.approx(4 / 7), pytest.approx(2 / 4), pytest.approx(2 / 3))
     assert dog == curves.OperatingPoint(None, None, None, None)
@@ -21,16 +29,24 @@ def test_best_threshold_by_hand(scene):
 
 
 def test_of_equal_f1_the_highest_threshold(scene):
-    matches = scene([(1, CAT, BOX), (2, CAT, BOX)],
-                    [(1, CAT, BOX, 0.9), (2, CAT, FAR, 0.8), (3, CAT, FAR, 0.7), (2, CAT, BOX, 0.6)])
+    matches = scene(
+        [(1, CAT, BOX), (2, CAT, BOX)], [(1, CAT, BOX, 0.9), (2, CAT, FAR, 0.8), (3, CAT, FAR, 0.7), (2, CAT, BOX, 0.6)]
+    )
     assert curves.operating_points(matches)[0].threshold == 0.9  # 2/3 at 0.9 and at 0.6
 
 
 def test_confusion_matrix_by_hand(scene):
     matches = scene(
         [(1, CAT, BOX), (1, DOG, FAR), (2, CAT, BOX), (3, DOG, BOX), (4, CAT, (0, 0, 300, 300), "crowd")],
-        [(1, CAT, BOX, 0.9), (1, CAT, FAR, 0.8), (2, CAT, FAR, 0.7), (3, DOG, BOX, 0.1), (4, CAT, BOX, 0.9),
-         (3, CAT, (100, 100, 100, 60), 0.5)])
+        [
+            (1, CAT, BOX, 0.9),
+            (1, CAT, FAR, 0.8),
+            (2, CAT, FAR, 0.7),
+            (3, DOG, BOX, 0.1),
+            (4, CAT, BOX, 0.9),
+            (3, CAT, (100, 100, 100, 60), 0.5),
+        ],
+    )
     everything = np.ones(len(matches.score), dtype=bool)
     #      as cat, as dog, not seen
     assert curves.confusion_matrix(matches, everything).tolist() == [[1, 0, 1], [1, 1, 0], [2, 0, 0]]
@@ -40,16 +56,19 @@ def test_confusion_matrix_by_hand(scene):
 
 
 def test_confusion_pairs_the_best_overlap_first(scene):
-    matches = scene([(1, CAT, BOX), (1, CAT, (100, 100, 100, 80))], [(1, DOG, (100, 100, 100, 80), 0.5),
-                                                                    (1, DOG, (100, 100, 100, 85), 0.9)])
+    matches = scene(
+        [(1, CAT, BOX), (1, CAT, (100, 100, 100, 80))],
+        [(1, DOG, (100, 100, 100, 80), 0.5), (1, DOG, (100, 100, 100, 85), 0.9)],
+    )
     table = curves.confusion_matrix(matches, np.ones(2, dtype=bool))
     assert table.tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_calibration_by_hand(scene):
-    matches = scene([(1, CAT, BOX), (2, CAT, BOX), (3, CAT, (0, 0, 300, 300), "crowd")],
-                    [(1, CAT, BOX, 0.95), (2, CAT, FAR, 0.98), (2, CAT, BOX, 0.5), (3, CAT, BOX, 0.7),
-                     (4, DOG, BOX, 0.3)])  # in the crowd, and of a class without objects: not counted
+    matches = scene(
+        [(1, CAT, BOX), (2, CAT, BOX), (3, CAT, (0, 0, 300, 300), "crowd")],
+        [(1, CAT, BOX, 0.95), (2, CAT, FAR, 0.98), (2, CAT, BOX, 0.5), (3, CAT, BOX, 0.7), (4, DOG, BOX, 0.3)],
+    )  # in the crowd, and of a class without objects: not counted
     found = curves.calibration(matches)
     assert found.count.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 2]
     assert found.score[[4, 9]] == pytest.approx([0.5, 0.965])
@@ -71,10 +90,16 @@ def test_nothing_is_calibrated(scene):
 
 
 def test_recall_by_side_by_hand(scene):
-    sizes = [(1, CAT, (0, 0, 10, 10)), (2, CAT, (0, 0, 16, 16)), (3, CAT, (0, 0, 31, 32)), (4, CAT, (0, 0, 300, 300)),
-             (4, CAT, (600, 0, 300, 300), "crowd")]
-    matches = scene(sizes, [(1, CAT, (0, 0, 10, 7), 0.1), (3, CAT, (0, 0, 31, 32), 0.9),
-                            (4, CAT, (600, 0, 300, 300), 1)])
+    sizes = [
+        (1, CAT, (0, 0, 10, 10)),
+        (2, CAT, (0, 0, 16, 16)),
+        (3, CAT, (0, 0, 31, 32)),
+        (4, CAT, (0, 0, 300, 300)),
+        (4, CAT, (600, 0, 300, 300), "crowd"),
+    ]
+    matches = scene(
+        sizes, [(1, CAT, (0, 0, 10, 7), 0.1), (3, CAT, (0, 0, 31, 32), 0.9), (4, CAT, (600, 0, 300, 300), 1)]
+    )
     count, recall = curves.recall_by_side(matches)
     assert count.tolist() == [1, 2, 0, 0, 0, 0, 1]
     assert recall[:, 0].tolist()[:2] == [1, 0.5]

@@ -12,16 +12,20 @@ def test_same_categories_need_no_note():
 def test_renumbered_categories_are_matched_by_name():
     ids, note = match_categories(["cat", "dog"], [3, 7], ["dog", "cat"], [0, 1], "a.ckpt", "gt.json")
     assert ids == [1, 0]
-    assert note == ("Category ids are not those of the training data; classes are matched by name: cat 3 -> 1, "
-                    "dog 7 -> 0.")
+    assert note == (
+        "Category ids are not those of the training data; classes are matched by name: cat 3 -> 1, dog 7 -> 0."
+    )
 
 
-@pytest.mark.parametrize(("names", "ids", "missing"), [
-    (["cat"], [3], "  only the detector has dog"),
-    (["cat", "yak"], [3, 7], "  only the annotations have yak"),
-    (["Cat", "dog"], [3, 7], "  only the detector has cat"),
-    ([], [], "  only the detector has cat, dog"),
-])
+@pytest.mark.parametrize(
+    ("names", "ids", "missing"),
+    [
+        (["cat"], [3], "  only the detector has dog"),
+        (["cat", "yak"], [3, 7], "  only the annotations have yak"),
+        (["Cat", "dog"], [3, 7], "  only the detector has cat"),
+        ([], [], "  only the detector has cat, dog"),
+    ],
+)
 def test_other_categories_are_an_error_that_shows_both(names, ids, missing):
     with pytest.raises(DataError) as caught:
         match_categories(["cat", "dog"], [3, 7], names, ids, "a.ckpt", "gt.json")

@@ -20,18 +20,30 @@ def columns(detections):
 
 
 def output(boxes=(), labels=(), scores=(), dtype=torch.float32):
-    return {"boxes": torch.tensor(boxes, dtype=dtype).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64),
-            "scores": torch.tensor(scores, dtype=dtype)}
+    return {
+        "boxes": torch.tensor(boxes, dtype=dtype).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "scores": torch.tensor(scores, dtype=dtype),
+    }
 
 
 # ---------------------------------------------------------------------------------------- from the model
 def test_from_model_maps_labels_and_keeps_images_without_detections():
     last = output([[0, 0, 1, 1], [5, 5, 6, 9]], [1, 2], [0.25, 0.125])
     found = Detections.from_model([output([[1, 2, 4, 8]], [2], [0.5]), output(), last], [30, 10, 20], [7, 90])
-    assert columns(found) == [[30, 20, 20], [90, 7, 90], [[1, 2, 3, 6], [0, 0, 1, 1], [5, 5, 1, 4]], [0.5, 0.25, 0.125],
-                              [30, 10, 20]]
+    assert columns(found) == [
+        [30, 20, 20],
+        [90, 7, 90],
+        [[1, 2, 3, 6], [0, 0, 1, 1], [5, 5, 1, 4]],
+        [0.5, 0.25, 0.125],
+        [30, 10, 20],
+    ]
     assert [getattr(found, name).dtype for name in ("image_id", "category_id", "boxes_xywh", "score")] == [
-        np.int64, np.int64, np.float64, np.float64]
+        np.int64,
+        np.int64,
+        np.float64,
+        np.float64,
+    ]
 
 
 def test_from_model_subtracts_in_float64():
@@ -50,7 +62,12 @@ def test_from_model_takes_any_float_type(dtype):
 def test_from_model_counts_a_repeated_image_once():
     outputs = [output([[0, 0, side, side]], [1], [0.1 * side]) for side in (1, 2, 3)]
     assert columns(Detections.from_model(outputs, [4, 5, 4], [1])) == [
-        [4, 5], [1, 1], [[0, 0, 1, 1], [0, 0, 2, 2]], pytest.approx([0.1, 0.2]), [4, 5]]
+        [4, 5],
+        [1, 1],
+        [[0, 0, 1, 1], [0, 0, 2, 2]],
+        pytest.approx([0.1, 0.2]),
+        [4, 5],
+    ]
 
 
 def test_from_model_of_nothing():
@@ -108,8 +125,12 @@ def test_files_give_back_the_same_bits(tmp_path):
     back = Detections.from_json(tmp_path / "new folder" / "dt.json")
     assert columns(back) == columns(found)
     lines = (tmp_path / "new folder" / "dt.json").read_text().splitlines()
-    assert json.loads(lines[1].rstrip(",")) == {"image_id": found.image_id[0], "category_id": found.category_id[0],
-                                                "bbox": boxes[0].tolist(), "score": found.score[0]}
+    assert json.loads(lines[1].rstrip(",")) == {
+        "image_id": found.image_id[0],
+        "category_id": found.category_id[0],
+        "bbox": boxes[0].tolist(),
+        "score": found.score[0],
+    }
     assert len(lines) == 52
 
 
@@ -133,30 +154,39 @@ def test_other_keys_and_whole_floats_are_fine(write_json):
     assert columns(Detections.from_json(path))[0] == [3]
 
 
-@pytest.mark.parametrize(("bad", "message"), [
-    (7, "entry 1: is 7, not an object"),
-    (None, "entry 1: is null, not an object"),
-    ({"image_id": 1, "bbox": [0, 0, 1, 1]}, "entry 1: has no 'category_id' and no 'score'"),
-    ({"image_id": 1, "category_id": 2, "score": 0.5, "segmentation": {}}, "entry 1: has no 'bbox'"),
-    (entry(image_id="1"), 'entry 1: image_id is "1", not a whole number'),
-    (entry(image_id=1.5), "entry 1: image_id is 1.5, not a whole number"),
-    (entry(image_id=2**70), f"entry 1: image_id is {2**70}, not a whole number"),
-    (entry(category_id=None), "entry 1: category_id is null, not a whole number"),
-    (entry(category_id=True), "entry 1: category_id is true, not a whole number"),
-    (entry(image_id=99), "entry 1: image 99 is not in the annotation file"),
-    (entry(category_id=0), "entry 1: category 0 is not in the annotation file"),
-    (entry(bbox=[0, 0, 1]), "entry 1: bbox is [0, 0, 1], not four finite numbers"),
-    (entry(bbox={"x": 1}), 'entry 1: bbox is {"x": 1}, not four finite numbers'),
-    (entry(bbox=[0, 0, "1", 1]), 'entry 1: bbox is [0, 0, "1", 1], not four finite numbers'),
-    (entry(bbox=[0, 0, math.nan, 1]), "entry 1: bbox is [0, 0, NaN, 1], not four finite numbers"),
-    (entry(bbox=[0, 0, math.inf, 1]), "entry 1: bbox is [0, 0, Infinity, 1], not four finite numbers"),
-    (entry(bbox=[0, 0, 1e8, 1]), "entry 1: bbox is [0, 0, 100000000.0, 1], not four finite numbers of less than 1e+07"),
-    (entry(bbox=[0, 0, 10**400, 1]), "entry 1: bbox is [0, 0, 10000"),
-    (entry(bbox=[5, 5, -2, 3]), "entry 1: bbox [5, 5, -2, 3] has a negative width or height (bbox is x, y, width, "),
-    (entry(score=math.nan), "entry 1: score is NaN, not a finite number"),
-    (entry(score="0.5"), 'entry 1: score is "0.5", not a finite number'),
-    (entry(score=None), "entry 1: score is null, not a finite number"),
-])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (7, "entry 1: is 7, not an object"),
+        (None, "entry 1: is null, not an object"),
+        ({"image_id": 1, "bbox": [0, 0, 1, 1]}, "entry 1: has no 'category_id' and no 'score'"),
+        ({"image_id": 1, "category_id": 2, "score": 0.5, "segmentation": {}}, "entry 1: has no 'bbox'"),
+        (entry(image_id="1"), 'entry 1: image_id is "1", not a whole number'),
+        (entry(image_id=1.5), "entry 1: image_id is 1.5, not a whole number"),
+        (entry(image_id=2**70), f"entry 1: image_id is {2**70}, not a whole number"),
+        (entry(category_id=None), "entry 1: category_id is null, not a whole number"),
+        (entry(category_id=True), "entry 1: category_id is true, not a whole number"),
+        (entry(image_id=99), "entry 1: image 99 is not in the annotation file"),
+        (entry(category_id=0), "entry 1: category 0 is not in the annotation file"),
+        (entry(bbox=[0, 0, 1]), "entry 1: bbox is [0, 0, 1], not four finite numbers"),
+        (entry(bbox={"x": 1}), 'entry 1: bbox is {"x": 1}, not four finite numbers'),
+        (entry(bbox=[0, 0, "1", 1]), 'entry 1: bbox is [0, 0, "1", 1], not four finite numbers'),
+        (entry(bbox=[0, 0, math.nan, 1]), "entry 1: bbox is [0, 0, NaN, 1], not four finite numbers"),
+        (entry(bbox=[0, 0, math.inf, 1]), "entry 1: bbox is [0, 0, Infinity, 1], not four finite numbers"),
+        (
+            entry(bbox=[0, 0, 1e8, 1]),
+            "entry 1: bbox is [0, 0, 100000000.0, 1], not four finite numbers of less than 1e+07",
+        ),
+        (entry(bbox=[0, 0, 10**400, 1]), "entry 1: bbox is [0, 0, 10000"),
+        (
+            entry(bbox=[5, 5, -2, 3]),
+            "entry 1: bbox [5, 5, -2, 3] has a negative width or height (bbox is x, y, width, ",
+        ),
+        (entry(score=math.nan), "entry 1: score is NaN, not a finite number"),
+        (entry(score="0.5"), 'entry 1: score is "0.5", not a finite number'),
+        (entry(score=None), "entry 1: score is null, not a finite number"),
+    ],
+)
 def test_bad_entries_are_named(write_json, bad, message):
     path = write_json("dt.json", [entry(), bad, entry()])
     with pytest.raises(DataError) as caught:
@@ -178,16 +208,22 @@ def test_twenty_problems_are_listed_and_the_rest_counted(write_json):
     assert lines[21] == "  ... and 13 more"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "the file is empty; COCO results expected"),
-    (" \n", "the file is empty; COCO results expected"),
-    ('[{"image_id": 1,\n "score": }]', "not valid JSON, line 2, column 11: Expecting value"),
-    ("[" * 100_000, "nesting or numbers too long to be COCO results"),
-    ('[{"score": ' + "9" * 5000 + "}]", "nesting or numbers too long to be COCO results"),
-    ("5", "expected a list of detections, found 5"),
-    ('{"a": 1, "b": 2}', "expected a list of detections, found an object with the keys a, b; a results file is"),
-    ('{"images": [], "annotations": [], "categories": []}', "these look like annotations: are the two files swapped?"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty; COCO results expected"),
+        (" \n", "the file is empty; COCO results expected"),
+        ('[{"image_id": 1,\n "score": }]', "not valid JSON, line 2, column 11: Expecting value"),
+        ("[" * 100_000, "nesting or numbers too long to be COCO results"),
+        ('[{"score": ' + "9" * 5000 + "}]", "nesting or numbers too long to be COCO results"),
+        ("5", "expected a list of detections, found 5"),
+        ('{"a": 1, "b": 2}', "expected a list of detections, found an object with the keys a, b; a results file is"),
+        (
+            '{"images": [], "annotations": [], "categories": []}',
+            "these look like annotations: are the two files swapped?",
+        ),
+    ],
+)
 def test_files_of_another_kind(write_json, text, message):
     path = write_json("dt.json", text)
     with pytest.raises(DataError) as caught:

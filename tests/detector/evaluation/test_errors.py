@@ -23,15 +23,18 @@ def kinds(matches):
     return [KINDS[k] if k >= 0 else None for k in errors.kind[order]]
 
 
-@pytest.mark.parametrize(("wrong", "kind", "cost"), [
-    # The cat of image 1 is there; the error is about it, and corrected it would be a find: all found, nothing false.
-    ((1, CAT, HALF, 0.9), "localisation", 1 - ONE_OF_TWO),
-    ((1, CAT, LOW, 0.9), "localisation", 1 - ONE_OF_TWO),
-    # Not about an object that could be found: taken away, precision 1 up to recall 1/2.
-    ((1, CAT, SLIVER, 0.9), "background", 51 / 101 - ONE_OF_TWO),
-    ((1, CAT, FAR, 0.9), "background", 51 / 101 - ONE_OF_TWO),
-    ((3, CAT, FAR, 0.9), "background", 51 / 101 - ONE_OF_TWO),  # in an image without objects
-])
+@pytest.mark.parametrize(
+    ("wrong", "kind", "cost"),
+    [
+        # The cat of image 1 is there; the error is about it, and corrected it would be a find: all found, none false.
+        ((1, CAT, HALF, 0.9), "localisation", 1 - ONE_OF_TWO),
+        ((1, CAT, LOW, 0.9), "localisation", 1 - ONE_OF_TWO),
+        # Not about an object that could be found: taken away, precision 1 up to recall 1/2.
+        ((1, CAT, SLIVER, 0.9), "background", 51 / 101 - ONE_OF_TWO),
+        ((1, CAT, FAR, 0.9), "background", 51 / 101 - ONE_OF_TWO),
+        ((3, CAT, FAR, 0.9), "background", 51 / 101 - ONE_OF_TWO),  # in an image without objects
+    ],
+)
 def test_false_cats(scene, wrong, kind, cost):
     matches = scene([(1, CAT, BOX), (2, CAT, BOX)], [wrong, FOUND])
     assert kinds(matches) == [kind, None]
@@ -59,8 +62,9 @@ def test_a_cat_called_a_dog(scene):
 
 
 def test_a_second_detection_of_a_cat(scene):
-    matches = scene([(2, CAT, BOX), (1, CAT, BOX)], [(2, CAT, BOX, 0.9), (2, CAT, (100, 100, 100, 90), 0.8),
-                                                     (1, CAT, BOX, 0.7)])
+    matches = scene(
+        [(2, CAT, BOX), (1, CAT, BOX)], [(2, CAT, BOX, 0.9), (2, CAT, (100, 100, 100, 90), 0.8), (1, CAT, BOX, 0.7)]
+    )
     errors = find_errors(matches)
     assert kinds(matches) == [None, "duplicate", None]
     assert errors.ap50 == pytest.approx((51 + 50 * 2 / 3) / 101)
@@ -97,8 +101,9 @@ def test_a_class_of_which_everything_is_missed(scene):
 
 def test_limits_belong_where_the_definition_puts_them(scene):
     """IoU exactly 0.5 with an object already found is a duplicate; exactly 0.1 is a localisation error."""
-    matches = scene([(1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, CAT, (100, 100, 100, 50), 0.8),
-                                      (1, CAT, (100, 100, 100, 10), 0.7)])
+    matches = scene(
+        [(1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, CAT, (100, 100, 100, 50), 0.8), (1, CAT, (100, 100, 100, 10), 0.7)]
+    )
     assert kinds(matches) == [None, "duplicate", "localisation"]
 
 
@@ -145,8 +150,15 @@ def test_nothing(scene):
 def test_all_kinds_at_once_add_up_to_every_detection(scene):
     matches = scene(
         [(1, CAT, BOX), (1, DOG, (300, 100, 100, 100)), (2, CAT, BOX), (3, DOG, BOX), (4, CAT, FAR)],
-        [(1, CAT, BOX, 0.9), (1, CAT, (100, 100, 100, 95), 0.8), (1, DOG, (300, 100, 100, 40), 0.7),
-         (2, DOG, BOX, 0.6), (3, CAT, HALF, 0.5), (3, CAT, FAR, 0.4)])
+        [
+            (1, CAT, BOX, 0.9),
+            (1, CAT, (100, 100, 100, 95), 0.8),
+            (1, DOG, (300, 100, 100, 40), 0.7),
+            (2, DOG, BOX, 0.6),
+            (3, CAT, HALF, 0.5),
+            (3, CAT, FAR, 0.4),
+        ],
+    )
     assert kinds(matches) == [None, "duplicate", "localisation", "classification", "both", "background"]
     errors = find_errors(matches)
     assert errors.counts.sum(axis=0).tolist() == [1, 1, 1, 1, 1, 2]

@@ -17,9 +17,13 @@ def said(write_json):
     def build(objects, detections):
         annotations = [
             {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3]}
-            for number, (image, label, box) in enumerate(objects, start=1)]
-        content = {"images": [{"id": i} for i in range(1, 31)], "annotations": annotations,
-                   "categories": [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}]}
+            for number, (image, label, box) in enumerate(objects, start=1)
+        ]
+        content = {
+            "images": [{"id": i} for i in range(1, 31)],
+            "annotations": annotations,
+            "categories": [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}],
+        }
         columns = zip(*detections, strict=True) if detections else ((), (), (), ())
         return findings(analyse(GroundTruth(write_json("gt.json", content)), Detections(*columns), resamples=0))
 
@@ -87,15 +91,18 @@ def test_inexact_boxes_in_one_class_and_its_size(said):
     assert boxes.startswith("AP falls from 1.000 at IoU 0.50 to 0.")
     assert "in some classes: dog 1.000 to 0." in boxes
     assert "cat" not in boxes
-    assert size.startswith("Of the 30 objects of a side of 32 to 64 pixels 50% are found with a box of IoU 0.75 or "
-                           "more, of the others 100%.")
+    assert size.startswith(
+        "Of the 30 objects of a side of 32 to 64 pixels 50% are found with a box of IoU 0.75 or "
+        "more, of the others 100%."
+    )
 
 
 def test_a_size_that_is_not_found(said):
     small, large = grid(CAT, 20), [(i, CAT, [200, 10, 100, 100]) for i in range(1, 31)]
     sentences = said(small + large, found(small[:15]) + found(large))
-    assert sentences[-1].startswith("Of the 30 objects of a side of 16 to 32 pixels 50% are found at any score, of the "
-                                    "others 100%.")
+    assert sentences[-1].startswith(
+        "Of the 30 objects of a side of 16 to 32 pixels 50% are found at any score, of the others 100%."
+    )
 
 
 def test_scores(said):

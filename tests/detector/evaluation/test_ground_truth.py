@@ -36,8 +36,10 @@ def test_missing_area_and_iscrowd_have_a_stated_treatment(write_json, truth_cont
     for annotation in truth_content["annotations"][:2]:  # their area is width times height
         del annotation["area"], annotation["iscrowd"]
     truth = GroundTruth(write_json("gt.json", truth_content))
-    assert truth.notes == ["Annotations without an area: 2; width times height of the box is used.",
-                           "Annotations without iscrowd: 2; they count as single objects."]
+    assert truth.notes == [
+        "Annotations without an area: 2; width times height of the box is used.",
+        "Annotations without iscrowd: 2; they count as single objects.",
+    ]
     assert evaluate(truth, FOUND).metrics == complete.metrics
     assert evaluate(truth, FOUND).notes[-2:] == truth.notes
 
@@ -52,11 +54,15 @@ def test_area_decides_the_size_of_an_object(write_json, truth_content):
 def test_what_pycocotools_ignores_is_said(write_json, truth_content):
     stray = {"area": 1, "iscrowd": 0, "bbox": [0, 0, 1, 1]}
     before = evaluate(write_json("before.json", truth_content), FOUND)
-    truth_content["annotations"] += [{"id": 8, "image_id": 77, "category_id": 3, **stray},
-                                     {"id": 9, "image_id": 5, "category_id": 77, **stray}]
+    truth_content["annotations"] += [
+        {"id": 8, "image_id": 77, "category_id": 3, **stray},
+        {"id": 9, "image_id": 5, "category_id": 77, **stray},
+    ]
     truth = GroundTruth(write_json("gt.json", truth_content))
-    assert truth.notes == ["Annotations of an image or a category that the file does not list: 2; not counted, as in "
-                           "pycocotools; ids 8, 9."]
+    assert truth.notes == [
+        "Annotations of an image or a category that the file does not list: 2; not counted, as in "
+        "pycocotools; ids 8, 9."
+    ]
     assert evaluate(truth, FOUND).metrics == before.metrics
 
 
@@ -64,8 +70,9 @@ def test_what_pycocotools_ignores_is_said(write_json, truth_content):
 def test_boxes_without_area_count_as_missed(write_json, truth_content, bbox):
     truth_content["annotations"][0]["bbox"] = bbox
     truth = GroundTruth(write_json("gt.json", truth_content))
-    assert truth.notes == ["Boxes without a positive width and height: 1; nothing can match them, they count as "
-                           "missed; annotation ids 1."]
+    assert truth.notes == [
+        "Boxes without a positive width and height: 1; nothing can match them, they count as missed; annotation ids 1."
+    ]
     found = Detections([12, 5], [3, 7], [[5, 5, 0, 10], [0, 0, 100, 120]], [0.5, 0.5])
     cat, dog = evaluate(truth, found).per_class
     assert (cat.AP, cat.boxes) == (0.0, 1)
@@ -79,16 +86,22 @@ def test_annotation_id_0_is_pointed_out(write_json, truth_content):
     assert any(note.startswith("An annotation has the id 0") for note in result.notes)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"bbox": None}, "annotation 1, image 12, box 'missing': the box is not four finite numbers"),
-    ({"bbox": [0, 0, math.nan, 1]}, "annotation 1, image 12, box [0, 0, nan, 1]: the box is not four finite numbers"),
-    ({"bbox": [0, 0, 1]}, "annotation 1, image 12, box [0, 0, 1]: the box is not four finite numbers"),
-    ({"image_id": "12"}, "annotation 1: annotations[0] has no integer 'image_id': {\"id\": 1, \"image_id\": \"12\", "),
-    ({"category_id": None}, "annotation 1, image 12: annotations[0] has no integer 'category_id': {\"id\": 1, "),
-    ({"id": "a"}, "image 12: annotations[0] has no integer 'id': {\"id\": \"a\", "),
-    ({"iscrowd": "no"}, "annotation 1, image 12, box [10, 10, 40, 40]: iscrowd is 'no', not 0 or 1"),
-    ({"id": 2}, "annotation 2, image 5, box [0, 0, 100, 120]: an annotation before it has the same id"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": None}, "annotation 1, image 12, box 'missing': the box is not four finite numbers"),
+        (
+            {"bbox": [0, 0, math.nan, 1]},
+            "annotation 1, image 12, box [0, 0, nan, 1]: the box is not four finite numbers",
+        ),
+        ({"bbox": [0, 0, 1]}, "annotation 1, image 12, box [0, 0, 1]: the box is not four finite numbers"),
+        ({"image_id": "12"}, 'annotation 1: annotations[0] has no integer \'image_id\': {"id": 1, "image_id": "12", '),
+        ({"category_id": None}, "annotation 1, image 12: annotations[0] has no integer 'category_id': {\"id\": 1, "),
+        ({"id": "a"}, 'image 12: annotations[0] has no integer \'id\': {"id": "a", '),
+        ({"iscrowd": "no"}, "annotation 1, image 12, box [10, 10, 40, 40]: iscrowd is 'no', not 0 or 1"),
+        ({"id": 2}, "annotation 2, image 5, box [0, 0, 100, 120]: an annotation before it has the same id"),
+    ],
+)
 def test_unreadable_annotations_are_listed_or_left_out(write_json, truth_content, change, message):
     truth_content["annotations"][0].update(change)
     path = write_json("gt.json", truth_content)
@@ -105,21 +118,33 @@ def test_unreadable_annotations_are_listed_or_left_out(write_json, truth_content
     assert evaluate(truth, Detections.empty()).boxes == 1
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ([], "COCO annotations are an object with 'images', 'annotations' and 'categories', found []; it looks like a "
-         "results file: are the two files swapped?"),
-    ("7", "COCO annotations are an object with 'images', 'annotations' and 'categories', found 7"),
-    ("", "the file is empty; COCO annotations expected"),
-    ("{", "not valid JSON, line 1, column 2"),
-    ({"images": [], "annotations": []}, "there is no 'categories', but COCO annotations need a list of categories"),
-    ({"images": {}, "annotations": [], "categories": []}, "'images' is {}, but COCO annotations need a list of images"),
-    ({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []},
-     "1 problem:\n  images[0] has no integer 'id': {\"file_name\": \"a.jpg\"}"),
-    ({"images": [], "annotations": [], "categories": ["cat"]},
-     "1 problem:\n  categories[0] has no integer 'id'"),
-    ({"images": [{"id": 1}, {"id": 1}], "annotations": [], "categories": []},
-     "1 problem:\n  image 1: images[1] has the id of an image before it"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            [],
+            "COCO annotations are an object with 'images', 'annotations' and 'categories', found []; it looks like a "
+            "results file: are the two files swapped?",
+        ),
+        ("7", "COCO annotations are an object with 'images', 'annotations' and 'categories', found 7"),
+        ("", "the file is empty; COCO annotations expected"),
+        ("{", "not valid JSON, line 1, column 2"),
+        ({"images": [], "annotations": []}, "there is no 'categories', but COCO annotations need a list of categories"),
+        (
+            {"images": {}, "annotations": [], "categories": []},
+            "'images' is {}, but COCO annotations need a list of images",
+        ),
+        (
+            {"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []},
+            '1 problem:\n  images[0] has no integer \'id\': {"file_name": "a.jpg"}',
+        ),
+        ({"images": [], "annotations": [], "categories": ["cat"]}, "1 problem:\n  categories[0] has no integer 'id'"),
+        (
+            {"images": [{"id": 1}, {"id": 1}], "annotations": [], "categories": []},
+            "1 problem:\n  image 1: images[1] has the id of an image before it",
+        ),
+    ],
+)
 def test_files_of_another_kind(write_json, content, message):
     path = write_json("gt.json", content)
     with pytest.raises(DataError) as caught:
@@ -139,9 +164,18 @@ def test_categories_of_one_name_are_told_apart(write_json, truth_content):
     assert truth.class_names == ["cat (3)", "dog", "cat (9)", "11"]
 
 
-@pytest.mark.parametrize(("escape", "good"), [
-    (r"\ud83d\ude00", True), (r"\uD83D\uDE00\ud83d\ude00", True), (r"images\\udder", True), (r"\ud800", False),
-    (r"\ude00", False), (r"\ud83d\ude00\ude00", False), (r"\\\udc00", False)])
+@pytest.mark.parametrize(
+    ("escape", "good"),
+    [
+        (r"\ud83d\ude00", True),
+        (r"\uD83D\uDE00\ud83d\ude00", True),
+        (r"images\\udder", True),
+        (r"\ud800", False),
+        (r"\ude00", False),
+        (r"\ud83d\ude00\ude00", False),
+        (r"\\\udc00", False),
+    ],
+)
 def test_half_a_character_is_no_text(tmp_path, escape, good):
     """JSON can write one, but it cannot go to a file again: a message instead of a traceback at the end."""
     path = tmp_path / "gt.json"

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 from coco_problems import problems, read
@@ -41,14 +40,36 @@ def test_many_pairs_of_different_sizes_in_small_chunks(monkeypatch):
     for image in range(1, 13):
         for _ in range(int(rng.integers(0, 12))):
             box = np.round(np.concatenate([rng.uniform(0, 60, 2), rng.uniform(10, 60, 2)]), 1).tolist()
-            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": int(rng.integers(1, 4)),
-                                "bbox": box, "area": box[2] * box[3], "iscrowd": int(rng.random() < 0.15)})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": int(rng.integers(1, 4)),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(rng.random() < 0.15),
+                }
+            )
             for _ in range(int(rng.integers(0, 5))):
                 near = (np.array(box) * rng.uniform(0.8, 1.25, 4)).tolist()
-                entries.append({"image_id": image, "category_id": int(rng.integers(1, 4)), "bbox": near,
-                                "score": float(np.round(rng.random(), 1))})
-    truth, detections = read(({"images": [{"id": i} for i in range(1, 13)], "annotations": annotations,
-                               "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)]}, entries))
+                entries.append(
+                    {
+                        "image_id": image,
+                        "category_id": int(rng.integers(1, 4)),
+                        "bbox": near,
+                        "score": float(np.round(rng.random(), 1)),
+                    }
+                )
+    truth, detections = read(
+        (
+            {
+                "images": [{"id": i} for i in range(1, 13)],
+                "annotations": annotations,
+                "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
+            },
+            entries,
+        )
+    )
     matches = match(truth, detections)
     theirs = accumulate(truth, detections, truth.image_ids)
     assert matches.accumulated().precision.tobytes() == theirs.precision.tobytes()
@@ -69,8 +90,9 @@ def by_hand(write_json):
             {"id": 4, "image_id": 1, "category_id": 9, "bbox": [200, 0, 90, 90], "area": 8100, "iscrowd": 1},
         ],
     }
-    found = Detections([1] * 4, [5, 5, 9, 9], [[0, 0, 20, 20], [0, 0, 20, 18], [50, 0, 40, 30], [210, 10, 9, 9]],
-                       [0.6, 0.7, 0.5, 0.9])
+    found = Detections(
+        [1] * 4, [5, 5, 9, 9], [[0, 0, 20, 20], [0, 0, 20, 18], [50, 0, 40, 30], [210, 10, 9, 9]], [0.6, 0.7, 0.5, 0.9]
+    )
     return match(GroundTruth(write_json("gt.json", content)), found)
 
 
@@ -80,8 +102,12 @@ def test_arrays_by_hand(by_hand):
     assert by_hand.label.tolist() == [0, 0, 1, 1]
     assert by_hand.rank.tolist() == [0, 1, 0, 1]
     assert by_hand.object_id.tolist() == [2, 3, 4, 1]
-    assert by_hand.counted.tolist() == [[True, True, False, True], [True, False, False, False],
-                                        [False, True, False, False], [False, False, False, True]]
+    assert by_hand.counted.tolist() == [
+        [True, True, False, True],
+        [True, False, False, False],
+        [False, True, False, False],
+        [False, False, False, True],
+    ]
     # IoU 0.9 of the better-scored cat: it takes the object up to a threshold of 0.9, the exact one above.
     assert by_hand.outcome[0, :9, 0].tolist() == [TRUE] * 9
     assert by_hand.outcome[0, :, 1].tolist() == [FALSE] * 9 + [TRUE]

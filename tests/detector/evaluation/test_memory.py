@@ -46,8 +46,9 @@ print(before, after, len(analysis.matches.score), analysis.metrics["AP50"].value
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in KiB on Linux only")
 def test_peak_memory_of_coco_size(tmp_path):
-    made = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "gt.json")], cwd=ROOT, capture_output=True,
-                          text=True, check=True)
+    made = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "gt.json")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     before, after, count, ap50 = made.stdout.split()
     assert int(count) == 500_000
     assert 0 < float(ap50) < 1

@@ -31,8 +31,16 @@ def folder(tmp_path_factory):
         Image.fromarray(rng.integers(0, 255, (120, 200, 3), dtype=np.uint8)).save(root / "images" / f"{i}.jpg")
         images.append({"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 120})
         for x, label in ((5, 1), (70, 2), (140, 3)):
-            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": label, "iscrowd": 0,
-                                "bbox": [x, 10, 50, 40], "area": 2000})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": label,
+                    "iscrowd": 0,
+                    "bbox": [x, 10, 50, 40],
+                    "area": 2000,
+                }
+            )
         found += [
             {"image_id": i, "category_id": 1, "bbox": [5, 10, 50, 40], "score": 0.9 - i / 100},
             {"image_id": i, "category_id": 1, "bbox": [5, 10, 50, 36], "score": 0.5},  # duplicate
@@ -40,15 +48,24 @@ def folder(tmp_path_factory):
             {"image_id": i, "category_id": 2, "bbox": [70, 11, 50, 40], "score": 0.3 + i / 20},
             {"image_id": i, "category_id": 4 if i % 2 else 2, "bbox": [140, 10, 50, 40], "score": 0.7},  # class
             {"image_id": i, "category_id": 4, "bbox": [140, 30, 50, 40], "score": 0.4},  # both
-            {"image_id": i, "category_id": 1, "bbox": [5, 80, 40, 30], "score": 0.6}]  # background
+            {"image_id": i, "category_id": 1, "bbox": [5, 80, 40, 30], "score": 0.6},
+        ]  # background
     annotations.append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [100, 80, 30, 30], "area": 900})
-    truth = {"images": images, "annotations": annotations,
-             "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES, start=1)]}
+    truth = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES, start=1)],
+    }
     (root / "gt.json").write_text(json.dumps(truth))
     (root / "dt.json").write_text(json.dumps(found))
-    config = EvaluateConfig(annotations=str(root / "gt.json"), predictions=str(root / "dt.json"),
-                            images=str(root / "images"), resamples=20, gallery_images=3,
-                            output_dir=str(root / "report"))
+    config = EvaluateConfig(
+        annotations=str(root / "gt.json"),
+        predictions=str(root / "dt.json"),
+        images=str(root / "images"),
+        resamples=20,
+        gallery_images=3,
+        output_dir=str(root / "report"),
+    )
     return evaluate_from_config(config).folder
 
 
@@ -60,9 +77,13 @@ def test_the_report_needs_no_other_file(folder):
     assert "http" not in re.sub(r"data:image/[^\"]*", "", html)
     assert "@import" not in html
     pictures = [base64.b64decode(link.split(",")[1]) for link in links if link.startswith("data:image/png")]
-    assert pictures == [path.read_bytes() for path in (
-        folder / "plots" / f"{name}.png" for name in ("errors", "precision_recall", "ap_by_iou", "recall_by_size",
-                                                      "calibration", "confusion"))]
+    assert pictures == [
+        path.read_bytes()
+        for path in (
+            folder / "plots" / f"{name}.png"
+            for name in ("errors", "precision_recall", "ap_by_iou", "recall_by_size", "calibration", "confusion")
+        )
+    ]
 
 
 def test_names_are_escaped_and_every_kind_of_error_has_images(folder):
@@ -111,12 +132,32 @@ def browse(folder, tmp_path_factory):
             }});</script>"""
         page.write_text((folder / "report.html").read_text() + ending)
         printed = subprocess.run(
-            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-             "--disable-background-networking", "--disable-component-update", "--disable-quic",
-             f"--user-data-dir={profile}", "--dump-dom", page.as_uri()],
-            capture_output=True, text=True, timeout=120, check=True).stdout
-        found = json.loads(re.search(r"ANSWER(.*)END", printed, re.S).group(1).replace("&lt;", "<")
-                           .replace("&gt;", ">").replace("&amp;", "&"))
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-sync",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-quic",
+                f"--user-data-dir={profile}",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        found = json.loads(
+            re.search(r"ANSWER(.*)END", printed, re.S)
+            .group(1)
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&")
+        )
         assert found["failures"] == []
         return found["answer"]
 

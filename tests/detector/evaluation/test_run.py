@@ -34,9 +34,16 @@ def data_set(tmp_path):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
         content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
         if image_id != 30:
-            content["annotations"].append({
-                "id": image_id, "image_id": image_id, "category_id": IDS[image_id % 20 // 10], "bbox": [5, 5, 30, 30],
-                "area": 900, "iscrowd": int(image_id == 50)})
+            content["annotations"].append(
+                {
+                    "id": image_id,
+                    "image_id": image_id,
+                    "category_id": IDS[image_id % 20 // 10],
+                    "bbox": [5, 5, 30, 30],
+                    "area": 900,
+                    "iscrowd": int(image_id == 50),
+                }
+            )
     (folder / "val.json").write_text(json.dumps(content))
     return folder
 
@@ -44,15 +51,28 @@ def data_set(tmp_path):
 @pytest.fixture(scope="module")
 def checkpoint_content():
     """An untrained tiny detector as a checkpoint; every image gets detections because all scores are about a third."""
-    config = parse({
-        "model": {"weights": "none", "norm": "frozen", "fpn_channels": 8, "min_size": [64], "max_size": 96,
-                  "head": {"width": 16, "detections_per_image": 5}, "rpn": {"post_nms_top_n_test": 20}},
-        "data": {"name": "coco", "val_annotations": "val.json", "val_images": "images"},
-    }, Config)
+    config = parse(
+        {
+            "model": {
+                "weights": "none",
+                "norm": "frozen",
+                "fpn_channels": 8,
+                "min_size": [64],
+                "max_size": 96,
+                "head": {"width": 16, "detections_per_image": 5},
+                "rpn": {"post_nms_top_n_test": 20},
+            },
+            "data": {"name": "coco", "val_annotations": "val.json", "val_images": "images"},
+        },
+        Config,
+    )
     torch.manual_seed(0)
     module = DetectionModule(config, NAMES, IDS)
-    return {"state_dict": module.state_dict(), "global_step": 1,
-            "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS}}
+    return {
+        "state_dict": module.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS},
+    }
 
 
 @pytest.fixture
@@ -76,7 +96,14 @@ def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
     result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
     assert folder == checkpoint.parents[1] / "evaluate" / "best"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "classes.csv", "images.csv", "metrics.json", "plots", "predictions.json", "predictions.png", "report.html"]
+        "classes.csv",
+        "images.csv",
+        "metrics.json",
+        "plots",
+        "predictions.json",
+        "predictions.png",
+        "report.html",
+    ]
     content = json.loads((folder / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
     assert content["meta"]["inputs"] == {"checkpoint": str(checkpoint.resolve())}
@@ -115,8 +142,9 @@ def test_the_autocast_of_training_is_used(checkpoint, data_set):
     module = load(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")
     seen = []
-    module.model.backbone.register_forward_hook(lambda *_: seen.append(torch.get_autocast_dtype("cpu")
-                                                                       if torch.is_autocast_enabled("cpu") else None))
+    module.model.backbone.register_forward_hook(
+        lambda *_: seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+    )
     for precision in ("32", "bf16-mixed", "16-mixed"):
         module.config.trainer = replace(module.config.trainer, precision=precision)
         run_detector(module, dataset, IDS, batch_size=8)
@@ -132,8 +160,13 @@ def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_p
         annotation["category_id"] = {3: 2, 7: 1}[annotation["category_id"]]
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
-    config = settings(checkpoint=str(checkpoint), annotations=str(other), images=str(data_set / "images"),
-                      output_dir=str(tmp_path / "out"), sheet_images=0)
+    config = settings(
+        checkpoint=str(checkpoint),
+        annotations=str(other),
+        images=str(data_set / "images"),
+        output_dir=str(tmp_path / "out"),
+        sheet_images=0,
+    )
     result, _, folder = evaluate_from_config(config)
     assert result.metrics == own.metrics
     assert result.notes[-1].startswith("Category ids are not those of the training data")
@@ -146,8 +179,11 @@ def test_other_classes_are_an_error(checkpoint, data_set, tmp_path):
     text = (data_set / "val.json").read_text().replace('"dog"', '"yak"')
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(DataError, match="are not the same") as caught:
-        evaluate_checkpoint(settings(checkpoint=str(checkpoint), annotations=str(tmp_path / "other.json"),
-                                     images=str(data_set / "images")))
+        evaluate_checkpoint(
+            settings(
+                checkpoint=str(checkpoint), annotations=str(tmp_path / "other.json"), images=str(data_set / "images")
+            )
+        )
     assert "only the annotations have yak" in str(caught.value)
 
 
@@ -195,8 +231,13 @@ def test_the_built_in_data_set_is_drawn_again(checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
     facts = saved["hyper_parameters"]
     facts["config"]["data"] |= {"name": "shapes", "root": str(tmp_path / "drawn")}
-    facts["config"]["data"]["shapes"] |= {"train_images": 1, "val_images": 2, "image_size": 64, "min_object": 8,
-                                          "max_object": 24}
+    facts["config"]["data"]["shapes"] |= {
+        "train_images": 1,
+        "val_images": 2,
+        "image_size": 64,
+        "min_object": 8,
+        "max_object": 24,
+    }
     torch.save(saved, checkpoint)
     with pytest.raises(DataError, match="are not the same"):  # it has shapes, not cats and dogs
         evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
@@ -232,8 +273,9 @@ def results(write_json, truth_content):
 
 def test_a_results_file(results, tmp_path):
     annotations, predictions = results
-    result, analysis, folder = evaluate_files(settings(annotations=str(annotations), predictions=str(predictions),
-                                                       output_dir=str(tmp_path / "out")))
+    result, analysis, folder = evaluate_files(
+        settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(tmp_path / "out"))
+    )
     assert (analysis, folder) == (None, tmp_path / "out")
     assert result.metrics == evaluate(annotations, Detections.from_json(predictions)).metrics
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -244,13 +286,24 @@ def test_a_results_file(results, tmp_path):
 
 def test_the_files_of_a_report(results, tmp_path):
     annotations, predictions = results
-    result, analysis, folder = evaluate_from_config(settings(annotations=str(annotations),
-                                                             predictions=str(predictions), report=True,
-                                                             resamples=20))
-    assert sorted(p.name for p in folder.iterdir()) == ["classes.csv", "images.csv", "metrics.json", "plots",
-                                                        "report.html"]
-    assert {p.stem for p in (folder / "plots").iterdir()} == {"errors", "precision_recall", "ap_by_iou",
-                                                              "recall_by_size", "calibration", "confusion"}
+    result, analysis, folder = evaluate_from_config(
+        settings(annotations=str(annotations), predictions=str(predictions), report=True, resamples=20)
+    )
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "classes.csv",
+        "images.csv",
+        "metrics.json",
+        "plots",
+        "report.html",
+    ]
+    assert {p.stem for p in (folder / "plots").iterdir()} == {
+        "errors",
+        "precision_recall",
+        "ap_by_iou",
+        "recall_by_size",
+        "calibration",
+        "confusion",
+    }
     with open(folder / "classes.csv", newline="") as file:
         cat, dog = csv.DictReader(file)
     assert (cat["class"], dog["class"]) == ("cat", "dog")
@@ -281,8 +334,9 @@ def test_no_older_result_stays_beside_a_new_one_that_it_contradicts(checkpoint, 
     assert {"report.html", "classes.csv", "images.csv", "plots/errors.png", "predictions.png"} < set(files())
     evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0, output_dir=str(out)))
     assert files() == ["metrics.json", "plots/notes.txt", "predictions.json"]
-    evaluate_from_config(settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(out),
-                                  overwrite=True))
+    evaluate_from_config(
+        settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(out), overwrite=True)
+    )
     assert files() == ["metrics.json", "plots/notes.txt"]
 
 
@@ -291,8 +345,9 @@ def test_the_file_that_is_scored_stays(results, tmp_path):
     annotations, predictions = results
     kept = predictions.rename(tmp_path / "predictions.json")
     (tmp_path / "predictions.png").touch()
-    evaluate_from_config(settings(annotations=str(annotations), predictions=str(kept), output_dir=str(tmp_path),
-                                  overwrite=True))
+    evaluate_from_config(
+        settings(annotations=str(annotations), predictions=str(kept), output_dir=str(tmp_path), overwrite=True)
+    )
     assert kept.is_file()
     assert (tmp_path / "predictions.png").is_file()
 
@@ -301,8 +356,15 @@ def test_both_evaluators_and_no_resamples(results, tmp_path):
     annotations, predictions = results
     kept = {}
     for name in ("pycocotools", "faster"):
-        config = settings(annotations=str(annotations), predictions=str(predictions), evaluator=name, resamples=0,
-                          report=True, max_detections=7, output_dir=str(tmp_path / name))
+        config = settings(
+            annotations=str(annotations),
+            predictions=str(predictions),
+            evaluator=name,
+            resamples=0,
+            report=True,
+            max_detections=7,
+            output_dir=str(tmp_path / name),
+        )
         kept[name], _, folder = evaluate_from_config(config)
         meta = json.loads((folder / "metrics.json").read_text())["meta"]
         assert (meta["evaluator"], meta["max_detections"]) == (name, 7)
@@ -319,13 +381,20 @@ def test_an_image_folder_that_is_not_there(results):
 
 def test_a_results_file_that_does_not_fit_its_annotations(results, write_json):
     annotations, _ = results
-    path = write_json("dt.json", [{"image_id": 12, "category_id": 3, "bbox": [1, 1, 4, 4], "score": 0.9},
-                                  {"image_id": 13, "category_id": 3, "bbox": [1, 1, 4, 4], "score": 0.9},
-                                  {"image_id": 12, "category_id": 4, "bbox": [1, 1, 4, 4], "score": 0.9}])
+    path = write_json(
+        "dt.json",
+        [
+            {"image_id": 12, "category_id": 3, "bbox": [1, 1, 4, 4], "score": 0.9},
+            {"image_id": 13, "category_id": 3, "bbox": [1, 1, 4, 4], "score": 0.9},
+            {"image_id": 12, "category_id": 4, "bbox": [1, 1, 4, 4], "score": 0.9},
+        ],
+    )
     with pytest.raises(DataError) as caught:
         evaluate_from_config(settings(annotations=str(annotations), predictions=str(path)))
-    assert str(caught.value).splitlines()[1:3] == ["  entry 1: image 13 is not in the annotation file",
-                                                   "  entry 2: category 4 is not in the annotation file"]
+    assert str(caught.value).splitlines()[1:3] == [
+        "  entry 1: image 13 is not in the annotation file",
+        "  entry 2: category 4 is not in the annotation file",
+    ]
 
 
 def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp_path):
@@ -363,18 +432,34 @@ def test_a_folder_that_cannot_be_made(results):
         evaluate_from_config(config)
 
 
-@pytest.mark.parametrize("given", [
-    ["checkpoint"], ["checkpoint", "annotations", "images"], ["annotations", "predictions"],
-    ["annotations", "predictions", "images"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["checkpoint"],
+        ["checkpoint", "annotations", "images"],
+        ["annotations", "predictions"],
+        ["annotations", "predictions", "images"],
+    ],
+)
 def test_the_two_usages(given):
     check_inputs(EvaluateConfig(**dict.fromkeys(given, "x")))
 
 
-@pytest.mark.parametrize("given", [
-    [], ["annotations"], ["predictions"], ["images"], ["annotations", "images"], ["checkpoint", "annotations"],
-    ["checkpoint", "images"], ["checkpoint", "predictions"], ["checkpoint", "annotations", "predictions"],
-    ["checkpoint", "annotations", "predictions", "images"],
-])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["annotations"],
+        ["predictions"],
+        ["images"],
+        ["annotations", "images"],
+        ["checkpoint", "annotations"],
+        ["checkpoint", "images"],
+        ["checkpoint", "predictions"],
+        ["checkpoint", "annotations", "predictions"],
+        ["checkpoint", "annotations", "predictions", "images"],
+    ],
+)
 def test_other_combinations_say_what_to_give(given):
     with pytest.raises(ConfigError) as caught:
         check_inputs(EvaluateConfig(**dict.fromkeys(given, "x")))

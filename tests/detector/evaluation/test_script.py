@@ -43,7 +43,8 @@ def test_a_results_file_by_relative_paths(script, write_json, truth_content, tmp
     assert "Errors at IoU 0.5 (TIDE)" in out
     assert "Missed objects cost" in out
     assert out.splitlines()[-1] == (
-        "Results are in runs/evaluate/dt: classes.csv, images.csv, metrics.json, plots, report.html")
+        "Results are in runs/evaluate/dt: classes.csv, images.csv, metrics.json, plots, report.html"
+    )
     content = json.loads((tmp_path / "runs/evaluate/dt/metrics.json").read_text())
     expected = evaluate("gt.json", Detections.from_json("dt.json")).metrics
     assert {name: content[name] for name in METRIC_NAMES} == expected
@@ -59,17 +60,20 @@ def test_a_home_folder_in_a_path(script, write_json, truth_content, tmp_path, mo
     assert Path("runs/evaluate/dt/metrics.json").is_file()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([], "there is nothing to evaluate: give checkpoint=RUN/checkpoints/best.ckpt"),
-    (["annotations=gt.json"], "cannot tell what to evaluate from the keys annotations:"),
-    (["annotations=gt.json", "predictions=none.json"], "none.json: there is no such file"),
-    (["annotations=none.json", "predictions=bad.json"], "none.json: there is no such file"),
-    (["annotations=gt.json", "predictions=bad.json"], 'entry 0: image_id is "12", not a whole number'),
-    (["annotations=gt.json", "predictions=gt.json"], "are the two files swapped?"),
-    (["checkpoint=none.ckpt"], "none.ckpt: there is no such checkpoint"),
-    (["checkpoint=bad.json"], "bad.json"),
-    (["prediction=bad.json"], "unknown key 'prediction'; did you mean 'predictions'?"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is nothing to evaluate: give checkpoint=RUN/checkpoints/best.ckpt"),
+        (["annotations=gt.json"], "cannot tell what to evaluate from the keys annotations:"),
+        (["annotations=gt.json", "predictions=none.json"], "none.json: there is no such file"),
+        (["annotations=none.json", "predictions=bad.json"], "none.json: there is no such file"),
+        (["annotations=gt.json", "predictions=bad.json"], 'entry 0: image_id is "12", not a whole number'),
+        (["annotations=gt.json", "predictions=gt.json"], "are the two files swapped?"),
+        (["checkpoint=none.ckpt"], "none.ckpt: there is no such checkpoint"),
+        (["checkpoint=bad.json"], "bad.json"),
+        (["prediction=bad.json"], "unknown key 'prediction'; did you mean 'predictions'?"),
+    ],
+)
 def test_mistakes_are_one_message(script, write_json, truth_content, arguments, message):
     write_json("gt.json", truth_content)
     write_json("bad.json", [{"image_id": "12", "category_id": 3, "bbox": [10, 10, 40, 42], "score": 0.9}])

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 from coco_problems import problems, read
@@ -17,13 +16,17 @@ def repeated(problem, weights):
     """The files of ``problem`` with each image, by rising id, as often as ``weights`` says."""
     truth, entries = problem
     ids = sorted(image["id"] for image in truth["images"])
-    copies = {image: [100 * (place + 1) + c for c in range(w)]
-              for place, (image, w) in enumerate(zip(ids, weights, strict=True))}
+    copies = {
+        image: [100 * (place + 1) + c for c in range(w)]
+        for place, (image, w) in enumerate(zip(ids, weights, strict=True))
+    }
     annotations = [{**a, "image_id": c} for a in truth["annotations"] for c in copies[a["image_id"]]]
     annotations = [{**a, "id": number} for number, a in enumerate(annotations, start=1)]
     images = [{"id": c} for some in copies.values() for c in some]
-    return ({**truth, "images": images, "annotations": annotations},
-            [{**e, "image_id": c} for e in entries for c in copies[e["image_id"]]])
+    return (
+        {**truth, "images": images, "annotations": annotations},
+        [{**e, "image_id": c} for e in entries for c in copies[e["image_id"]]],
+    )
 
 
 # ------------------------------------------------------------------------------------------- replicates
@@ -36,8 +39,9 @@ def test_a_weight_is_the_image_repeated(problem, limit, data):
     problem = problem[0], list({(e["image_id"], e["category_id"], e["score"]): e for e in problem[1]}.values())
     truth, detections = read(problem)
     count = len(truth.image_ids)
-    weights = np.array(data.draw(st.lists(st.lists(st.integers(0, 3), min_size=count, max_size=count), min_size=1,
-                                          max_size=3)))
+    weights = np.array(
+        data.draw(st.lists(st.lists(st.integers(0, 3), min_size=count, max_size=count), min_size=1, max_size=3))
+    )
     found = replicate(match(truth, detections, max_detections=limit), weights)
     for b, row in enumerate(weights):
         again, repeats = read(repeated(problem, row))
@@ -117,11 +121,26 @@ def simulated(rng, images, quality, offset=None):
     count, total = len(image), len(objects)
     zeros = lambda n: np.zeros(n, dtype=np.int32)
     return Matches(
-        np.arange(images), [1], ["thing"], 100, np.arange(count), image.astype(np.int32), zeros(count), zeros(count),
-        score, np.full((count, 4), 50.0), np.repeat(outcome[None], len(AREAS), axis=0),
-        np.full(outcome.shape, -1, dtype=np.int32), np.arange(total), objects.astype(np.int32), zeros(total),
-        np.full((total, 4), 50.0), np.full(total, 2500.0), np.zeros(total, dtype=bool),
-        np.array([[True], [False], [True], [False]]) & np.ones(total, dtype=bool))
+        np.arange(images),
+        [1],
+        ["thing"],
+        100,
+        np.arange(count),
+        image.astype(np.int32),
+        zeros(count),
+        zeros(count),
+        score,
+        np.full((count, 4), 50.0),
+        np.repeat(outcome[None], len(AREAS), axis=0),
+        np.full(outcome.shape, -1, dtype=np.int32),
+        np.arange(total),
+        objects.astype(np.int32),
+        zeros(total),
+        np.full((total, 4), 50.0),
+        np.full(total, 2500.0),
+        np.zeros(total, dtype=bool),
+        np.array([[True], [False], [True], [False]]) & np.ones(total, dtype=bool),
+    )
 
 
 @pytest.mark.slow
@@ -161,7 +180,15 @@ def test_a_run_does_not_differ_from_itself():
     run = simulated(np.random.default_rng(0), 40, 0.7)
     (difference,) = differences([run, run], resamples=50)
     assert {name for name, value in difference.metrics.items() if value == (0, 0, 0)} == {
-        "AP", "AP50", "AP75", "APm", "AR1", "AR10", "AR100", "ARm"}
+        "AP",
+        "AP50",
+        "AP75",
+        "APm",
+        "AR1",
+        "AR10",
+        "AR100",
+        "ARm",
+    }
     assert np.isnan(difference.metrics["APs"].value)
     assert difference.by_iou == [(0, 0, 0)] * 10
     assert difference.by_class["AP"] == [(0, 0, 0)]
@@ -196,16 +223,24 @@ def test_a_thousand_resamples_of_five_thousand_images(write_json):
     images, count, total = 5000, 500_000, 36_000
     boxes = np.concatenate([rng.uniform(0, 400, (total, 2)), np.exp(rng.uniform(2, 6, (total, 2)))], axis=1)
     place, classes = rng.integers(1, images + 1, total), rng.integers(1, 81, total)
-    truth = {"images": [{"id": i} for i in range(1, images + 1)], "categories": [{"id": k} for k in range(1, 81)],
-             "annotations": [{"id": i + 1, "image_id": int(place[i]), "category_id": int(classes[i]),
-                              "bbox": boxes[i].tolist()} for i in range(total)]}
+    truth = {
+        "images": [{"id": i} for i in range(1, images + 1)],
+        "categories": [{"id": k} for k in range(1, 81)],
+        "annotations": [
+            {"id": i + 1, "image_id": int(place[i]), "category_id": int(classes[i]), "bbox": boxes[i].tolist()}
+            for i in range(total)
+        ],
+    }
     near = np.repeat(np.arange(total), 3)
     found = boxes[near] * rng.uniform(0.9, 1.1, (len(near), 4))
     rest = count - len(near)
     noise = np.concatenate([rng.uniform(0, 400, (rest, 2)), np.exp(rng.uniform(2, 6, (rest, 2)))], axis=1)
-    detections = Detections(np.append(place[near], rng.integers(1, images + 1, rest)),
-                            np.append(classes[near], rng.integers(1, 81, rest)),
-                            np.concatenate([found, noise]), rng.random(count))
+    detections = Detections(
+        np.append(place[near], rng.integers(1, images + 1, rest)),
+        np.append(classes[near], rng.integers(1, 81, rest)),
+        np.concatenate([found, noise]),
+        rng.random(count),
+    )
     matches = match(GroundTruth(write_json("gt.json", truth)), detections)
     result = intervals(matches)
     assert result["AP"].low < result["AP"].value < result["AP"].high

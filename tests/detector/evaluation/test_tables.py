@@ -35,7 +35,7 @@ def test_the_twelve_numbers_with_their_meaning(result):
 
 def test_classes_are_sorted_by_ap_and_unknown_ones_come_last(result):
     table = result.table()
-    rows = table[table.index("Classes"):].splitlines()
+    rows = table[table.index("Classes") :].splitlines()
     names = [row.split()[0] for row in rows if row.split() and row.split()[0] in ("rare", "mid", "good", "none")]
     assert names == ["good", "mid", "none", "rare"]
     assert cells(table, "good")[1:] == ["0.875", "1.000", "0.938", "10", "9", "11"]
@@ -46,8 +46,10 @@ def test_classes_are_sorted_by_ap_and_unknown_ones_come_last(result):
 
 def test_counts_and_notes_follow(result):
     lines = result.table().splitlines()
-    assert lines[-2:] == ["60 images, 1,249 ground-truth boxes, 7,905 detections",
-                          "- No ground-truth object is small: APs and ARs are n/a."]
+    assert lines[-2:] == [
+        "60 images, 1,249 ground-truth boxes, 7,905 detections",
+        "- No ground-truth object is small: APs and ARs are n/a.",
+    ]
 
 
 def test_plain_text_has_no_escape_codes_or_trailing_spaces(result):

@@ -15,15 +15,28 @@ NAMES, IDS = ["cat", "dog"], [3, 7]
 
 def make_content(**model):
     """The content of a checkpoint of an untrained detector; all scores are about a third, so images get detections."""
-    config = parse({
-        "model": {"norm": "frozen", "fpn_channels": 8, "min_size": [64], "max_size": 96,
-                  "head": {"width": 16, "detections_per_image": 5}, "rpn": {"post_nms_top_n_test": 20}, **model},
-        "data": {"name": "coco", "val_annotations": "val.json", "val_images": "images"},
-    }, Config)
+    config = parse(
+        {
+            "model": {
+                "norm": "frozen",
+                "fpn_channels": 8,
+                "min_size": [64],
+                "max_size": 96,
+                "head": {"width": 16, "detections_per_image": 5},
+                "rpn": {"post_nms_top_n_test": 20},
+                **model,
+            },
+            "data": {"name": "coco", "val_annotations": "val.json", "val_images": "images"},
+        },
+        Config,
+    )
     torch.manual_seed(0)
     module = DetectionModule(config, NAMES, IDS)
-    return {"state_dict": module.state_dict(), "global_step": 1,
-            "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS}}
+    return {
+        "state_dict": module.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS},
+    }
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +50,25 @@ def data_set(tmp_path):
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    truth = {"images": [], "annotations": [],
-             "categories": [{"id": i, "name": n} for i, n in zip(IDS, NAMES, strict=True)]}
+    truth = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": n} for i, n in zip(IDS, NAMES, strict=True)],
+    }
     for image_id, (height, width) in zip((40, 10, 30, 20, 50), [(64, 64), (48, 80)] * 2 + [(64, 64)], strict=True):
         name = f"{image_id}.png"
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
         truth["images"].append({"id": image_id + 1, "file_name": name, "height": height, "width": width})
-        truth["annotations"].append({"id": image_id, "image_id": image_id + 1, "category_id": IDS[image_id % 20 // 10],
-                                     "bbox": [5, 5, 30, 30], "area": 900, "iscrowd": 0})
+        truth["annotations"].append(
+            {
+                "id": image_id,
+                "image_id": image_id + 1,
+                "category_id": IDS[image_id % 20 // 10],
+                "bbox": [5, 5, 30, 30],
+                "area": 900,
+                "iscrowd": 0,
+            }
+        )
     (folder / "val.json").write_text(json.dumps(truth))
     return folder
 

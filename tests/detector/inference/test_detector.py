@@ -88,8 +88,12 @@ def test_drawn_boxes(checkpoint, data_set):
     from detector.plots.figure import color_of
 
     grey = np.full((200, 300, 3), 128, np.uint8)
-    found = detector.inference.detector.Prediction(torch.tensor([[50.0, 60, 150, 120], [180, 20, 260, 190]]),
-                                                   torch.tensor([0.9, 0.8]), torch.tensor([1, 2]), ["cat", "dog"])
+    found = detector.inference.detector.Prediction(
+        torch.tensor([[50.0, 60, 150, 120], [180, 20, 260, 190]]),
+        torch.tensor([0.9, 0.8]),
+        torch.tensor([1, 2]),
+        ["cat", "dog"],
+    )
     drawn = np.asarray(found.draw(grey))
     for box, label in zip(found.boxes.int().tolist(), [1, 2], strict=True):
         color = [int(color_of(label - 1)[i : i + 2], 16) for i in (1, 3, 5)]

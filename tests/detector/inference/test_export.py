@@ -25,10 +25,21 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def tiny(roi=None, **model):
     """An untrained detector of three classes; ``model`` are keys of the group."""
-    config = parse({"model": {"norm": "frozen", "fpn_channels": 8, "min_size": [64], "max_size": 96,
-                              "head": {"width": 16, "detections_per_image": 12, "score_thresh": 0.2},
-                              "rpn": {"post_nms_top_n_test": 60, "pre_nms_top_n_test": 100}, **model},
-                    "roi": roi or {}}, Config)
+    config = parse(
+        {
+            "model": {
+                "norm": "frozen",
+                "fpn_channels": 8,
+                "min_size": [64],
+                "max_size": 96,
+                "head": {"width": 16, "detections_per_image": 12, "score_thresh": 0.2},
+                "rpn": {"post_nms_top_n_test": 60, "pre_nms_top_n_test": 100},
+                **model,
+            },
+            "roi": roi or {},
+        },
+        Config,
+    )
     torch.manual_seed(0)
     module = DetectionModule(config, ["a", "b", "c"], [1, 2, 3]).eval()
     with torch.no_grad():  # boxes and scores that differ, as those of a trained one do
@@ -142,8 +153,11 @@ def test_what_onnx_cannot_express_says_what_to_choose(roi, says):
 # ---------------------------------------------------------------------------------------------- parity
 def found(*rows):
     """Rows of (box, score, label)."""
-    return {"boxes": torch.tensor([r[0] for r in rows], dtype=torch.float32).reshape(-1, 4),
-            "scores": torch.tensor([r[1] for r in rows]), "labels": torch.tensor([r[2] for r in rows])}
+    return {
+        "boxes": torch.tensor([r[0] for r in rows], dtype=torch.float32).reshape(-1, 4),
+        "scores": torch.tensor([r[1] for r in rows]),
+        "labels": torch.tensor([r[2] for r in rows]),
+    }
 
 
 def test_parity_by_hand():
@@ -205,8 +219,9 @@ def test_parity_at_the_cuts():
 # ---------------------------------------------------------------------------------------------- files
 def settings_for(checkpoint, tmp_path, **changes):
     ending = ".pt2" if changes.get("format") == "torch_export" else ".onnx"
-    return ExportConfig(**{"checkpoint": str(checkpoint), "output": str(tmp_path / f"out{ending}"),
-                           "parity_images": 2, **changes})
+    return ExportConfig(
+        **{"checkpoint": str(checkpoint), "output": str(tmp_path / f"out{ending}"), "parity_images": 2, **changes}
+    )
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
@@ -236,9 +251,17 @@ def test_onnx_on_photographs(name, tmp_path, shared_dir):
     weights, images = shared_dir / "weights" / "mobilenet_v2_features.pth", shared_dir / "data" / "bccd" / "images"
     if not weights.is_file() or not images.is_dir():
         pytest.skip(f"needs {weights} and {images}")
-    module = tiny(name=name, weights=str(weights), min_size=[160], max_size=240, image_mean=[0.5] * 3,
-                  image_std=[0.5] * 3, fpn_channels=32, head={"width": 64, "score_thresh": 0.2},
-                  **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}))
+    module = tiny(
+        name=name,
+        weights=str(weights),
+        min_size=[160],
+        max_size=240,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        fpn_channels=32,
+        head={"width": 64, "score_thresh": 0.2},
+        **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}),
+    )
     facts = {"config": to_dict(module.config), "class_names": module.class_names, "category_ids": [1, 2, 3]}
     torch.save({"state_dict": module.state_dict(), "hyper_parameters": facts}, tmp_path / "x.ckpt")
     _, parity = export(settings_for(tmp_path / "x.ckpt", tmp_path, images=str(images), parity_images=20))
@@ -249,13 +272,17 @@ def test_onnx_on_photographs(name, tmp_path, shared_dir):
 
 @pytest.mark.slow
 def test_torch_export_is_loaded_by_a_process_that_knows_the_operators_only(checkpoint, tmp_path, data_set):
-    files, parity = export(settings_for(checkpoint, tmp_path, format="torch_export", image_size=[48, 80],
-                                        images=str(data_set / "images")))
+    files, parity = export(
+        settings_for(checkpoint, tmp_path, format="torch_export", image_size=[48, 80], images=str(data_set / "images"))
+    )
     assert parity["out.pt2"].close
-    code = ("import sys, torch, roi_ops; p = torch.export.load(sys.argv[1]).module(); "
-            "b, s, l, n = p(torch.rand(3, 48, 80)); assert 'detector' not in sys.modules; print(tuple(b.shape))")
-    done = subprocess.run([sys.executable, "-c", code, str(files[0])], cwd=ROOT, capture_output=True, text=True,
-                          check=False)
+    code = (
+        "import sys, torch, roi_ops; p = torch.export.load(sys.argv[1]).module(); "
+        "b, s, l, n = p(torch.rand(3, 48, 80)); assert 'detector' not in sys.modules; print(tuple(b.shape))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(files[0])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["(12,", "4)"]
 
@@ -281,14 +308,19 @@ def test_a_damaged_image_is_named(checkpoint, tmp_path, data_set):
 
 
 def test_mistakes(checkpoint, tmp_path, monkeypatch):
-    cases = [({"checkpoint": ""}, ConfigError, "give checkpoint="),
-             ({"output": "x.bin"}, ConfigError, r"end in \.onnx"),
-             ({"compile": True}, ConfigError, "only format=torch_export"),
-             ({"image_size": [64]}, ConfigError, "image_size=")]
+    cases = [
+        ({"checkpoint": ""}, ConfigError, "give checkpoint="),
+        ({"output": "x.bin"}, ConfigError, r"end in \.onnx"),
+        ({"compile": True}, ConfigError, "only format=torch_export"),
+        ({"image_size": [64]}, ConfigError, "image_size="),
+    ]
     for keys, error, says in cases:
         with pytest.raises(error, match=says):
-            export(settings_for(checkpoint, tmp_path) if not keys else
-                   ExportConfig(**{"checkpoint": str(checkpoint), "output": str(tmp_path / "x.onnx"), **keys}))
+            export(
+                settings_for(checkpoint, tmp_path)
+                if not keys
+                else ExportConfig(**{"checkpoint": str(checkpoint), "output": str(tmp_path / "x.onnx"), **keys})
+            )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"multiscale-rcnn\[export\]"):
         export(settings_for(checkpoint, tmp_path))

@@ -30,8 +30,15 @@ def settings(**changes):
 def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
     images, truth = data_set / "images", data_set / "val.json"
     summary = predict(settings(checkpoint=str(checkpoint), source=str(images), annotations=str(truth)))
-    config = EvaluateConfig(checkpoint=str(checkpoint), accelerator="cpu", workers=0, sheet_images=0, report=False,
-                            resamples=0, progress_bar=False)
+    config = EvaluateConfig(
+        checkpoint=str(checkpoint),
+        accelerator="cpu",
+        workers=0,
+        sheet_images=0,
+        report=False,
+        resamples=0,
+        progress_bar=False,
+    )
     evaluated = evaluate_from_config(config)
     assert summary.folder == checkpoint.parent / "predict" / "images"
     assert (summary.images, summary.detections) == (5, 25)
@@ -41,10 +48,15 @@ def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
 
 
 def test_a_folder_without_annotations(checkpoint, data_set):
-    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=1,
-                               draw_thresh=0.0))
-    assert sorted(p.name for p in summary.folder.iterdir()) == ["coco.json", "drawn", "predictions.csv",
-                                                                "predictions.json"]
+    summary = predict(
+        settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=1, draw_thresh=0.0)
+    )
+    assert sorted(p.name for p in summary.folder.iterdir()) == [
+        "coco.json",
+        "drawn",
+        "predictions.csv",
+        "predictions.json",
+    ]
     names = ["10.png", "20.png", "30.png", "40.png", "50.png"]
     assert sorted(p.name for p in (summary.folder / "drawn").iterdir()) == names
     found = detector.load(checkpoint, "cpu")(data_set / "images" / "40.png")[0]
@@ -55,7 +67,8 @@ def test_a_folder_without_annotations(checkpoint, data_set):
         rows = [row for row in csv.DictReader(file) if row["image"] == "40.png"]
     assert [row["name"] for row in rows] == found.names
     assert [[float(row[key]) for key in ("x1", "y1", "x2", "y2")] for row in rows] == [
-        pytest.approx(box, abs=0.006) for box in found.boxes.tolist()]
+        pytest.approx(box, abs=0.006) for box in found.boxes.tolist()
+    ]
     coco = json.loads((summary.folder / "coco.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == names
     assert {(image["height"], image["width"]) for image in coco["images"]} == {(64, 64), (48, 80)}
@@ -70,8 +83,14 @@ def test_one_image_and_a_pattern(checkpoint, data_set, tmp_path):
     assert alone.folder == checkpoint.parent / "predict" / "40"
     assert alone.images == 1
     assert alone.files == ["predictions.json", "coco.json", "predictions.csv"]
-    some = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images" / "[34]*.png"), draw=False,
-                            output_dir=str(tmp_path / "out")))
+    some = predict(
+        settings(
+            checkpoint=str(checkpoint),
+            source=str(data_set / "images" / "[34]*.png"),
+            draw=False,
+            output_dir=str(tmp_path / "out"),
+        )
+    )
     assert some.images == 2
     pattern = settings(checkpoint="RUN/checkpoints/last.ckpt", source=str(data_set / "ima*" / "*.png"))
     assert output_folder(pattern) == Path("RUN/predict/data")
@@ -94,13 +113,19 @@ def test_mistakes(checkpoint, data_set, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("")
-    cases = [({"source": "x"}, ConfigError, "give checkpoint="), ({"checkpoint": "x"}, ConfigError, "source="),
-             ({"source": "nowhere"}, DataError, "no such file or folder"),
-             ({"source": str(tmp_path / "empty")}, DataError, "is empty"),
-             ({"source": str(tmp_path / "text")}, DataError, r"ending in \.txt"),
-             ({"source": str(data_set / "images" / "x*")}, DataError, "0 files match"),
-             ({"source": str(data_set / "val.json"), "annotations": str(data_set / "val.json")}, ConfigError,
-              "the folder of their images")]
+    cases = [
+        ({"source": "x"}, ConfigError, "give checkpoint="),
+        ({"checkpoint": "x"}, ConfigError, "source="),
+        ({"source": "nowhere"}, DataError, "no such file or folder"),
+        ({"source": str(tmp_path / "empty")}, DataError, "is empty"),
+        ({"source": str(tmp_path / "text")}, DataError, r"ending in \.txt"),
+        ({"source": str(data_set / "images" / "x*")}, DataError, "0 files match"),
+        (
+            {"source": str(data_set / "val.json"), "annotations": str(data_set / "val.json")},
+            ConfigError,
+            "the folder of their images",
+        ),
+    ]
     for keys, error, says in cases:
         defaults = {} if "give" in says or says == "source=" else {"checkpoint": str(checkpoint)}
         with pytest.raises(error, match=says):
@@ -204,8 +229,14 @@ def test_what_is_no_video(tmp_path):
 
 @pytest.mark.slow
 def test_the_script(checkpoint, data_set):
-    command = [sys.executable, "scripts/predict.py", f"checkpoint={checkpoint}", f"source={data_set / 'images'}",
-               "accelerator=cpu", "workers=1"]
+    command = [
+        sys.executable,
+        "scripts/predict.py",
+        f"checkpoint={checkpoint}",
+        f"source={data_set / 'images'}",
+        "accelerator=cpu",
+        "workers=1",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "25 detections in 5 images" in done.stdout

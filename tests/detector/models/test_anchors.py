@@ -31,7 +31,8 @@ def test_the_best_iou_is_that_of_torchvisions_anchors(seed, name):
     for stride in strides:
         maps.append(torch.zeros(1, 1, *(-(-side // stride) for side in padded)))
     anchors = AnchorGenerator(tuple(map(tuple, sizes)), tuple(tuple(ratios) for _ in sizes))(
-        ImageList(torch.zeros(1, 3, *padded), [(int(height), int(width))]), maps)[0]
+        ImageList(torch.zeros(1, 3, *padded), [(int(height), int(width))]), maps
+    )[0]
     expected = box_iou(torch.from_numpy(boxes), anchors.double()).max(dim=1).values.numpy()
     found = best_iou(boxes, np.tile([height, width], (12, 1)), sizes, ratios, strides)
     assert found == pytest.approx(expected, abs=1e-6)

@@ -79,8 +79,9 @@ def test_no_object_is_no_loss():
 
 def test_weight_of_the_box_loss():
     logits, offsets, labels, true = regions()
-    one, ten = (heads(box_loss="giou", box_loss_weight=w).compute_losses(logits, offsets, labels, true)
-                for w in (1.0, 10.0))
+    one, ten = (
+        heads(box_loss="giou", box_loss_weight=w).compute_losses(logits, offsets, labels, true) for w in (1.0, 10.0)
+    )
     assert ten["loss_box_reg"].item() == pytest.approx(10 * one["loss_box_reg"].item())
     assert ten["loss_classifier"] == one["loss_classifier"]
 

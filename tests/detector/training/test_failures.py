@@ -214,7 +214,8 @@ def test_detect_anomaly_names_the_operation(tiny, monkeypatch):
         return {**losses, "loss": losses["loss"] + torch.sqrt(zero) * 0}  # 0 and a gradient of infinity times 0
 
     monkeypatch.setattr(DetectionModule, "training_step", broken)
-    with pytest.warns(UserWarning, match="Error detected in"), pytest.raises(
-        TrainingError, match=r"'MulBackward0|'SqrtBackward0"
+    with (
+        pytest.warns(UserWarning, match="Error detected in"),
+        pytest.raises(TrainingError, match=r"'MulBackward0|'SqrtBackward0"),
     ):
         train(tiny(trainer__detect_anomaly=True))

@@ -28,9 +28,7 @@ def make(monkeypatch):
 
 
 def trainer_of(done, rank=0, world=2):
-    strategy = SimpleNamespace(
-        barrier=lambda: done.append("barrier"), reduce_boolean_decision=lambda wish, all: wish
-    )
+    strategy = SimpleNamespace(barrier=lambda: done.append("barrier"), reduce_boolean_decision=lambda wish, all: wish)
     return SimpleNamespace(
         is_global_zero=rank == 0, world_size=world, global_step=1, accumulate_grad_batches=1, strategy=strategy
     )

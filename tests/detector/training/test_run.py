@@ -36,16 +36,21 @@ FILES = {
 def finished(tmp_path_factory):
     """A finished run of four steps, its configuration and its result."""
     root = tmp_path_factory.mktemp("finished")
-    config = configure(Config(run_dir=str(root / "run")), SMALL | SHORT | {
-        "data.root": str(root / "data"),
-        "data.shapes.val_images": 4,
-        "roi.kind": "torchvision_align",
-        "optim.lr": 0.002,
-        "optim.warmup_steps": 2,
-        "trainer.eval_every": 2,
-        "logger.sheet_images": 2,
-        "logger.tensorboard": True,
-    })
+    config = configure(
+        Config(run_dir=str(root / "run")),
+        SMALL
+        | SHORT
+        | {
+            "data.root": str(root / "data"),
+            "data.shapes.val_images": 4,
+            "roi.kind": "torchvision_align",
+            "optim.lr": 0.002,
+            "optim.warmup_steps": 2,
+            "trainer.eval_every": 2,
+            "logger.sheet_images": 2,
+            "logger.tensorboard": True,
+        },
+    )
     return config, train(config)
 
 
@@ -146,7 +151,6 @@ def test_settings_of_pytorch_are_put_back(tiny):
     train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1))
     assert torch.get_num_threads() == threads
     assert torch.are_deterministic_algorithms_enabled() == deterministic
-
 
 
 def test_nonfinite_loss_names_loss_and_images(tiny, monkeypatch):
@@ -363,5 +367,9 @@ def test_differences_are_those_that_matter(tiny):
     assert differences(to_dict(old), to_dict(new)) == []
     new = tiny(seed=4, model__head__width=32, data__batch_size=1, data__shapes__seed=1, trainer__limit_eval_images=2)
     assert [d[0] for d in differences(to_dict(old), to_dict(new))] == [
-        "data.batch_size", "data.shapes.seed", "model.head.width", "seed", "trainer.limit_eval_images",
+        "data.batch_size",
+        "data.shapes.seed",
+        "model.head.width",
+        "seed",
+        "trainer.limit_eval_images",
     ]

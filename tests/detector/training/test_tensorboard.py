@@ -17,13 +17,18 @@ from detector.training.tensorboard import THRESHOLDS, flat, precision_recall_cou
 def found(tmp_path):
     """Three cats, two of them found at 0.9 and 0.5, and a box of nothing at 0.7; a dog that nobody saw."""
     boxes = [[0, 0, 20, 20], [40, 0, 20, 20], [0, 40, 20, 20], [40, 40, 20, 20]]
-    truth = {"images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 80}],
-             "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-             "annotations": [{"id": i + 1, "image_id": 1, "category_id": 1 + (i == 3), "bbox": box, "area": 400,
-                              "iscrowd": 0} for i, box in enumerate(boxes)]}
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 80, "height": 80}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 1, "category_id": 1 + (i == 3), "bbox": box, "area": 400, "iscrowd": 0}
+            for i, box in enumerate(boxes)
+        ],
+    }
     (tmp_path / "gt.json").write_text(json.dumps(truth))
-    detections = Detections(np.ones(3), np.ones(3), np.array([boxes[0], [60, 60, 10, 10], boxes[1]]),
-                            np.array([0.9, 0.7, 0.5]))
+    detections = Detections(
+        np.ones(3), np.ones(3), np.array([boxes[0], [60, 60, 10, 10], boxes[1]]), np.array([0.9, 0.7, 0.5])
+    )
     ground_truth = GroundTruth(tmp_path / "gt.json")
     return evaluate(ground_truth, detections), match(ground_truth, detections)
 
@@ -31,8 +36,12 @@ def found(tmp_path):
 def test_counts_by_hand(found):
     true, false, background, missed, precision, recall = precision_recall_counts(found[1], 0)
     assert len(true) == THRESHOLDS
-    for position, expected in ((0, (2, 1, 1)), (round(126 * 0.6), (1, 1, 2)), (round(126 * 0.8), (1, 0, 2)),
-                               (126, (0, 0, 3))):
+    for position, expected in (
+        (0, (2, 1, 1)),
+        (round(126 * 0.6), (1, 1, 2)),
+        (round(126 * 0.8), (1, 0, 2)),
+        (126, (0, 0, 3)),
+    ):
         assert (true[position], false[position], missed[position]) == expected
     assert not background.any()
     assert precision[0] == pytest.approx(2 / 3)
