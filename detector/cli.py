@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.composition import check_choice, choices_of, compose, default_choices, first_comment, group_names
+from detector.composition import (
+    check_choice,
+    choices_of,
+    compose,
+    default_choices,
+    first_comment,
+    group_names,
+    quoted,
+    read_config,
+)
 from detector.config import parse
 from detector.errors import ConfigError, DetectorError
 from detector.files import UNWRITABLE
@@ -168,15 +178,38 @@ class CommandLine:
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: there is no such folder of configs")
         self.primary = self.flags.config_name or config_name
-        if not any((folder / f"{self.primary}.yaml").is_file() for folder in self.folders):
-            raise ConfigError(f"{self.folders[0] / self.primary}.yaml: the primary config is missing")
+        files = [folder / f"{self.primary}.yaml" for folder in self.folders]
+        self.file = next((file for file in files if file.is_file()), files[0])
+        self.check_primary()
         self.flags.overrides = [self.quoted(argument) for argument in self.flags.overrides]
         self.overrides = self.parse(self.flags.overrides)
 
+    def check_primary(self) -> None:
+        """Raise :class:`ConfigError` if the primary config cannot be one: not the user's file, or one that was cut."""
+        self.has_choices = "defaults" in (content := read_config(self.file))
+        lacking = [field.name for field in fields(self.schema) if field.name not in content]
+        if self.flags.config_name and lacking and not self.has_choices:
+            raise ConfigError(
+                f"{self.file}: has no {', '.join(lacking)}. A config without a defaults list is a whole one, as a run "
+                "writes it; was this one cut? To go on with its run without it, give run_dir and resume=auto and the "
+                "other arguments as they were."
+            )
+
     def quoted(self, argument: str) -> str:
-        """``argument``, quoted if it is the choice of a group that Hydra would take for a number, as in debug=nan."""
-        group, _, choice = argument.partition("=")
-        return f"{group}='{choice}'" if choice == "nan" and choice in self.choices(group) else argument
+        """``argument``, quoted where Hydra would not take it for what it is.
+
+        These are choices that look like numbers, as in debug=nan, and values with letters or signs that its grammar
+        does not know, as paths may have them.
+        """
+        key, _, value = argument.partition("=")
+        if value == "nan" and value in self.choices(key):
+            return f"{key}='{value}'"
+        if value and value[0] not in "[{'\"":
+            try:
+                self.parse([argument])
+            except ConfigError:
+                return f"{key}={quoted(value)}"
+        return argument
 
     @staticmethod
     def parse(arguments: Sequence[str]) -> list[Override]:
@@ -248,6 +281,11 @@ class CommandLine:
             return
         if override.is_delete():
             return
+        if self.flags.config_name and not (self.has_choices or override.is_add() or key.startswith("hydra")):
+            raise ConfigError(
+                f"{key}={override.value()}: {self.file} is a configuration without choices; set its keys one by one "
+                f"({key}.KEY=VALUE), or leave --config-name out and give all arguments."
+            )
         for value in self.values(override):
             if value is None:
                 raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")

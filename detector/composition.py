@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
@@ -37,12 +38,41 @@ def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
         raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {', '.join(choices)}")
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """What is in a config file.
+
+    Raises:
+        ConfigError: it is missing, or is not a group of keys in YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        raise not_yaml(error, str(path)) from None
+    except yaml.YAMLError as error:  # characters that no YAML has
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {'is empty' if content is None else 'not a group of keys, as a config is'}")
+    return content
+
+
+def not_yaml(error: yaml.MarkedYAMLError, file: str) -> ConfigError:
+    """The error for a file with a mistake in its YAML; ``file`` is named if the mistake does not say where it is."""
+    mark = error.problem_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    name = mark.name if mark and Path(mark.name).is_file() else file
+    return ConfigError(f"{', '.join(filter(None, (name, where)))}: not valid YAML: {error.problem}")
+
+
 def default_choices(folder: Path, config_name: str) -> dict[str, str | None]:
     """The defaults list of a primary config: group -> choice.
 
     What other configs of the folder add by their own lists is in it; groups that depend on others are left out.
     """
-    content = yaml.safe_load((folder / f"{config_name}.yaml").read_text(encoding="utf-8")) or {}
+    content = read_config(folder / f"{config_name}.yaml")
     found: dict[str, str | None] = {}
     for entry in content.get("defaults", []):
         if isinstance(entry, str):
@@ -84,9 +114,7 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-        raise ConfigError(f"{where}: not valid YAML: {error.problem}") from None
+        raise not_yaml(error, "a config file") from None
 
 
 def quoted(value: str) -> str:

@@ -25,8 +25,9 @@ from detector.ablation.execute import end_with, execute
 from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
 from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in_words, prepare_output
 from detector.composition import default_choices
-from detector.config import AblateConfig
+from detector.config import AblateConfig, Config
 from detector.errors import ConfigError, DetectorError
+from detector.schema import is_known
 from detector.words import counted
 
 STATE = "study.json"
@@ -117,6 +118,10 @@ def read(command: CommandLine) -> AblateConfig:
         return checked(command.compose(command.flags.overrides), AblateConfig, False)
     except ConfigError as error:
         wanted = [hint for name, hint in HINT.items() if "hydra/launcher" in str(error) and name in str(error)]
+        of_runs = [o for o in command.overrides if f"unknown key '{o.key_or_group}'" in str(error)]
+        if any(is_known(o.key_or_group, Config) for o in of_runs):
+            settings = ",".join(f"{o.key_or_group}:{o.get_value_element_as_str()}" for o in of_runs)
+            wanted.append(f"settings of the study's runs are given as 'set={{{settings}}}'")
         raise ConfigError("; ".join([str(error), *wanted])) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,15 @@ def collate(items: list[Any]) -> Batch | DataError | Mended:
     return Mended(batch, errors) if errors else batch
 
 
+def apart(worker: int) -> None:
+    """Give a loader process a process group of its own.
+
+    A signal to the whole group, as `timeout` and batch systems send it, is for the process that trains: that one ends
+    its step, writes a checkpoint and ends its loaders. They would die at once, and the step with them.
+    """
+    os.setpgid(0, 0)
+
+
 class DetectionLoader(DataLoader[Any]):
     """Yields ``(list of images, list of targets)``; keyword arguments are those of ``DataLoader``.
 
@@ -87,7 +97,7 @@ class DetectionLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], on_skip: Callable[[str], None] | None = None, **arguments: Any) -> None:
-        super().__init__(_Guarded(dataset, on_skip is not None), collate_fn=collate, **arguments)
+        super().__init__(_Guarded(dataset, on_skip is not None), collate_fn=collate, worker_init_fn=apart, **arguments)
         self.on_skip = on_skip
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different type for each kind of damage
         raise WeightsError(
-            f"model.weights={path}: cannot be read as a state dict ({first_line(error)}). "
+            f"model.weights={path}: cannot be read as a state dict ({reason(error)}). "
             "Save one with torch.save(model.state_dict(), path)."
         ) from None
     if isinstance(state, dict) and "state_dict" in state and "hyper_parameters" in state:
@@ -120,6 +121,13 @@ def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if keys
     ]
     return f"Keys {'; '.join(parts)}" if parts else ""
+
+
+def reason(error: Exception) -> str:
+    """Why ``torch.load`` cannot read a file; its own words on anything but tensors advise to run what is in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of torch.save, or holds other things than tensors"
+    return first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -165,7 +165,7 @@ def test_missing_configs(project):
     (project.folder / "configs/main.yaml").unlink()
     done = project()
     assert done.returncode == 2
-    assert "main.yaml: the primary config is missing" in done.stderr
+    assert "main.yaml: there is no such file" in done.stderr
 
 
 @pytest.mark.parametrize(("what", "message"), [("interrupt", "to go on: do this"), ("ctrl-c", "interrupted")])
@@ -240,7 +240,7 @@ def test_help_of_the_training_script():
         (["modle=c4"], "unknown key 'modle'; did you mean 'model'?"),
         (["model=c6"], "model is one of c4, c5, fpn"),
         (["resume=auto"], "say which run is to go on: run_dir=FOLDER resume=auto"),
-        (["--config-name", "configg"], "configs/configg.yaml: the primary config is missing"),
+        (["--config-name", "configg"], "configs/configg.yaml: there is no such file"),
         (["--multirun", "seed=0,1", "trainer=multinode"], "--multirun with processes that are started from outside"),
         (["--multirun", "seed=0,1", "resume=auto"], "say which sweep is to go on: hydra.sweep.dir=FOLDER"),
     ],
@@ -250,6 +250,48 @@ def test_mistakes_of_the_training_script(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\0\0\0\0", "not valid YAML: unacceptable character #x0000"),
+        (b"\xff\xfe\x80abc", "not a text in UTF-8"),
+        (b"- 1\n", "not a group of keys"),
+        (b"seed: [1\n", "line 2, column 1: not valid YAML"),
+        (b"seed: 1\nrun_dir: a\n", "has no compile, resume, "),
+    ],
+)
+def test_damaged_configuration_of_a_run(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    done = train("--config-dir", str(tmp_path), "--config-name", "config", f"run_dir={tmp_path}", "resume=auto")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'config.yaml'}" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_configuration_of_a_run_has_no_choices(tmp_path):
+    whole = train("--cfg", "job", "--resolve")
+    (tmp_path / "config.yaml").write_text(whole.stdout)
+    done = train("--config-dir", str(tmp_path), "--config-name", "config", "model=c4")
+    assert done.returncode == 2
+    assert f"model=c4: {tmp_path / 'config.yaml'} is a configuration without choices; set its keys" in done.stderr
+    done = train("--config-dir", str(tmp_path), "--config-name", "config", "model.name=c5", "--cfg", "job")
+    assert "name: c5" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("root", ["\u6211\u7684 \u6570\u636e", "gr\u00fcn & blau", "photos (2)"])
+def test_paths_that_hydras_grammar_does_not_know(root):
+    done = train(f"data.root={root}", "--cfg", "job")
+    assert f"root: {root}\n" in done.stdout, done.stderr
+
+
+def test_lists_that_are_not_closed_are_mistakes():
+    done = train("roi.output_size=[7,7")
+    assert done.returncode == 2
+    assert "cannot read the argument 'roi.output_size=[7,7'" in done.stderr
 
 
 def test_a_choice_that_looks_like_a_number():

@@ -68,32 +68,39 @@ def test_train_evaluate_and_refuse(tmp_path):
 
 
 def test_stopped_and_resumed(tmp_path):
-    """Ctrl-C, which the terminal sends to all processes of a command, the loader processes too; SIGKILL: test_kill."""
+    """By signals to all processes of a command, the loader processes too: as `timeout` and batch systems send SIGTERM
+    and a terminal sends Ctrl-C. SIGKILL: test_kill."""
     settings = ("trainer.max_steps=40", "trainer.checkpoint_every=3", "trainer.eval_every=10", "data.workers=2")
     run(*command(tmp_path, *settings, f"run_dir={tmp_path / 'whole'}"))
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(tmp_path, *settings, f"run_dir={folder}"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 300
-    while not (folder / "checkpoints/last.ckpt").is_file():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert "press Ctrl-C again" in output
-    assert f"run_dir={folder} resume=auto" in errors
-    assert "Traceback" not in errors
-    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] < 40
+    last = folder / "checkpoints/last.ckpt"
+    step = 0
+    for number, advice in ((signal.SIGTERM, "send the signal again"), (signal.SIGINT, "press Ctrl-C again")):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = subprocess.Popen(
+            command(tmp_path, *settings, f"run_dir={folder}", "resume=auto"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        deadline = time.monotonic() + 300
+        while not last.is_file() or last.stat().st_mtime_ns == before:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 130, errors
+        assert advice in output
+        assert f"run_dir={folder} resume=auto" in errors
+        assert "Traceback" not in errors
+        done = torch.load(last, weights_only=True)["global_step"]
+        assert step < done < 40
+        step = done
 
     run(*command(tmp_path, *settings, f"run_dir={folder}", "resume=auto"))
     for name in ("last.ckpt", "best.ckpt"):
