@@ -1,5 +1,6 @@
 """The scripts, called in the process of the test as a user calls them."""
 
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -7,6 +8,12 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def no_handlers(monkeypatch):
+    """A script that an earlier test ran in this process logs to what was standard error then."""
+    monkeypatch.setattr(logging.getLogger("detector"), "handlers", [])
 
 
 @pytest.fixture

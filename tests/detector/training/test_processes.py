@@ -222,7 +222,7 @@ def test_place_in_a_job(starter, monkeypatch):
     place = find_place(TrainerConfig(devices=2, num_nodes=2))
     assert (place.rank, place.world, place.local_rank) == (3, 4, 1)
     assert not must_launch(TrainerConfig(devices=4))
-    with pytest.raises(ConfigError, match=rf"these are 1 processes, but {starter} started 4"):
+    with pytest.raises(ConfigError, match=rf"that is 1 process, but {starter} started 4"):
         find_place(TrainerConfig())
 
 
