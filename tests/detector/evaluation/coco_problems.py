@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -65,11 +66,17 @@ def problems(draw, ids=None):
     return truth, detections
 
 
+@contextmanager
+def written(problem):
+    """A problem's two files, annotations and results, until the end of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "gt.json"), Path(folder, "dt.json")
+        for file, content in zip(files, problem, strict=True):
+            file.write_text(json.dumps(content))
+        yield files
+
+
 def read(problem):
     """A problem's two files, read."""
-    truth, entries = problem
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
-        annotations.write_text(json.dumps(truth))
-        results.write_text(json.dumps(entries))
+    with written(problem) as (annotations, results):
         return GroundTruth(annotations), Detections.from_json(results)

@@ -2,12 +2,10 @@ import contextlib
 import io
 import json
 import struct
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_problems import problems
+from coco_problems import problems, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -51,10 +49,7 @@ def assert_same_bits(metrics, stats):
 @settings(max_examples=100)
 def test_numbers_are_those_of_pycocotools_to_the_bit(evaluator, problem, data):
     truth, entries = problem
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
-        annotations.write_text(json.dumps(truth))
-        results.write_text(json.dumps(entries))
+    with written(problem) as (annotations, results):
         ids = [image["id"] for image in truth["images"]]
         subset = data.draw(st.none() | st.lists(st.sampled_from(ids), min_size=1, unique=True))
         ours = evaluate(annotations, Detections.from_json(results), subset, evaluator=evaluator)
@@ -79,10 +74,7 @@ def test_numbers_are_those_of_pycocotools_to_the_bit(evaluator, problem, data):
 @settings(max_examples=40)
 def test_class_numbers_are_those_of_the_class_evaluated_alone(problem):
     truth, entries = problem
-    with tempfile.TemporaryDirectory() as folder:
-        annotations, results = Path(folder, "gt.json"), Path(folder, "dt.json")
-        annotations.write_text(json.dumps(truth))
-        results.write_text(json.dumps(entries))
+    with written(problem) as (annotations, results):
         for own in evaluate(annotations, Detections.from_json(results)).per_class:
             alone = {**truth, "categories": [c for c in truth["categories"] if c["id"] == own.category_id]}
             annotations.write_text(json.dumps(alone))

@@ -8,17 +8,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from untrained import IDS, NAMES, make_content
 
-from detector.config import Config, EvaluateConfig, parse, to_dict
+from detector.config import EvaluateConfig, to_dict
 from detector.data.coco import CocoDataset
 from detector.errors import ConfigError, DataError, WeightsError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detect import run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.run import check_inputs, evaluate_checkpoint, evaluate_files, evaluate_from_config
-from detector.training.module import DetectionModule
-
-NAMES, IDS = ["cat", "dog"], [3, 7]
 
 
 @pytest.fixture
@@ -50,29 +48,7 @@ def data_set(tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint_content():
-    """An untrained tiny detector as a checkpoint; every image gets detections because all scores are about a third."""
-    config = parse(
-        {
-            "model": {
-                "weights": "none",
-                "norm": "frozen",
-                "fpn_channels": 8,
-                "min_size": [64],
-                "max_size": 96,
-                "head": {"width": 16, "detections_per_image": 5},
-                "rpn": {"post_nms_top_n_test": 20},
-            },
-            "data": {"name": "coco", "val_annotations": "val.json", "val_images": "images"},
-        },
-        Config,
-    )
-    torch.manual_seed(0)
-    module = DetectionModule(config, NAMES, IDS)
-    return {
-        "state_dict": module.state_dict(),
-        "global_step": 1,
-        "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS},
-    }
+    return make_content()
 
 
 @pytest.fixture
