@@ -11,6 +11,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detector.commands import script
 from detector.composition import (
     check_choice,
     choices_of,
@@ -136,7 +138,7 @@ def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
         raise ConfigError(
             "--multirun with processes that are started from outside: each of them would go through the sweep by "
             "itself. Start the runs one after the other from the shell (for seed in 0 1 2; do torchrun ... "
-            "scripts/train.py seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
+            f"{script('train')} seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
         )
     return config
 
@@ -337,9 +339,10 @@ class CommandLine:
 
     def help(self, function: Callable[..., Any]) -> str:
         """What ``--help`` prints: the groups with their choices, as their files begin."""
-        script = Path(inspect.getfile(function))
         module = sys.modules.get(function.__module__)
-        lines = [inspect.cleandoc(module.__doc__ or "") if module else "", ""]
+        configs, here = self.folders[-1], Path.cwd()
+        about = inspect.cleandoc(module.__doc__ or "") if module else ""
+        lines = [re.sub(r"scripts/(\w+)\.py", lambda found: script(found[1]), about), ""]
         chosen = default_choices(self.folders[-1], self.config_name)
         for group in [g for g in chosen if self.choices(g)]:
             lines.append(f"{group}:")
@@ -350,8 +353,10 @@ class CommandLine:
         if len(lines) > 2:
             lines.append("")
         lines += [
-            f"Any key can be set: python {script.parent.name}/{script.name} KEY=VALUE ... ({self.example_keys()})",
-            "--cfg job prints all keys and their values; the files in configs/ explain each of them",
+            f"Any key can be set: python {script(Path(inspect.getfile(function)).stem)} KEY=VALUE ... "
+            f"({self.example_keys()})",
+            f"--cfg job prints all keys and their values; the files in "
+            f"{configs.relative_to(here) if configs.is_relative_to(here) else configs}/ explain each of them",
             "--multirun KEY=A,B runs once for each value",
         ]
         return "\n".join(lines)

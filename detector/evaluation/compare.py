@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from detector.commands import script
 from detector.config import CompareConfig
 from detector.data.annotations import read_annotations
 from detector.data.images import read_image
@@ -67,7 +68,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     """
     if len(config.runs) < 2:
         raise ConfigError(
-            "give two or more runs to compare, the baseline first: scripts/compare.py A B, where each is "
+            f"give two or more runs to compare, the baseline first: python {script('compare')} A B, where each is "
             "the folder of a run or of an evaluation, or a results file with annotations=GT.json"
         )
     sources = find_sources(config.runs, locate=not config.annotations)

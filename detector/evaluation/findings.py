@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detector.commands import script
 from detector.evaluation.analysis import Analysis
 from detector.evaluation.curves import SIDES
 from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED
@@ -27,8 +28,8 @@ ADVICE = {
     "duplicate": "A lower model.head.nms_thresh removes more of them; objects that do overlap then suffer.",
     "background": "Look at them in the gallery: objects without a label are errors of the data. Otherwise more images "
     "without objects, or more proposals in the loss (model.head.batch_size_per_image).",
-    "missed": "See recall by size, and the anchors that scripts/inspect_data.py proposes; small objects need a larger "
-    "input (model.min_size) or smaller anchors.",
+    "missed": f"See recall by size, and the anchors that `python {script('inspect_data')}` "
+    "proposes; small objects need a larger input (model.min_size) or smaller anchors.",
 }
 EXACT = (
     "A finer map to pool from (model=fpn) and a larger input (model.min_size) make boxes more exact; labels that "

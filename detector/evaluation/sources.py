@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from detector.commands import script
 from detector.config import parse
 from detector.errors import ConfigError, DataError
 from detector.evaluation.cocoeval import COCO_LIMIT
@@ -55,7 +56,7 @@ def find_source(path: str) -> Source:
         raise DataError(f"{path}: there is no such folder or file; relative paths start at {Path.cwd()}")
     if given.suffix == ".ckpt":
         raise DataError(
-            f"{path}: a checkpoint has no detections yet: run scripts/evaluate.py checkpoint={path} "
+            f"{path}: a checkpoint has no detections yet: run python {script('evaluate')} checkpoint={path} "
             "first, and compare the folder that it writes"
         )
     folder = given if given.is_dir() else given.parent
@@ -69,7 +70,7 @@ def find_source(path: str) -> Source:
     if not predictions.is_file():
         raise DataError(
             f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS} that "
-            "names a results file; give the folder of a run that has ended, one that scripts/evaluate.py "
+            f"names a results file; give the folder of a run that has ended, one that python {script('evaluate')} "
             "has written, or a results file"
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]

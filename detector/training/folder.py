@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from detector import checkpoint
+from detector.commands import script
 from detector.composition import quoted
 from detector.config import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
@@ -133,7 +134,7 @@ def command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
     """
     words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
     keys = [f"run_dir={quoted(run_dir or str(run))}", f"resume={quoted(resume)}"]
-    return f"python scripts/train.py {shlex.join([*words, *keys])}"
+    return f"python {script('train')} {shlex.join([*words, *keys])}"
 
 
 def again(config: Config) -> str:

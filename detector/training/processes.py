@@ -36,6 +36,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.multiprocessing import ProcessContext, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
+from detector.commands import script
 from detector.config import Config, TrainerConfig
 from detector.errors import ConfigError, DetectorError, TrainingError
 from detector.words import counted
@@ -45,13 +46,13 @@ PATIENCE = timedelta(minutes=30)  # that processes wait for each other: process 
 GRACE = 10  # seconds that processes have to end when another one has failed
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-COMMANDS = """
-  one machine:    python scripts/train.py trainer=ddp trainer.devices=8 ...
+COMMANDS = f"""
+  one machine:    python {script("train")} trainer=ddp trainer.devices=8 ...
   several, the same on each of them:
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 \\
-      scripts/train.py trainer=multinode trainer.num_nodes=2 trainer.devices=8 run_dir=SHARED_FOLDER ...
+      {script("train")} trainer=multinode trainer.num_nodes=2 trainer.devices=8 run_dir=SHARED_FOLDER ...
   SLURM, in a job with --nodes=2 --ntasks-per-node=8:
-    srun --kill-on-bad-exit python scripts/train.py trainer=slurm trainer.num_nodes=2 trainer.devices=8 ..."""
+    srun --kill-on-bad-exit python {script("train")} trainer=slurm trainer.num_nodes=2 trainer.devices=8 ..."""
 
 
 class ConnectionLost(TrainingError):
