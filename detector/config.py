@@ -69,6 +69,7 @@ class ModelConfig:
     norm: str = one_of("batch", "frozen", "sync", "group")
     # MobileNetV2 stages that train, counted from the last: 0 freezes all, 5 trains everything.
     trainable_stages: int = number(5, 0, 5)
+    fpn_strides: list[int] = values(4, 8, 16, 32, 64, low=1)  # maps of model=fpn, pixels of the resized image
     fpn_channels: int = number(256, 1)  # only used by model=fpn
     fpn_norm: str = one_of("none", "batch", "sync", "group")  # norm after each layer of the pyramid
     channels_last: bool = True  # memory format of the network and its activations

@@ -65,7 +65,7 @@ def fit_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> A
     Raises:
         ConfigError: not one list of sizes for each feature map of the model.
     """
-    strides, sizes = anchor_strides(config.name), config.anchors.sizes
+    strides, sizes = anchor_strides(config), config.anchors.sizes
     if len(sizes) != len(strides):
         raise ConfigError(
             f"model.anchors.sizes={sizes}: model={config.name} has "
@@ -123,7 +123,7 @@ def propose_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) 
     anchors = AnchorConfig(
         [rounded[i : i + per_map] for i in range(0, len(rounded), per_map)], [float(f"{v:.2g}") for v in np.exp(ratios)]
     )
-    iou = best_iou(boxes, inputs, anchors.sizes, anchors.aspect_ratios, anchor_strides(config.name))
+    iou = best_iou(boxes, inputs, anchors.sizes, anchors.aspect_ratios, anchor_strides(config))
     return AnchorFit(anchors.sizes, anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
 
 

@@ -12,12 +12,15 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector.config import ModelConfig
+from detector.errors import ConfigError
 from detector.models.weights import load_backbone_weights
 
 # First and last block of `mobilenet_v2().features` of each stage; a stage ends where the stride doubles.
 STAGES = ((0, 1), (2, 3), (4, 6), (7, 13), (14, 18))
 STRIDES = (2, 4, 8, 16, 32)
 TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # block -> channels: the last block of stages 2 to 5
+SUBSAMPLED = 64  # stride of the map that is every second cell of that of stride 32
+PYRAMID = (*STRIDES[1:], SUBSAMPLED)
 
 
 @dataclass
@@ -45,43 +48,68 @@ class Subsample(ExtraFPNBlock):
         return [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
 
 
-def anchor_strides(name: str) -> list[int]:
-    """The strides, in pixels of the resized image, of the maps that anchors of ``model=name`` are placed on."""
-    return {"fpn": [*STRIDES[1:], 2 * STRIDES[-1]], "c4": [STRIDES[3]], "c5": [STRIDES[4]]}[name]
+class JustThese(ExtraFPNBlock):
+    """Adds no map; given none, torchvision's pyramid would add one."""
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """What came in."""
+        return results, names
+
+
+def anchor_strides(config: ModelConfig) -> list[int]:
+    """The strides, in pixels of the resized image, of the maps that anchors are placed on.
+
+    Raises:
+        ConfigError: ``fpn_strides`` is not a row of a pyramid's strides.
+    """
+    if config.name != "fpn":
+        return [{"c4": STRIDES[3], "c5": STRIDES[4]}[config.name]]
+    wanted = list(config.fpn_strides)
+    rows = [list(PYRAMID[i:j]) for i in range(len(TAPS)) for j in range(i + 1, len(PYRAMID) + 1)]
+    if wanted not in rows:
+        raise ConfigError(
+            f"model.fpn_strides={wanted}: give neighbours of {', '.join(map(str, PYRAMID))} in this order, such as "
+            f"[8,16] ({SUBSAMPLED} is every second cell of {STRIDES[-1]} and needs it)"
+        )
+    return wanted
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone of ``config.name`` with its initial weights, frozen as configured.
 
-    - ``fpn``: a feature pyramid over blocks 3, 6, 13 and 18 (strides 4 to 32) plus a subsampled map of stride 64.
+    - ``fpn``: a feature pyramid over those of the blocks 3, 6, 13 and 18 (strides 4 to 32) that ``fpn_strides`` has,
+      and with 64 among them a subsampled map that regions are not pooled from.
     - ``c4``: the last map of stride 16, 96 channels.
     - ``c5``: all of ``mobilenet_v2().features``: stride 32, 1280 channels.
 
     Raises:
+        ConfigError: ``fpn_strides`` is not a row of a pyramid's strides.
         WeightsError: the initial weights cannot be read or do not fit.
     """
+    anchored = anchor_strides(config)
+    pooled = [stride for stride in anchored if stride != SUBSAMPLED]
     # The whole network is built for every model, so that all of them start from the same draws.
     features: nn.Sequential = mobilenet_v2(norm_layer=norm_layer(config.norm)).features
     load_backbone_weights(features, config.weights)
-    if config.name == "c4":
-        features = features[: STAGES[3][1] + 1]
+    last_block = dict(zip(STRIDES, STAGES, strict=True))[pooled[-1]][1]
+    features = features[: last_block + 1]
     freeze_stages(features, config.trainable_stages)
     if config.name == "fpn":
-        taps = {str(block): str(i) for i, block in enumerate(TAPS)}
+        blocks = [block for stride, (_, block) in zip(STRIDES, STAGES, strict=True) if stride in pooled]
+        taps = {str(block): str(i) for i, block in enumerate(blocks)}
         pyramid = BackboneWithFPN(
             features,
             taps,
-            list(TAPS.values()),
+            [TAPS[block] for block in blocks],
             config.fpn_channels,
-            extra_blocks=Subsample(),
+            extra_blocks=Subsample() if SUBSAMPLED in anchored else JustThese(),
             norm_layer=norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None,
         )
         names = list(taps.values())
-        return Backbone(pyramid, config.fpn_channels, [*names, "pool"], names, list(STRIDES[1:]))
-    block = len(features) - 1
-    setattr(features, "out_channels", TAPS[block])  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
-    stride = next(s for s, (_, last) in zip(STRIDES, STAGES, strict=True) if last == block)
-    return Backbone(features, TAPS[block], ["0"], ["0"], [stride])
+        return Backbone(pyramid, config.fpn_channels, [*names, "pool"][: len(anchored)], names, pooled)
+    channels = TAPS[last_block]
+    setattr(features, "out_channels", channels)  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
+    return Backbone(features, channels, ["0"], ["0"], pooled)
 
 
 def norm_layer(kind: str) -> Callable[..., nn.Module]:

@@ -17,11 +17,15 @@ from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anch
 from detector.models.backbone import anchor_strides, build_backbone
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["fpn", "c4", "c5"]))
-def test_the_best_iou_is_that_of_torchvisions_anchors(seed, name):
+MODELS = [{"name": "fpn"}, {"name": "fpn", "fpn_strides": [8, 16]}, {"name": "fpn", "fpn_strides": [32, 64]},
+          {"name": "fpn", "fpn_strides": [4]}, {"name": "c4"}, {"name": "c5"}]  # fmt: skip
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(MODELS))
+def test_the_best_iou_is_that_of_torchvisions_anchors(seed, model):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(20, 300, 2)
-    strides = anchor_strides(name)
+    strides = anchor_strides(ModelConfig(**model))
     sizes = [sorted(rng.integers(8, 200, 2).astype(float).tolist()) for _ in strides]
     ratios = [0.4, 1.0, 2.7]
     corner = rng.uniform(0, 0.8, (12, 2)) * [width, height]
@@ -38,12 +42,12 @@ def test_the_best_iou_is_that_of_torchvisions_anchors(seed, name):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
-def test_strides_are_those_of_the_model(name):
-    backbone = build_backbone(ModelConfig(name=name))
+@pytest.mark.parametrize("model", MODELS)
+def test_strides_are_those_of_the_model(model):
+    backbone = build_backbone(ModelConfig(**model))
     found = backbone.module(torch.zeros(1, 3, 128, 64))
     maps = list(found.values()) if isinstance(found, dict) else [found]
-    assert [128 // m.shape[-2] for m in maps] == anchor_strides(name)
+    assert [128 // m.shape[-2] for m in maps] == anchor_strides(ModelConfig(**model))
 
 
 def test_factors_are_those_of_resizing():

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from detector.config import ModelConfig
+from detector.errors import ConfigError
 from detector.models.backbone import Subsample, build_backbone, group_norm
 
 NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": nn.GroupNorm}
@@ -21,17 +23,47 @@ def maps_of(backbone, size=(64, 96)):
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "strides", "pooled"),
-    [("fpn", 24, [4, 8, 16, 32, 64], [4, 8, 16, 32]), ("c4", 96, [16], [16]), ("c5", 1280, [32], [32])],
+    ("model", "channels", "strides", "pooled"),
+    [
+        ({"name": "fpn"}, 24, [4, 8, 16, 32, 64], [4, 8, 16, 32]),
+        ({"name": "fpn", "fpn_strides": [8, 16]}, 24, [8, 16], [8, 16]),
+        ({"name": "fpn", "fpn_strides": [16, 32, 64]}, 24, [16, 32, 64], [16, 32]),
+        ({"name": "fpn", "fpn_strides": [4]}, 24, [4], [4]),
+        ({"name": "c4"}, 96, [16], [16]),
+        ({"name": "c5"}, 1280, [32], [32]),
+    ],
 )
-def test_maps_and_strides(name, channels, strides, pooled):
-    backbone = build_backbone(ModelConfig(name=name, fpn_channels=24))
+def test_maps_and_strides(model, channels, strides, pooled):
+    backbone = build_backbone(ModelConfig(**model, fpn_channels=24))
     maps = maps_of(backbone, (128, 192))
     assert list(maps) == backbone.map_names
     assert [tuple(m.shape) for m in maps.values()] == [(1, channels, 128 // s, 192 // s) for s in strides]
     assert backbone.out_channels == channels
     assert backbone.pooled_strides == pooled
     assert backbone.pooled_names == backbone.map_names[: len(pooled)]
+
+
+def test_a_pyramid_of_fewer_maps_is_a_part_of_the_whole():
+    """From the same weights: the map of the coarsest stride has no coarser one to add, the layers are the same."""
+    whole = build_backbone(ModelConfig(fpn_channels=24)).module
+    part = build_backbone(ModelConfig(fpn_channels=24, fpn_strides=[4, 8])).module
+    assert len(part.body) == 7  # blocks 0 to 6: what comes after the map of stride 8 is not computed
+    part.load_state_dict({key: value for key, value in whole.state_dict().items() if key in part.state_dict()})
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found = part.eval()(image)
+        bodies = whole.eval().body(image)
+        fpn = torchvision.ops.FeaturePyramidNetwork([24, 32], 24)
+        fpn.load_state_dict({k: v for k, v in whole.fpn.state_dict().items() if ".2." not in k and ".3." not in k})
+        expected = fpn({name: bodies[name] for name in ("0", "1")})
+    assert set(found) == {"0", "1"}
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
+
+
+@pytest.mark.parametrize("strides", [[], [64], [2, 4], [4, 16], [16, 8], [8, 8], [128]])
+def test_strides_that_are_no_pyramid(strides):
+    with pytest.raises(ConfigError, match=r"model\.fpn_strides=.*: give neighbours of 4, 8, 16, 32, 64"):
+        build_backbone(ModelConfig(fpn_strides=strides))
 
 
 def test_c5_is_the_features_of_the_tutorial():
