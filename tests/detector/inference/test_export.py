@@ -243,8 +243,12 @@ def test_onnx(checkpoint, tmp_path, dynamic):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fpn", "c5"])
-def test_onnx_on_photographs(name, tmp_path, shared_dir):
+@pytest.mark.parametrize(("name", "keys"), [
+    ("fpn", {}),
+    ("fpn", {"fpn_strides": [8, 16], "anchors": {"sizes": [[16], [32]]}}),
+    ("c5", {"anchors": {"sizes": [[16, 32, 64]]}}),
+])  # fmt: skip
+def test_onnx_on_photographs(name, keys, tmp_path, shared_dir):
     """Twenty photographs, pretrained features under heads of random weights: within the tolerances or
     within what float32 costs such a model (docs/export.md has trained ones)."""
     pytest.importorskip("onnxruntime")
@@ -260,7 +264,7 @@ def test_onnx_on_photographs(name, tmp_path, shared_dir):
         image_std=[0.5] * 3,
         fpn_channels=32,
         head={"width": 64, "score_thresh": 0.2},
-        **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}),
+        **keys,
     )
     facts = {"config": to_dict(module.config), "class_names": module.class_names, "category_ids": [1, 2, 3]}
     torch.save({"state_dict": module.state_dict(), "hyper_parameters": facts}, tmp_path / "x.ckpt")

@@ -16,7 +16,6 @@ from detector.errors import ConfigError
 from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
 from detector.models.backbone import anchor_strides, build_backbone
 
-
 MODELS = [{"name": "fpn"}, {"name": "fpn", "fpn_strides": [8, 16]}, {"name": "fpn", "fpn_strides": [32, 64]},
           {"name": "fpn", "fpn_strides": [4]}, {"name": "c4"}, {"name": "c5"}]  # fmt: skip
 
