@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from detector.errors import DataError, TrainingError
 from detector.files import replacing
 
-BATCH_FILE = "nonfinite_batch.pt"
+BATCH_FILE = Path("nonfinite_batch.pt")
 ADVICE = (
     "Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or optim.clip_norm=1; "
     "otherwise look at the images and boxes."
@@ -93,8 +93,9 @@ def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
 
 
 def save(content: dict[str, Any], trainer: pl.Trainer) -> str:
-    """Write what was not finite into the run folder; return a sentence that says where it is."""
-    path = Path(trainer.default_root_dir) / BATCH_FILE
+    """Write what was not finite into the run folder, a file for each process; return a sentence that says where."""
+    name = BATCH_FILE if trainer.world_size == 1 else f"{BATCH_FILE.stem}_{trainer.global_rank}{BATCH_FILE.suffix}"
+    path = Path(trainer.default_root_dir) / name
     try:
         with replacing(path) as temporary:
             torch.save(content, temporary)

@@ -177,10 +177,21 @@ def test_nonfinite_loss_names_loss_and_images(tiny, monkeypatch):
 def test_nonfinite_batch_that_cannot_be_saved(tmp_path):
     """A full disk, say: the message is about the losses all the same. Here the folder's name is a file's."""
     (tmp_path / "run").write_text("")
-    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", global_step=4)
+    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", global_step=4, world_size=1)
     batch = [torch.zeros(3, 8, 8)], [{"image_id": torch.tensor(7)}]
     with pytest.raises(TrainingError, match=r"step 5: not finite: a=inf\. (.|\n)*image 7\nThe batch could not be"):
         Guard().check({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)}, batch, trainer)
+
+
+def test_each_process_saves_its_own_batch(tmp_path):
+    """Bad gradients are those of all processes, and any of their batches may be the cause."""
+    for rank in range(2):
+        trainer = SimpleNamespace(default_root_dir=tmp_path, global_step=4, world_size=2, global_rank=rank)
+        batch = [torch.full((3, 8, 8), rank)], [{"image_id": torch.tensor(7)}]
+        with pytest.raises(TrainingError, match=rf"nonfinite_batch_{rank}\.pt"):
+            Guard().check({"a": torch.tensor(float("inf"))}, batch, trainer)
+    saved = [torch.load(tmp_path / f"nonfinite_batch_{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [int(content["images"][0].max()) for content in saved] == [0, 1]
 
 
 @pytest.mark.parametrize(
