@@ -32,8 +32,8 @@ ADVICE = {
     "proposes; small objects need a larger input (model.min_size) or smaller anchors.",
 }
 EXACT = (
-    "A finer map to pool from (model=fpn, and there a larger roi.canonical_scale) and a larger input (model.min_size) make "
-    "boxes more exact; labels that are loose cannot be matched closely."
+    "A finer map to pool from (model=fpn, and there a larger roi.canonical_scale) and a larger input (model.min_size) "
+    "make boxes more exact; labels that are loose cannot be matched closely."
 )
 WORTH = 0.005  # AP50 below which an error is not worth a sentence
 ENOUGH = 20  # objects that a size or a class must have to be spoken of
