@@ -14,6 +14,9 @@ from detector.errors import DataError, TrainingError
 from detector.files import replacing
 
 BATCH_FILE = Path("nonfinite_batch.pt")
+# Steps in a row that float16's scaler may skip: each halves the scale of the losses, which starts at 65,536 and after
+# these is 6e-5, not the reason any more.
+MOST_SKIPS = 30
 ADVICE = (
     "Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or optim.clip_norm=1; "
     "otherwise look at the images and boxes."
@@ -30,12 +33,20 @@ class Guard:
 
     def __init__(self) -> None:
         self._norm: Tensor | None = None  # float32 []: of the gradients of the last step, not read yet
+        self._skips: Tensor | None = None  # int64 []: steps in a row that the scaler of float16 has skipped
 
     def clip(self, optimizer: Optimizer, limit: float) -> None:
         """Scale the gradients down to the norm ``limit``; if it is not finite a fused ``optimizer`` skips the step."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
+
+    def clip_scaled(self, optimizer: Optimizer, limit: float) -> None:
+        """The same for float16, where gradients that are not finite are nothing unusual: the scaler skips the step."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        before = torch.zeros_like(norm, dtype=torch.int64) if self._skips is None else self._skips
+        self._skips = torch.where(norm.isfinite(), 0, before + 1)
 
     def check(
         self, losses: dict[str, Tensor], batch: tuple[list[Tensor], list[dict[str, Tensor]]], trainer: pl.Trainer
@@ -51,8 +62,15 @@ class Guard:
             TrainingError: naming the losses, or the step before them, the images and the saved batch.
         """
         norm, self._norm = self._norm, None
-        values = [*losses.values(), *([] if norm is None else [norm])]
-        finite = torch.stack([value.float() for value in values]).isfinite().tolist()
+        good = [value.float().isfinite() for value in (*losses.values(), *([] if norm is None else [norm]))]
+        lasting = [] if self._skips is None else [self._skips < MOST_SKIPS]
+        finite = torch.stack([*good, *lasting]).tolist()
+        if lasting and not finite.pop():
+            raise TrainingError(
+                f"step {trainer.global_step}: not finite: the gradients of {MOST_SKIPS} steps in a row, of losses that "
+                "are. These steps changed no weight, and the scale of float16 is no longer the reason. Try "
+                f"trainer.precision=bf16-mixed or 32; debug=nan names the operation. {ADVICE}"
+            )
         if norm is not None and not finite.pop():
             raise bad_gradients(norm, trainer)
         if all(finite):

@@ -92,8 +92,7 @@ class DetectionModule(pl.LightningModule):
         if not gradient_clip_val:
             return
         if self.config.trainer.precision == "16-mixed":
-            # Gradients that are too large for float16 are nothing unusual: the scaler skips the step.
-            self.clip_gradients(optimizer, gradient_clip_val, "norm")
+            self.guard.clip_scaled(optimizer, gradient_clip_val)
         else:
             self.guard.clip(optimizer, gradient_clip_val)
 

@@ -183,6 +183,22 @@ def test_nonfinite_batch_that_cannot_be_saved(tmp_path):
         Guard().check({"a": torch.tensor(float("inf")), "b": torch.tensor(1.0)}, batch, trainer)
 
 
+def test_float16_may_skip_steps_but_not_for_ever():
+    """29 bad steps, a good one and 29 more are taken; the thirtieth in a row is not."""
+    guard, weight = Guard(), torch.nn.Parameter(torch.ones(3))
+    optimiser, trainer = torch.optim.SGD([weight], 0.1), SimpleNamespace(global_step=60)
+    losses, batch = {"a": torch.tensor(1.0)}, [torch.zeros(3, 8, 8)]
+    for gradient in [float("inf")] * 29 + [3.0] + [float("nan")] * 29:
+        weight.grad = torch.full((3,), gradient)
+        guard.clip_scaled(optimiser, 1.0)
+        if gradient == 3.0:
+            assert weight.grad.norm() == pytest.approx(1.0)
+        guard.check(losses, (batch, [{}]), trainer)
+    guard.clip_scaled(optimiser, 1.0)
+    with pytest.raises(TrainingError, match=r"step 60: not finite: the gradients of 30 steps in a row.*bf16-mixed"):
+        guard.check(losses, (batch, [{}]), trainer)
+
+
 def test_each_process_saves_its_own_batch(tmp_path):
     """Bad gradients are those of all processes, and any of their batches may be the cause."""
     for rank in range(2):
