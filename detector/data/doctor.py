@@ -186,7 +186,6 @@ def examine(config: InspectConfig, progress: Callable[[float], object] = lambda 
 
     Raises:
         DataError: a file or folder is missing, or is no annotation file at all.
-        ConfigError: the anchors are not those of the model.
     """
     files = files_of(config.data)
     share = lambda i: lambda done: progress((i + done) / (len(files) + 1))

@@ -21,6 +21,7 @@ from detector.data.repair import write_copy
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import ConfigError, DataError
 from detector.files import replacing
+from detector.models.faster_rcnn import check_model
 from detector.outputs import discard
 from detector.plots import draw_augmentation, plot_data
 from detector.terminal import slow_progress, titled
@@ -51,8 +52,9 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
 
     Raises:
         DataError: a file or folder of the data is missing, or is no annotation file at all.
-        ConfigError: the anchors are not those of the model, or results cannot be written.
+        ConfigError: keys of the model do not go together, or results cannot be written.
     """
+    check_model(config.model)
     files = files_of(config.data)
     folder = Path(config.output_dir).expanduser()
     inputs = [str(path.resolve()) for _, *paths in files for path in paths]
