@@ -12,12 +12,13 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -46,6 +47,7 @@ from detector.files import UNWRITABLE
 from detector.schema import is_known, known_keys, unknown_key
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+UNREAD = 1  # the same of Rich's consoles
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
@@ -77,13 +79,16 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
         try:
             command = CommandLine(configs, config_name, schema, positional)
             if command.flags.help:
-                print(command.help(function))
+                print(command.help(function), flush=True)
                 return
             command.check()
             sys.argv[1:] = [*command.options, *command.flags.overrides, *command.extra()]
             hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(
                 lambda cfg: call(function, cfg, schema)
             )()
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            refused(error)
         except DetectorError as error:
             fail(f"error: {error}", USER_ERROR)
         except KeyboardInterrupt as error:
@@ -105,20 +110,36 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         function(checked(cfg, schema, sweep))
     except OSError as error:
-        message = in_words(error)
-        if not message:
-            raise
-        fail(f"error: {message}", USER_ERROR)
+        refused(error)
     except DetectorError as error:
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
 
 
-def in_words(error: OSError) -> str:
-    """The message for a folder that cannot be written, a file that went away, a full disk; "" for anything else."""
-    if error.filename is None:
-        return f"the results cannot be written: {error.strerror}" if error.errno in UNWRITABLE else ""
-    return f"{error.filename}: {error.strerror}"
+def refused(error: OSError) -> NoReturn:
+    """End the program with a message: a folder that cannot be written, a file that went away, a full disk. Without one
+    if nobody reads its output any more, as behind ``| head``.
+
+    Raises:
+        OSError: ``error``, if it is anything else.
+    """
+    if isinstance(error, BrokenPipeError) and unread():
+        raise SystemExit(UNREAD) from None
+    if error.filename is not None:
+        fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
+    if error.errno in UNWRITABLE:
+        fail(f"error: the results cannot be written: {error.strerror}", USER_ERROR)
+    raise error
+
+
+def unread() -> bool:
+    """Whether the reader of standard output is gone; what is left to print goes nowhere then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
@@ -379,7 +400,7 @@ def gathered(arguments: Sequence[str], key: str) -> list[str]:
     return [a for a in arguments if not is_path(a)] + ([f"{key}=[{quoted}]"] if paths else [])
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """End the program with a message on standard error."""
     sys.stdout.flush()
     print(message, file=sys.stderr)

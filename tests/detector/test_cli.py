@@ -43,6 +43,8 @@ def main(config):
     print("what", config.what)
     if config.what == "user":
         raise DataError("broken.json: a box without area")
+    if config.what == "much":
+        print(100_000 * "much ")
     if config.what == "bug":
         raise RuntimeError("a bug")
     if config.what == "interrupt":
@@ -94,6 +96,17 @@ def test_runs_with_the_choices_made(project):
     assert done.stdout.split()[:4] == ["ran", "7", "3", "square"]
     assert done.stdout.split()[5] == str(project.folder)  # the working directory is the user's
     assert everything(project.folder) == before  # and Hydra leaves nothing in it
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["what=much"], ["what=little"]])
+def test_a_reader_that_has_gone_is_no_error(project, arguments):
+    """As with `| head`: whether the output comes at once or at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "scripts/go.py", *arguments], cwd=project.folder, stdout=write, check=False,
+                          stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
