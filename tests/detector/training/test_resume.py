@@ -128,11 +128,11 @@ def test_the_command_of_the_message_goes_on_as_it_was(tiny, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(tiny(**settings))
     stop_after(monkeypatch, None)
-    with pytest.raises(ConfigError, match=r"config\.yaml:\n  python scripts/train\.py") as refused:
+    with pytest.raises(ConfigError, match=r"config\.yaml:\n  python -m detector train ") as refused:
         train(tiny(resume="auto"))
-    python, script, *words = shlex.split(str(refused.value).splitlines()[-1])
-    assert str(stopped.value) == f"interrupted; to go on: {shlex.join([python, script, *words])}"
-    code, _, err = call_script(Path(script).stem, *words)
+    line = str(refused.value).splitlines()[-1]
+    assert str(stopped.value) == f"interrupted; to go on: {line.strip()}"
+    code, _, err = call_script(*shlex.split(line)[3:])
     assert code == 0, err
     a, b = checkpoint_of(tmp_path / "whole"), checkpoint_of(tmp_path / "run")
     for key in STATE:
