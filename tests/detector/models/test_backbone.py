@@ -125,6 +125,8 @@ def test_frozen_stages(trainable):
 
 
 @pytest.mark.parametrize(("trainable", "first"), [(0, 14), (1, 7), (4, 0), (5, 0)])
-def test_stages_of_c4_count_from_its_own_last(trainable, first):
-    features = build_backbone(ModelConfig(name="c4", trainable_stages=trainable)).module
+@pytest.mark.parametrize("model", [{"name": "c4"}, {"fpn_strides": [8, 16]}])
+def test_stages_of_a_shorter_network_count_from_its_own_last(model, trainable, first):
+    module = build_backbone(ModelConfig(**model, trainable_stages=trainable)).module
+    features = module if "name" in model else list(module.body.values())
     assert [all(p.requires_grad for p in m.parameters()) for m in features] == [b >= first for b in range(14)]

@@ -108,6 +108,9 @@ def test_other_configuration_is_refused(tiny, monkeypatch):
         train(tiny())
     with pytest.raises(ConfigError, match=r"model\.fpn_channels: 16 then, 24 now\n  optim\.name: adamw then, sgd now"):
         train(tiny(resume="auto", model__fpn_channels=24, optim__name="sgd"))
+    other = {"model__fpn_strides": [8, 16], "model__anchors__sizes": [[8.0], [16.0]]}
+    with pytest.raises(ConfigError, match=r"model\.fpn_strides: \[4, 8, 16, 32, 64\] then, \[8, 16\] now"):
+        train(tiny(resume="auto", **other))
 
 
 def test_refused_before_the_data_are_drawn(tiny, tmp_path, monkeypatch):
