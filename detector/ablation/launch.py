@@ -23,7 +23,8 @@ from rich.table import Table
 
 from detector.ablation.execute import end_with, execute
 from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
-from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, prepare_output, refused
+from detector.arguments import CommandLine, checked
+from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
 from detector.composition import default_choices
 from detector.config import AblateConfig, Config
 from detector.errors import ConfigError, DetectorError

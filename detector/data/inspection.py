@@ -15,7 +15,8 @@ from rich.text import Text
 
 from detector.config import InspectConfig
 from detector.data.coco import CocoDataset
-from detector.data.doctor import QUANTILES, Examination, cleaned, examine, files_of, findings
+from detector.data.doctor import QUANTILES, Examination, cleaned, examine, files_of
+from detector.data.findings import findings
 from detector.data.problems import LISTED
 from detector.data.repair import write_copy
 from detector.data.transforms import Augment, AugmentedDataset
@@ -74,7 +75,10 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
             )
     with replacing(folder / RECORD) as temporary:
         meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
-        temporary.write_text(json.dumps({**found.to_dict(), "meta": meta}, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps({**found.to_dict(), "findings": findings(found), "meta": meta}, indent=2) + "\n",
+            encoding="utf-8",
+        )
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from detector.cli import gathered
+from detector.arguments import gathered
+from detector.composition import compose
+from detector.config import CompareConfig, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -335,6 +337,12 @@ def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
     read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
     assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
     assert gathered(["seed=3"], "runs") == ["seed=3"]
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "end\\", "both\\'", "7", "null", "a, b"])
+def test_paths_in_a_list_are_taken_as_they_are(name):
+    cfg = compose([ROOT / "configs"], "compare", gathered([name, "b"], "runs"))
+    assert parse(cfg, CompareConfig).runs == [name, "b"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="another system has other words for it")
