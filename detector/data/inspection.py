@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,7 @@ from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import ConfigError, DataError
 from detector.files import replacing
 from detector.models.faster_rcnn import check_model
-from detector.outputs import discard
+from detector.outputs import check_overwrite, discard, now
 from detector.plots import draw_augmentation, plot_data
 from detector.terminal import slow_progress, titled
 
@@ -74,7 +73,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
                 f"is in {log.name})."
             )
     with replacing(folder / RECORD) as temporary:
-        meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+        meta = {"inputs": inputs, "date": now()}
         temporary.write_text(
             json.dumps({**found.to_dict(), "findings": findings(found), "meta": meta}, indent=2) + "\n",
             encoding="utf-8",
@@ -87,16 +86,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
 
 def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], sources: list[Path]) -> None:
     """Raise :class:`ConfigError` if a result would replace something that is not ours to replace."""
-    try:
-        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))["meta"]["inputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        before = None
-    there = [name for name in (RECORD, PLOT, SHEET) if (folder / name).exists()]
-    if there and before != inputs and not config.overwrite:
-        raise ConfigError(
-            f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, or "
-            "replace them with overwrite=true"
-        )
+    check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, PLOT, SHEET))
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")
     for key in ("fix", "fix_val"):

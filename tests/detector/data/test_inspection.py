@@ -146,6 +146,7 @@ def test_files_with_nothing_in_them(call_script, data, content):
         (["model.anchors.sizes=[[]]"], "model.anchors.sizes=[[]]: every map needs the same number of sizes, at least"),
         (["model.min_size=[]"], "model.min_size=[]: give at least one short side"),
         (["fixx=a.json"], "unknown key 'fixx'; did you mean 'fix'?"),
+        (["output_dir=train.json/out"], "train.json is not a folder that you may write to"),
         (["output_dir=busy"], "busy holds data.json of something else"),
     ],
 )
