@@ -22,8 +22,9 @@ def names(folder: Path) -> list[str]:
 
 
 def script(name: str, package: Path = PACKAGE) -> str:
-    """What follows ``python`` (or ``torchrun ...``) to run a script: ``scripts/NAME.py``, or ``-m detector NAME``
-    where there is no clone.
+    """What follows ``python`` (or ``torchrun ...``) to run a script where this process was started.
+
+    ``scripts/NAME.py`` in the folder of the clone, ``-m detector NAME`` anywhere else.
     """
-    folder = scripts_folder(package)
-    return f"-m {package.name} {name}" if folder.parent == package else f"{folder.name}/{name}.py"
+    here, file = Path("scripts", f"{name}.py"), scripts_folder(package) / f"{name}.py"
+    return str(here) if here.is_file() and here.resolve() == file else f"-m {package.name} {name}"

@@ -119,8 +119,11 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
 
 def quoted(value: str) -> str:
     """``value`` as a text in Hydra's grammar of overrides, in quotes if there is more in it than a plain path has."""
-    if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII):
-        return value
+    return value if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII) else in_quotes(value)
+
+
+def in_quotes(value: str) -> str:
+    """``value`` as a text in Hydra's grammar, whatever is in it."""
     # A backslash stands for itself but before a quote, where the text ends, and before an interpolation.
     text = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
     return f"'{text.replace('${', chr(92) + '${')}'"

@@ -1,4 +1,4 @@
-"""Where results go when no folder is given, one rule for all scripts, and which older ones may not stay beside them.
+"""Where results go when no folder is given, one rule for all scripts, and which older ones they may or have to replace.
 
 What a script makes of a run's checkpoint goes into the folder of the run, everything else into ``runs/`` of the working
 directory, in both below the name of the script. A run itself is one of ``scripts/train.py``: ``runs/train/DATE_TIME``.
@@ -6,11 +6,16 @@ directory, in both below the name of the script. A run itself is one of ``script
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime
+import json
+import os
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from detector.checkpoint import checkpoint_file
+from detector.errors import ConfigError
 
 
 def results_folder(output_dir: str, script: str, name: str = "", checkpoint: str = "") -> Path:
@@ -37,6 +42,42 @@ def run_folder(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def check_overwrite(folder: Path, inputs: Any, overwrite: bool, record: str, names: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` if ``folder`` cannot be written or holds results of something else.
+
+    The same may be repeated in place; ``overwrite`` allows everything.
+
+    Args:
+        folder: for the results.
+        inputs: what they are made from.
+        overwrite: whether results of something else may be replaced.
+        record: the JSON file among the results that says under ``meta.inputs`` what they were made from.
+        names: of all results.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(
+            f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
+            "to; choose another output_dir=FOLDER"
+        )
+    there = [name for name in names if (folder / name).exists()]
+    known = recorded_inputs(folder / record)
+    if there and not overwrite and known != inputs:
+        stopped = "" if known else ", or of a command that was stopped"
+        raise ConfigError(
+            f"{folder} holds {', '.join(there)} of something else{stopped}; choose another "
+            "output_dir=FOLDER, or replace them with overwrite=true"
+        )
+
+
+def recorded_inputs(record: Path) -> Any:
+    """The files that results were made from; None if their record does not say."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["meta"]["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def discard(folder: Path, names: Iterable[str]) -> None:
     """Remove results of an earlier command that this one does not replace, and that would contradict its own.
 
@@ -50,3 +91,8 @@ def discard(folder: Path, names: Iterable[str]) -> None:
         if path.parent != folder:
             with suppress(OSError):  # not empty, or not there
                 path.parent.rmdir()
+
+
+def now() -> str:
+    """Date and time, with the offset to UTC."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

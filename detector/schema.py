@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -42,6 +42,14 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
         if is_dataclass(hints[f.name]):
             keys.extend(known_keys(hints[f.name], f"{prefix}{f.name}."))
     return keys
+
+
+def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one dict of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in group.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def is_known(key: str, schema: type) -> bool:

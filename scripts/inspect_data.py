@@ -3,7 +3,7 @@
     python scripts/inspect_data.py data=coco data.root=DIR
     python scripts/inspect_data.py data=coco data.root=DIR fix=DIR/clean.json fix_val=DIR/clean_val.json
 
-It takes the arguments of scripts/train.py as well, and inspects what would be trained on.
+It takes the arguments of train.py as well, and inspects what would be trained on.
 """
 
 from detector.cli import run

@@ -15,7 +15,7 @@ import yaml
 import roi_ops
 from detector import config as schema
 from detector.ablation.launch import read
-from detector.cli import CommandLine
+from detector.arguments import CommandLine
 from detector.errors import ConfigError
 from detector.schema import is_known
 

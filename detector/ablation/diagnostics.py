@@ -24,7 +24,7 @@ from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.run import validation_files
-from detector.models.poolers import build_pooler
+from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.training.module import DetectionModule
 from detector.words import counted
 
@@ -120,26 +120,10 @@ def with_operator(module: DetectionModule, roi: RoiConfig) -> DetectionModule:
     heads = copy.copy(model.roi_heads)
     heads._modules = dict(model.roi_heads._modules)
     old: Any = heads.box_roi_pool
-    heads.box_roi_pool = build_pooler(roi, list(old.featmap_names), strides_of(module))
+    heads.box_roi_pool = build_pooler(roi, list(old.featmap_names), pooled_strides(module.model))
     model.roi_heads = heads
     changed.model = model
     return changed
-
-
-def strides_of(module: DetectionModule) -> list[int]:
-    """Strides of the maps that the operator of a detector reads, in pixels of the resized image."""
-    side = 256
-    parameter = next(module.parameters())
-    with torch.no_grad():
-        maps = maps_of(module, parameter.new_zeros(1, 3, side, side))
-    pooler: Any = module.model.roi_heads.box_roi_pool
-    return [side // maps[name].shape[-1] for name in pooler.featmap_names]
-
-
-def maps_of(module: DetectionModule, images: Tensor) -> dict[str, Tensor]:
-    """Feature maps by name, as ``FasterRCNN`` hands them on."""
-    maps: Any = module.model.backbone(images)
-    return {"0": maps} if isinstance(maps, Tensor) else dict(maps)
 
 
 def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) -> dict[str, float]:
@@ -228,7 +212,7 @@ def at_truth(module: DetectionModule, image: Tensor, target: Any, distance: floa
     device = next(module.parameters()).device
     moved = shifted(image, distance).to(device)
     images, targets = model.transform([moved], [{"boxes": target["boxes"].to(device) + distance}])
-    features = maps_of(module, images.tensors)
+    features = feature_maps(model, images.tensors)
     pooled = model.roi_heads.box_roi_pool(features, [targets[0]["boxes"]], images.image_sizes)
     logits, _ = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     labels = target["labels"].to(device)
@@ -243,7 +227,7 @@ def truth_as_proposals(module: DetectionModule, dataset: CocoDataset, count: int
     parts = []
     for image, target in (dataset[i] for i in range(count)):
         images, targets = model.transform([image.to(device)], [{"boxes": target["boxes"].to(device)}])
-        features = maps_of(module, images.tensors)
+        features = feature_maps(model, images.tensors)
         outputs, _ = model.roi_heads(features, [targets[0]["boxes"]], images.image_sizes)
         outputs = model.transform.postprocess(outputs, images.image_sizes, [tuple(image.shape[1:])])
         parts.append(Detections.from_model(outputs, [int(target["image_id"])], module.category_ids))

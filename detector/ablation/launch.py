@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from detector.ablation.execute import end_with, execute
-from detector.ablation.study import Cell, Study, describe, flat, read_json_or_none, write_json
-from detector.cli import INTERRUPTED, USER_ERROR, CommandLine, checked, fail, in_words, prepare_output
+from detector.ablation.study import Cell, Study, describe, read_json_or_none, write_json
+from detector.arguments import CommandLine, checked
+from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
 from detector.composition import default_choices
 from detector.config import AblateConfig, Config
 from detector.errors import ConfigError, DetectorError
-from detector.schema import is_known
+from detector.schema import flat, is_known
 from detector.words import counted
 
 STATE = "study.json"
@@ -51,7 +52,7 @@ def launch(script: Callable[..., None]) -> None:
         configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
         command = CommandLine(configs, "ablate", AblateConfig)
         if command.flags.help:
-            print(command.help(script))
+            print(command.help(script), flush=True)
             return
         if command.flags.cfg or command.flags.info:
             hydra.main(version_base="1.3", config_path=str(configs), config_name="ablate")(lambda cfg: None)()
@@ -80,10 +81,7 @@ def launch(script: Callable[..., None]) -> None:
     except DetectorError as error:
         fail(f"error: {error}", USER_ERROR)
     except OSError as error:
-        message = in_words(error)
-        if not message:
-            raise
-        fail(f"error: {message}", USER_ERROR)
+        refused(error)
     except KeyboardInterrupt:
         fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
 

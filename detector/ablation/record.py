@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import hashlib
 import platform
 import resource
@@ -23,6 +22,7 @@ from detector.config import parse
 from detector.errors import DataError
 from detector.evaluation.cocoeval import IOU_THRESHOLDS
 from detector.files import replacing
+from detector.outputs import now
 
 if TYPE_CHECKING:
     from detector.config import Config
@@ -173,7 +173,7 @@ def environment() -> dict[str, Any]:
         "git": git_revision(),
         "device": torch.cuda.get_device_name() if gpu else "CPU",
         "threads": torch.get_num_threads(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": now(),
     }  # fmt: skip
 
 

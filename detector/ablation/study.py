@@ -24,6 +24,7 @@ from detector.config import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.shapes import VERSION as SHAPES_VERSION
 from detector.errors import ConfigError, DataError
 from detector.files import file_digest, replacing
+from detector.schema import flat
 
 CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -216,14 +217,6 @@ def levels_of(factor: str, levels: Any) -> dict[str, dict[str, Any]]:
         f"study.factors.{factor}={levels}: give a list of different values, as in [pool, align], or a mapping of "
         "levels to their settings, as in {stride 32: {model: c5}}"
     )
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one dict of dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return result
 
 
 def check_study(config: StudyConfig, factors: Mapping[str, Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,13 +14,15 @@ from rich.text import Text
 
 from detector.config import InspectConfig
 from detector.data.coco import CocoDataset
-from detector.data.doctor import QUANTILES, Examination, cleaned, examine, files_of, findings
+from detector.data.doctor import QUANTILES, Examination, cleaned, examine, files_of
+from detector.data.findings import findings
 from detector.data.problems import LISTED
 from detector.data.repair import write_copy
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.errors import ConfigError, DataError
 from detector.files import replacing
-from detector.outputs import discard
+from detector.models.faster_rcnn import check_model
+from detector.outputs import check_overwrite, discard, now
 from detector.plots import draw_augmentation, plot_data
 from detector.terminal import slow_progress, titled
 
@@ -51,8 +52,9 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
 
     Raises:
         DataError: a file or folder of the data is missing, or is no annotation file at all.
-        ConfigError: the anchors are not those of the model, or results cannot be written.
+        ConfigError: keys of the model do not go together, or results cannot be written.
     """
+    check_model(config.model)
     files = files_of(config.data)
     folder = Path(config.output_dir).expanduser()
     inputs = [str(path.resolve()) for _, *paths in files for path in paths]
@@ -71,8 +73,11 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
                 f"is in {log.name})."
             )
     with replacing(folder / RECORD) as temporary:
-        meta = {"inputs": inputs, "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
-        temporary.write_text(json.dumps({**found.to_dict(), "meta": meta}, indent=2) + "\n", encoding="utf-8")
+        meta = {"inputs": inputs, "date": now()}
+        temporary.write_text(
+            json.dumps({**found.to_dict(), "findings": findings(found), "meta": meta}, indent=2) + "\n",
+            encoding="utf-8",
+        )
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
@@ -81,16 +86,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
 
 def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], sources: list[Path]) -> None:
     """Raise :class:`ConfigError` if a result would replace something that is not ours to replace."""
-    try:
-        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))["meta"]["inputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        before = None
-    there = [name for name in (RECORD, PLOT, SHEET) if (folder / name).exists()]
-    if there and before != inputs and not config.overwrite:
-        raise ConfigError(
-            f"{folder} holds {', '.join(there)} of something else; choose another output_dir=FOLDER, or "
-            "replace them with overwrite=true"
-        )
+    check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, PLOT, SHEET))
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")
     for key in ("fix", "fix_val"):

@@ -25,12 +25,12 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.errors import KINDS
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
-from detector.evaluation.run import check_overwrite, now, resolved, write_csv
+from detector.evaluation.run import resolved, write_csv
 from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
 from detector.files import replacing
-from detector.outputs import discard, results_folder
+from detector.outputs import check_overwrite, discard, now, results_folder
 from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled

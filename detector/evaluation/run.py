@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,13 +25,14 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.report import write_report
 from detector.evaluation.tables import error_table, note_lines, operating_table
 from detector.files import replacing
-from detector.outputs import discard, results_folder
+from detector.outputs import check_overwrite, discard, now, results_folder
 from detector.plots import draw_prediction_sheet, plot_analysis
 from detector.plots.evaluation import PICTURES
 from detector.terminal import slow_progress
 
 METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
+RESULTS = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
 
 
@@ -62,7 +60,7 @@ def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
     """
     check_inputs(config)
     folder = output_folder(config)
-    check_overwrite(folder, inputs_of(config), config.overwrite)
+    check_overwrite(folder, inputs_of(config), config.overwrite, METRICS, RESULTS)
     return evaluate_checkpoint(config) if config.checkpoint else evaluate_files(config)
 
 
@@ -262,53 +260,6 @@ def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     return {key: resolved(value) for key, value in given.items() if value}
 
 
-def check_overwrite(
-    folder: Path,
-    inputs: Mapping[str, Any],
-    overwrite: bool,
-    record: str = METRICS,
-    names: Sequence[str] = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS),
-) -> None:
-    """Raise :class:`ConfigError` if ``folder`` cannot be written or holds results of something else.
-
-    The same may be repeated in place; ``overwrite`` allows everything.
-
-    Args:
-        folder: for the results.
-        inputs: what they are made from.
-        overwrite: whether results of something else may be replaced.
-        record: the JSON file among the results that says under ``meta.inputs`` what they were made from.
-        names: of all results.
-    """
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ConfigError(
-            f"the results cannot be written to {folder}: {nearest} is not a folder that you may write "
-            "to; choose another output_dir=FOLDER"
-        )
-    there = [name for name in names if (folder / name).exists()]
-    known = recorded_inputs(folder / record)
-    if there and not overwrite and known != inputs:
-        stopped = "" if known else ", or of a command that was stopped"
-        raise ConfigError(
-            f"{folder} holds {', '.join(there)} of something else{stopped}; choose another "
-            "output_dir=FOLDER, or replace them with overwrite=true"
-        )
-
-
-def recorded_inputs(metrics: Path) -> Any:
-    """The files that a ``metrics.json`` was made from, None if it does not say."""
-    try:
-        return json.loads(metrics.read_text(encoding="utf-8"))["meta"]["inputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def resolved(path: str | Path) -> str:
     """``path`` as an absolute path."""
     return str(Path(path).expanduser().resolve())
-
-
-def now() -> str:
-    """Date and time, with the offset to UTC."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

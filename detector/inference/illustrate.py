@@ -113,12 +113,12 @@ def feature_map(checkpoint: str, image: Tensor, box: tuple[float, float, float, 
     The channel whose values differ most within ``box``; cells that only see padding are cut off.
     """
     from detector.checkpoint import load
+    from detector.models.poolers import feature_maps
 
     model = load(checkpoint).model
     with torch.inference_mode():
         batch, _ = model.transform([image])
-        maps = model.backbone(batch.tensors)
-    maps = {"0": maps} if isinstance(maps, Tensor) else maps
+        maps = feature_maps(model, batch.tensors)
     finest = maps[model.roi_heads.box_roi_pool.featmap_names[0]][0].double()
     height, width = batch.image_sizes[0]
     scale = finest.shape[2] / batch.tensors.shape[3]

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.config import AnchorConfig, ModelConfig
-from detector.errors import ConfigError
 from detector.models.backbone import anchor_strides
-from detector.words import counted
 
 POINTS = 300  # different numbers that k-means tells apart
 
@@ -60,20 +58,11 @@ def fit_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) -> A
     Args:
         boxes: float ``[N, 4]``, x1, y1, x2, y2 in pixels of the resized images.
         inputs: float ``[N, 2]``, height and width of the resized image of each.
-        config: anchors, and the model that places them.
-
-    Raises:
-        ConfigError: not one list of sizes for each feature map of the model.
+        config: anchors, and the model that places them; :func:`~detector.models.faster_rcnn.check_model` has passed it.
     """
-    strides, sizes = anchor_strides(config), config.anchors.sizes
-    if len(sizes) != len(strides):
-        raise ConfigError(
-            f"model.anchors.sizes={sizes}: model={config.name} has "
-            f"{counted(len(strides), 'feature map')} (strides {', '.join(map(str, strides))}), "
-            f"give one list of sizes for each, not {len(sizes)}"
-        )
-    iou = best_iou(boxes, inputs, sizes, config.anchors.aspect_ratios, strides)
-    return AnchorFit(sizes, config.anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)
+    sizes, ratios = config.anchors.sizes, config.anchors.aspect_ratios
+    iou = best_iou(boxes, inputs, sizes, ratios, anchor_strides(config))
+    return AnchorFit(sizes, ratios, iou, config.rpn.fg_iou_thresh)
 
 
 def best_iou(

@@ -32,7 +32,6 @@ class Backbone:
 
     module: nn.Module
     out_channels: int
-    map_names: list[str]  # every map, in order of stride: anchors are placed on these
     pooled_names: list[str]  # the maps that regions are pooled from
     pooled_strides: list[int]  # their strides, pixels of the image
 
@@ -105,11 +104,10 @@ def build_backbone(config: ModelConfig) -> Backbone:
             extra_blocks=Subsample() if SUBSAMPLED in anchored else JustThese(),
             norm_layer=norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None,
         )
-        names = list(taps.values())
-        return Backbone(pyramid, config.fpn_channels, [*names, "pool"][: len(anchored)], names, pooled)
+        return Backbone(pyramid, config.fpn_channels, list(taps.values()), pooled)
     channels = TAPS[last_block]
     setattr(features, "out_channels", channels)  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
-    return Backbone(features, channels, ["0"], ["0"], pooled)
+    return Backbone(features, channels, ["0"], pooled)
 
 
 def norm_layer(kind: str) -> Callable[..., nn.Module]:

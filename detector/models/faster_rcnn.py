@@ -6,9 +6,9 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from detector.config import AnchorConfig, ModelConfig, RoiConfig
+from detector.config import ModelConfig, RoiConfig
 from detector.errors import ConfigError
-from detector.models.backbone import Backbone, build_backbone
+from detector.models.backbone import anchor_strides, build_backbone
 from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
 from detector.models.poolers import build_pooler
 from detector.models.precision import FullPrecisionAnchorGenerator, FullPrecisionPredictor, FullPrecisionRPNHead
@@ -35,7 +35,10 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     """
     check_model(config)
     backbone = build_backbone(config)
-    anchors = build_anchors(config.anchors, backbone, config.name)
+    sizes = config.anchors.sizes
+    anchors = FullPrecisionAnchorGenerator(
+        tuple(tuple(of_map) for of_map in sizes), (tuple(config.anchors.aspect_ratios),) * len(sizes)
+    )
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
     bins_high, bins_wide = pooler.output_size
     rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
@@ -65,29 +68,8 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     return model
 
 
-def build_anchors(config: AnchorConfig, backbone: Backbone, model: str) -> FullPrecisionAnchorGenerator:
-    """Anchors for every map of ``backbone``; all maps share one RPN head, so they have equally many a location.
-
-    Raises:
-        ConfigError: not one list of sizes for each map, or lists of different length.
-    """
-    sizes, maps = config.sizes, backbone.map_names
-    if len(sizes) != len(maps):
-        raise ConfigError(
-            f"model.anchors.sizes={sizes}: model={model} has {counted(len(maps), 'feature map')} "
-            f"({', '.join(maps)}), give one list of sizes for each, not {len(sizes)}"
-        )
-    if len({len(s) for s in sizes}) != 1 or not sizes[0]:
-        raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
-    if not config.aspect_ratios:
-        raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")
-    return FullPrecisionAnchorGenerator(
-        tuple(tuple(s) for s in sizes), tuple(tuple(config.aspect_ratios) for _ in sizes)
-    )
-
-
 def check_model(config: ModelConfig) -> None:
-    """Refuse values that torchvision would take and misread.
+    """Refuse values that do not go together, and those that torchvision would take and misread.
 
     Raises:
         ConfigError: naming the key.
@@ -104,3 +86,18 @@ def check_model(config: ModelConfig) -> None:
                 f"model.{name}.bg_iou_thresh={part.bg_iou_thresh}: must not be above "
                 f"model.{name}.fg_iou_thresh={part.fg_iou_thresh}"
             )
+    check_anchors(config)
+
+
+def check_anchors(config: ModelConfig) -> None:
+    """Raise :class:`ConfigError` unless every map has anchors, and equally many: all maps share one RPN head."""
+    sizes, strides = config.anchors.sizes, anchor_strides(config)
+    if len(sizes) != len(strides):
+        raise ConfigError(
+            f"model.anchors.sizes={sizes}: model={config.name} has {counted(len(strides), 'feature map')} "
+            f"(strides {', '.join(map(str, strides))}), give one list of sizes for each, not {len(sizes)}"
+        )
+    if len({len(of_map) for of_map in sizes}) != 1 or not sizes[0]:
+        raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
+    if not config.anchors.aspect_ratios:
+        raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")

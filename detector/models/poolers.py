@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign as TorchvisionMultiScaleRoIAlign
 from torchvision.ops import roi_pool
 from torchvision.ops.poolers import LevelMapper
@@ -85,6 +87,19 @@ def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[
     if config.kind == "torchvision_pool":
         return TorchvisionMultiScaleRoIPool(featmap_names, size, scales, **canonical)
     return TorchvisionMultiScaleRoIAlign(featmap_names, size, config.sampling_ratio, **canonical)
+
+
+def feature_maps(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
+    """What the backbone makes of a batch [B, 3, H, W]: maps by name, as ``FasterRCNN`` hands them on."""
+    maps: Any = model.backbone(images)
+    return {"0": maps} if isinstance(maps, Tensor) else dict(maps)
+
+
+def pooled_strides(model: FasterRCNN, side: int = 256) -> list[int]:
+    """Strides of the maps that regions are pooled from, pixels of the resized image; found on one of ``side``."""
+    with torch.no_grad():
+        maps = feature_maps(model, next(model.parameters()).new_zeros(1, 3, side, side))
+    return [side // maps[name].shape[-1] for name in model.roi_heads.box_roi_pool.featmap_names]
 
 
 def check_parameters(config: RoiConfig) -> None:

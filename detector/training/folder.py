@@ -19,6 +19,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.errors import ConfigError, WeightsError
 from detector.files import replacing
 from detector.outputs import run_folder
+from detector.schema import flat
 from detector.training.checkpoints import BEST, LAST
 from detector.training.claim import LOCK
 
@@ -185,7 +186,7 @@ def told(split: dict[str, Any]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, old, new) of every key that has to be the same in a resumed run and is not."""
-    flat_old, flat_new = flatten(old), flatten(new)
+    flat_old, flat_new = flat(old), flat(new)
     return [
         (key, flat_old.get(key), flat_new.get(key))
         for key in sorted({*flat_old, *flat_new})
@@ -193,14 +194,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         and key not in FREE
         and any(key == c or key.startswith(f"{c}.") for c in CONTINUED)
     ]
-
-
-def flatten(group: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one dict of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in group.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
 
 
 def take(config: Config, start: Start) -> Path:

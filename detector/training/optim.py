@@ -58,7 +58,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     stages = {path: stage_of(path) for path, _ in model.named_modules()}
-    last = min((stage for stage in stages.values() if stage is not None), default=0)  # model=c4 lacks the last one
+    last = min((stage for stage in stages.values() if stage is not None), default=0)  # some models end before stride 32
     for path, module in model.named_modules():
         stage = stages[path]
         factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay ** (stage - last)

@@ -46,7 +46,10 @@ PATIENCE = timedelta(minutes=30)  # that processes wait for each other: process 
 GRACE = 10  # seconds that processes have to end when another one has failed
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-COMMANDS = f"""
+
+def commands() -> str:
+    """How to start several processes."""
+    return f"""
   one machine:    python {script("train")} trainer=ddp trainer.devices=8 ...
   several, the same on each of them:
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 \\
@@ -95,7 +98,7 @@ def find_place(wanted: TrainerConfig) -> Place:
         if expected > 1:
             raise ConfigError(
                 f"trainer.num_nodes={wanted.num_nodes}: the processes on several machines are started from outside:"
-                f"{COMMANDS}"
+                f"{commands()}"
             )
         return Place(0, 1, 0, LightningEnvironment())
     environment: ClusterEnvironment
@@ -103,7 +106,8 @@ def find_place(wanted: TrainerConfig) -> Place:
     if environment.world_size() != expected:
         raise ConfigError(
             f"trainer.devices={wanted.devices} trainer.num_nodes={wanted.num_nodes}: that is "
-            f"{counted(expected, 'process', 'processes')}, but {starter} started {environment.world_size()}:{COMMANDS}"
+            f"{counted(expected, 'process', 'processes')}, but {starter} started {environment.world_size()}:"
+            f"{commands()}"
         )
     return Place(environment.global_rank(), environment.world_size(), environment.local_rank(), environment)
 

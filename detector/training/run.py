@@ -21,6 +21,8 @@ from detector.config import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.errors import ConfigError
 from detector.evaluation.coco import CocoResult
+from detector.models.faster_rcnn import check_model
+from detector.models.poolers import check_parameters
 from detector.training import folder as run_folder
 from detector.training.announce import announce, finish
 from detector.training.checkpoints import BEST, LAST, Checkpoints
@@ -66,6 +68,8 @@ def train(config: Config) -> TrainResult:
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     accelerator = check_hardware(config)
+    check_model(config.model)  # what is wrong with these is said before data are read
+    check_parameters(config.roi)
     if not config.trainer.epochs:  # else the data have to be read first
         check_length(config)
     if must_launch(config.trainer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from detector.config import Config, to_dict
 from detector.evaluation.coco import CocoResult
 from detector.evaluation.matches import FALSE, TRUE, Matches
+from detector.schema import flat
 
 THRESHOLDS = 127  # points of a precision-recall curve, TensorBoard's own number
 
@@ -29,7 +29,7 @@ def write_summary(folder: Path, config: Config, result: CocoResult, matches: Mat
     """
     with SummaryWriter(str(folder)) as writer:
         metrics = {f"best/{name}": value for name, value in result.metrics.items() if value is not None}
-        writer.add_hparams(flat(to_dict(config)), metrics, run_name=".")
+        writer.add_hparams(settings(config), metrics, run_name=".")
         if sheet.is_file():
             with Image.open(sheet) as picture:
                 writer.add_image("predictions", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
@@ -50,12 +50,6 @@ def precision_recall_counts(matches: Matches, k: int) -> tuple[np.ndarray, ...]:
     return true, false, np.zeros_like(true), objects - true, precision, recall
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as one value a dotted key; lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return found
+def settings(config: Config) -> dict[str, bool | int | float | str]:
+    """The configuration by dotted key, in values that TensorBoard takes: lists as text."""
+    return {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat(to_dict(config)).items()}

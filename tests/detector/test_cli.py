@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from detector.cli import gathered
+from detector.arguments import gathered
+from detector.composition import compose
+from detector.config import CompareConfig, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +45,8 @@ def main(config):
     print("what", config.what)
     if config.what == "user":
         raise DataError("broken.json: a box without area")
+    if config.what == "much":
+        print(100_000 * "much ")
     if config.what == "bug":
         raise RuntimeError("a bug")
     if config.what == "interrupt":
@@ -94,6 +98,17 @@ def test_runs_with_the_choices_made(project):
     assert done.stdout.split()[:4] == ["ran", "7", "3", "square"]
     assert done.stdout.split()[5] == str(project.folder)  # the working directory is the user's
     assert everything(project.folder) == before  # and Hydra leaves nothing in it
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["what=much"], ["what=little"]])
+def test_a_reader_that_has_gone_is_no_error(project, arguments):
+    """As with `| head`: whether the output comes at once or at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "scripts/go.py", *arguments], cwd=project.folder, stdout=write, check=False,
+                          stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
@@ -322,6 +337,12 @@ def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
     read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
     assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
     assert gathered(["seed=3"], "runs") == ["seed=3"]
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "end\\", "both\\'", "7", "null", "a, b"])
+def test_paths_in_a_list_are_taken_as_they_are(name):
+    cfg = compose([ROOT / "configs"], "compare", gathered([name, "b"], "runs"))
+    assert parse(cfg, CompareConfig).runs == [name, "b"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="another system has other words for it")

@@ -34,9 +34,14 @@ def installed(tmp_path_factory):
     return site
 
 
-def test_the_scripts_of_this_clone():
+def test_the_scripts_of_this_clone(tmp_path, monkeypatch):
     assert scripts_folder() == ROOT / "scripts"
+    monkeypatch.chdir(ROOT)
     assert script("train") == "scripts/train.py"
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/train.py").write_text("")  # of another project
+    monkeypatch.chdir(tmp_path)
+    assert script("train") == "-m detector train"
     assert names(ROOT / "scripts") == sorted(path.stem for path in (ROOT / "scripts").iterdir() if path.suffix == ".py")
 
 

@@ -17,7 +17,8 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_that_goes_on_names_the_folder_whatever_it_is_called(tmp_path, name):
+def test_the_command_that_goes_on_names_the_folder_whatever_it_is_called(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(CONFIGS.parent)
     run = tmp_path / name
     run.mkdir()
     (run / "config.yaml").write_text("run_dir: old\nresume: ''\n")

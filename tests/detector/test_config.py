@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from detector import config as schema
 from detector.config import Config, EvaluateConfig, parse, to_dict
 from detector.errors import ConfigError
-from detector.models.backbone import build_backbone
-from detector.models.faster_rcnn import build_anchors, check_model
+from detector.models.faster_rcnn import check_model
 from detector.models.poolers import build_pooler
 from detector.schema import known_keys, unknown_key
 
@@ -87,17 +86,13 @@ def test_every_choice_composes(choice):
 @pytest.mark.parametrize("data", ["shapes", "coco", "coco2017"])
 def test_every_model_has_anchors_for_every_data_set(model, data):
     config = parse(compose(f"model={model}", f"data={data}"))
-    config.model.weights = "none"
     assert config.model.name == model
-    build_anchors(config.model.anchors, build_backbone(config.model), model)
+    check_model(config.model)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(name):
-    config = parse(compose(f"experiment={name}"))
-    config.model.weights = "none"
-    build_anchors(config.model.anchors, build_backbone(config.model), config.model.name)
-    check_model(config.model)
+    check_model(parse(compose(f"experiment={name}")).model)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from detector.commands import script
 from detector.config import BenchmarkConfig
 from detector.errors import ConfigError
 from detector.files import replacing
@@ -44,7 +45,7 @@ def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     folder = results_folder(config.output_dir, "benchmark", checkpoint=config.checkpoint)
     facts = environment(bench)
     name = f"{config.suite}_{config.device}"
-    command = f"python scripts/benchmark.py suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
+    command = f"python {script('benchmark')} suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
     sections = [asdict(section) for section in measured.sections]
     report = {**facts, "inputs": measured.inputs, "sections": sections, "curves": measured.curves}
     texts = {".md": markdown(facts, measured, name, command), ".json": json.dumps(report, indent=2)}

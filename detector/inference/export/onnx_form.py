@@ -6,7 +6,6 @@ import copy
 import math
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from detector.config import RoiConfig
 from detector.errors import ConfigError
+from detector.models.poolers import pooled_strides
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
 
@@ -36,7 +36,7 @@ class OnnxDetector(nn.Module):
         self.model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()
         self.model.transform.channels_last = False  # ONNX has one layout
         pooler = self.model.roi_heads.box_roi_pool
-        self.model.roi_heads.box_roi_pool = OnnxPooler(pooler.featmap_names, model_scales(model), roi)
+        self.model.roi_heads.box_roi_pool = OnnxPooler(pooler.featmap_names, pooled_strides(model), roi)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
@@ -49,18 +49,18 @@ class OnnxPooler(nn.Module):
 
     Args:
         names: feature maps, finest first.
-        scales: their sizes over the image's.
+        strides: theirs, pixels of the image, powers of two.
         roi: the operator.
 
     Raises:
         ConfigError: ONNX cannot express it; says what to choose instead.
     """
 
-    def __init__(self, names: list[str], scales: list[float], roi: RoiConfig):
+    def __init__(self, names: list[str], strides: list[int], roi: RoiConfig):
         super().__init__()
         check_operator(roi)
-        self.names, self.scales, self.roi = names, scales, roi
-        finest, coarsest = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+        self.names, self.scales, self.roi = names, [1 / stride for stride in strides], roi
+        finest, coarsest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
         self.levels = LevelMapper(finest, coarsest, roi.canonical_scale, roi.canonical_level)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
@@ -99,16 +99,6 @@ def check_operator(roi: RoiConfig) -> None:
             f"roi.sampling_ratio={roi.sampling_ratio}; its own mode=max is the maximum of weighted "
             f"neighbours); {instead}, or with roi.sampling_ratio=2"
         )
-
-
-def model_scales(model: FasterRCNN) -> list[float]:
-    """Map size over image size of the maps that the pooler of ``model`` reads, powers of two."""
-    side = 256
-    with torch.no_grad():
-        parameter = next(model.parameters())
-        maps: Any = model.backbone(torch.zeros(1, 3, side, side, device=parameter.device))
-    maps = {"0": maps} if isinstance(maps, Tensor) else maps
-    return [2.0 ** round(math.log2(maps[name].shape[2] / side)) for name in model.roi_heads.box_roi_pool.featmap_names]
 
 
 def write_onnx(detector: OnnxDetector, size: tuple[int, int], dynamic: bool, path: Path) -> None:

@@ -22,11 +22,11 @@ from detector.data.paint import paint
 from detector.data.scene import draw_objects
 from detector.errors import ConfigError, DataError, ExportError
 from detector.files import replacing
-from detector.inference.export.onnx_form import OnnxDetector, model_scales, write_onnx
+from detector.inference.export.onnx_form import OnnxDetector, write_onnx
 from detector.inference.export.parity import ROUNDING, SCORE_TOLERANCE, Found, Parity, compare, unpadded
 from detector.inference.export.static import StaticDetector
 from detector.inference.sources import ImageSource, open_source
-from detector.models.poolers import build_pooler
+from detector.models.poolers import build_pooler, pooled_strides
 from detector.outputs import results_folder
 from detector.training.module import DetectionModule
 
@@ -136,8 +136,8 @@ def export_torch(
     roi = module.config.roi
     if roi.kind.startswith("torchvision_"):  # its poolers select rows by value; ours compute the same without
         roi = replace(roi, kind=roi.kind.removeprefix("torchvision_"))
-        strides = [round(1 / scale) for scale in model_scales(model)]
-        model.roi_heads.box_roi_pool = build_pooler(roi, model.roi_heads.box_roi_pool.featmap_names, strides)
+        names = model.roi_heads.box_roi_pool.featmap_names
+        model.roi_heads.box_roi_pool = build_pooler(roi, names, pooled_strides(model))
     detector = StaticDetector(model, size, candidates).eval().requires_grad_(False)
     with torch.no_grad():
         program = torch.export.export(detector, (torch.zeros(3, *size),), strict=False)

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
 from detector.inference.export.nms import suppress
+from detector.models.poolers import feature_maps
 
 SMALLEST = 1e-2  # sides of detections, pixels, as in torchvision's RoIHeads
 
@@ -43,7 +44,7 @@ class StaticDetector(nn.Module):
         with torch.no_grad():
             example = torch.zeros(3, *size, device=next(model.parameters()).device)
             images, _ = model.transform([example])
-            features = self._features(images.tensors)
+            features = feature_maps(model, images.tensors)
             anchors = model.rpn.anchor_generator(images, list(features.values()))[0]
         self.resized: tuple[int, int] = images.image_sizes[0]
         self.padded = tuple(images.tensors.shape[-2:])
@@ -54,7 +55,7 @@ class StaticDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        features = self._features(self._batch(image))
+        features = feature_maps(self.model, self._batch(image))
         proposals, there = self._proposals(features)
         return self._detections(features, proposals, there)
 
@@ -65,10 +66,6 @@ class StaticDetector(nn.Module):
         bottom, right = (p - r for p, r in zip(self.padded, self.resized, strict=True))
         x = functional.pad(x, (0, right, 0, bottom))
         return x.contiguous(memory_format=torch.channels_last) if transform.channels_last else x
-
-    def _features(self, batch: Tensor) -> dict[str, Tensor]:
-        features = self.model.backbone(batch)
-        return {"0": features} if isinstance(features, Tensor) else features
 
     def _proposals(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The best boxes of the region proposal network, [P, 4] padded with zeros, and which of them are there [P]."""

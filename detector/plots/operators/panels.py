@@ -14,7 +14,7 @@ from torch import Tensor
 from detector.plots.figure import INK, MUTED, color_of
 from detector.plots.operators.anatomy import Anatomy
 
-BLUE, ORANGE, GREEN, PINK = (color_of(i) for i in range(4))
+BLUE, ORANGE = (color_of(i) for i in range(2))
 # Pale enough for dark lines and numbers on every value.
 PALE: Colormap = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#cfe3f2", "#9fc6e4"])
 WEIGHTS: Colormap = LinearSegmentedColormap.from_list("weights", ["#ffffff", "#fbd3b4", "#e88d4a"])

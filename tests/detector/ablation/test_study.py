@@ -35,7 +35,7 @@ def test_grid(make_study):
 def test_levels_beat_common_settings_and_extra_beats_both(make_study):
     study = make_study(
         factors={"rate": {"low": {"optim.lr": 0.1}, "high": {"optim.lr": 0.2}}},
-        common={**TINY, "optim.lr": 0.3, "optim.gamma": 0.3},
+        common={**TINY, "model": "c4", "optim.lr": 0.3, "optim.gamma": 0.3},
         extra={"optim.gamma": 0.4},
     )
     assert [cell.config.optim.lr for cell in study.cells[::2]] == [0.1, 0.2]
@@ -124,6 +124,7 @@ def test_own_study_beside_the_project(tmp_path):
         ({"extra": {"optim.lrr": 1}}, r"^set=\{\.\.\.\}: unknown key 'optim\.lrr'; did you mean 'optim\.lr'"),
         ({"factors": {"optim.lr": ["a", "b"]}}, r"^study smoke, a: .*optim\.lr"),
         ({"factors": {"roi.aligned": [True, False]}, "common": {"roi": "pool"}}, r"roi\.aligned=true.*pool"),
+        ({"common": {"model": "fpn", "model.fpn_strides": [8, 16]}}, r"has 2 feature maps \(strides 8, 16\)"),
         ({"factors": {"seed": [1, 2]}}, "set by the study itself"),
         ({"factors": {"roi": ["pool", "align"], "x": {"a": {"roi": "prroi"}}}}, "both set roi"),
         ({"compare": "rio"}, r"study\.compare=rio: must be one of the factors roi"),

@@ -142,8 +142,11 @@ def test_files_with_nothing_in_them(call_script, data, content):
         (["fix=out"], "name a .json file"),
         (["fix=a.json", "fix_val=a.json"], "fix and fix_val name the same file"),
         (["fix_val=a.json", "data.val_annotations=''"], "there are no validation annotations to clean"),
-        (["model.anchors.sizes=[[32],[64]]"], "model=c4 has 1 feature map"),
+        (["model.anchors.sizes=[[32],[64]]"], "model=c4 has 1 feature map (strides 16), give one list of sizes"),
+        (["model.anchors.sizes=[[]]"], "model.anchors.sizes=[[]]: every map needs the same number of sizes, at least"),
+        (["model.min_size=[]"], "model.min_size=[]: give at least one short side"),
         (["fixx=a.json"], "unknown key 'fixx'; did you mean 'fix'?"),
+        (["output_dir=train.json/out"], "train.json is not a folder that you may write to"),
         (["output_dir=busy"], "busy holds data.json of something else"),
     ],
 )

@@ -160,7 +160,7 @@ def test_long_names_make_a_folder(call_script, data):
         (["a.json", "none.json", "annotations=gt.json"], "none.json: there is no such folder or file"),
         (["a.json", "b.json"], "none of the runs says what it was evaluated on; give annotations=GT.json"),
         (["a.json", "images", "annotations=gt.json"], "images: there are no detections in this folder"),
-        (["a.json", "best.ckpt", "annotations=gt.json"], "run python scripts/evaluate.py checkpoint=best.ckpt first"),
+        (["a.json", "best.ckpt", "annotations=gt.json"], "run python -m detector evaluate checkpoint=best.ckpt first"),
         (["a.json", "gt.json", "annotations=gt.json"], "are the two files swapped?"),
         (["a.json", "b.json", "annotations=none.json"], "none.json: there is no such file"),
         (["a.json", "bad.json", "annotations=gt.json"], "image 99 is not in the annotation file"),

@@ -132,7 +132,7 @@ def test_the_onnx_pooler_computes_the_operator(roi):
     boxes = torch.cat([low, low + torch.rand(40, 2, dtype=torch.float64) * 220 - 5], 1)
     boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
     expected = build_pooler(roi, names, strides)(features, [boxes], [(256, 320)])
-    mine = OnnxPooler(names, [1 / s for s in strides], roi)(features, [boxes], [(256, 320)])
+    mine = OnnxPooler(names, strides, roi)(features, [boxes], [(256, 320)])
     assert torch.allclose(mine, expected, atol=1e-9)
 
 

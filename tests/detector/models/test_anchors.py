@@ -12,7 +12,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from detector.config import AnchorConfig, ModelConfig
-from detector.errors import ConfigError
 from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
 from detector.models.backbone import anchor_strides, build_backbone
 
@@ -75,12 +74,6 @@ def test_better_anchors_for_one_kind_of_box():
     assert after.aspect_ratios == [2.0]
     assert after.recall(0.3) == 1.0
     assert after.override == "model.anchors.sizes=[[28,28]] model.anchors.aspect_ratios=[2]"
-
-
-def test_sizes_for_other_maps_are_refused():
-    config = ModelConfig(name="c4", anchors=AnchorConfig([[32.0], [64.0]], [1.0]))
-    with pytest.raises(ConfigError, match="model=c4 has 1 feature map \\(strides 16\\), give one list of sizes for"):
-        fit_anchors(np.zeros((0, 4)), np.zeros((0, 2)), config)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=9), st.integers(1, 4))

@@ -187,7 +187,9 @@ def test_configured_numbers_arrive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: setattr(c.anchors, "sizes", [[8.0]]), r"model=fpn has 5 feature maps .*not 1"),
+        (lambda c: setattr(c.anchors, "sizes", [[8.0]]), r"model=fpn has 5 feature maps \(strides 4, 8, .*not 1"),
+        (lambda c: setattr(c, "fpn_strides", [8, 16]), r"model=fpn has 2 feature maps \(strides 8, 16\), .*not 5"),
+        (lambda c: setattr(c, "fpn_strides", [4, 16]), r"model\.fpn_strides=\[4, 16\]: give neighbours"),
         (lambda c: setattr(c.anchors, "sizes", [[8.0]] * 4 + [[8.0, 9.0]]), "the same number of sizes"),
         (lambda c: setattr(c.anchors, "aspect_ratios", []), "aspect_ratios"),
         (lambda c: setattr(c, "image_mean", [0.5]), r"model\.image_mean=\[0\.5\]: give three numbers"),

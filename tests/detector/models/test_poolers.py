@@ -4,8 +4,10 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
-from detector.config import RoiConfig
-from detector.models.poolers import TorchvisionMultiScaleRoIPool, build_pooler
+from detector.config import ModelConfig, RoiConfig
+from detector.models.backbone import anchor_strides
+from detector.models.faster_rcnn import build_model
+from detector.models.poolers import TorchvisionMultiScaleRoIPool, build_pooler, feature_maps, pooled_strides
 
 NAMES, STRIDES = ["0", "1", "2", "3"], [4, 8, 16, 32]
 
@@ -71,3 +73,23 @@ def test_no_boxes(pyramid, kind):
     features, _, sizes = pyramid
     pooler = build_pooler(RoiConfig(kind=kind, output_size=[2, 3]), NAMES, STRIDES)
     assert pooler(features, [torch.zeros(0, 4)] * 2, sizes).shape == (0, 3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "strides"),
+    [
+        ({}, [4, 8, 16, 32]),
+        ({"fpn_strides": [8, 16]}, [8, 16]),
+        ({"fpn_strides": [32, 64]}, [32]),
+        ({"name": "c4"}, [16]),
+    ],
+)
+def test_strides_of_the_pooled_maps_of_a_model(model, strides):
+    config = ModelConfig(**model, fpn_channels=8)
+    config.head.width = 8
+    config.anchors.sizes = [[16.0]] * len(anchor_strides(config))
+    detector = build_model(config, RoiConfig(), 2)
+    assert pooled_strides(detector) == strides
+    assert list(feature_maps(detector, torch.zeros(1, 3, 64, 64)))[: len(strides)] == [
+        *detector.roi_heads.box_roi_pool.featmap_names
+    ]

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from detector.config import Config, ModelConfig, OptimConfig, RoiConfig
+from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
 from detector.training.optim import (
     build_optimizer,
@@ -123,18 +124,21 @@ def test_sgd_step_by_hand():
         assert model.weight.item() == pytest.approx(expected, abs=1e-6)
 
 
-def detector_of(name):
-    sizes = [8.0, 16.0, 32.0, 64.0, 128.0]
-    config = ModelConfig(name=name, fpn_channels=8)
+def detector_of(name, **keys):
+    config = ModelConfig(name=name, fpn_channels=8, **keys)
     config.head.width = 8
-    config.anchors.sizes = [[s] for s in sizes] if name == "fpn" else [sizes]
+    config.anchors.sizes = [[16.0]] * len(anchor_strides(config))
     return build_model(config, RoiConfig(), 3)
 
 
-@pytest.mark.parametrize(("name", "stages"), [("fpn", 5), ("c4", 4), ("c5", 5)])
-def test_rates_by_layer(name, stages):
+@pytest.mark.parametrize(
+    ("name", "keys", "stages"),
+    [("fpn", {}, 5), ("fpn", {"fpn_strides": [8, 16]}, 4), ("fpn", {"fpn_strides": [4]}, 2), ("c4", {}, 4),
+     ("c5", {}, 5)],
+)  # fmt: skip
+def test_rates_by_layer(name, keys, stages):
     """The last stage of the backbone learns with 0.1 * 0.5 of the rate, each one before it with half of that."""
-    model = detector_of(name)
+    model = detector_of(name, **keys)
     config = OptimConfig(lr=0.1, backbone_lr=0.5, stage_decay=0.5)
     optimizer = build_optimizer(model, config)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

@@ -108,6 +108,9 @@ def test_other_configuration_is_refused(tiny, monkeypatch):
         train(tiny())
     with pytest.raises(ConfigError, match=r"model\.fpn_channels: 16 then, 24 now\n  optim\.name: adamw then, sgd now"):
         train(tiny(resume="auto", model__fpn_channels=24, optim__name="sgd"))
+    other = {"model__fpn_strides": [8, 16], "model__anchors__sizes": [[8.0], [16.0]]}
+    with pytest.raises(ConfigError, match=r"model\.fpn_strides: \[4, 8, 16, 32, 64\] then, \[8, 16\] now"):
+        train(tiny(resume="auto", **other))
 
 
 def test_refused_before_the_data_are_drawn(tiny, tmp_path, monkeypatch):
@@ -128,11 +131,11 @@ def test_the_command_of_the_message_goes_on_as_it_was(tiny, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(tiny(**settings))
     stop_after(monkeypatch, None)
-    with pytest.raises(ConfigError, match=r"config\.yaml:\n  python scripts/train\.py") as refused:
+    with pytest.raises(ConfigError, match=r"config\.yaml:\n  python -m detector train ") as refused:
         train(tiny(resume="auto"))
-    python, script, *words = shlex.split(str(refused.value).splitlines()[-1])
-    assert str(stopped.value) == f"interrupted; to go on: {shlex.join([python, script, *words])}"
-    code, _, err = call_script(Path(script).stem, *words)
+    line = str(refused.value).splitlines()[-1]
+    assert str(stopped.value) == f"interrupted; to go on: {line.strip()}"
+    code, _, err = call_script(*shlex.split(line)[3:])
     assert code == 0, err
     a, b = checkpoint_of(tmp_path / "whole"), checkpoint_of(tmp_path / "run")
     for key in STATE:

@@ -323,6 +323,20 @@ def test_data_errors_come_before_the_folder(tiny, tmp_path):
     assert not Path(config.run_dir).exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model__fpn_strides": [8, 16]}, r"model=fpn has 2 feature maps \(strides 8, 16\)"),
+        ({"model__name": "c4"}, r"model=c4 has 1 feature map \(strides 16\)"),
+        ({"roi__kind": "pool", "roi__aligned": True}, r"roi\.aligned=true"),
+    ],
+)
+def test_keys_that_do_not_go_together_come_before_the_data(tiny, tmp_path, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        train(tiny(data__root=str(tmp_path / "other"), **keys))
+    assert not (tmp_path / "other").exists()
+
+
 def test_weights_errors_come_before_the_folder(tiny):
     config = tiny(model__weights="nowhere.pth")
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):

@@ -10,7 +10,7 @@ from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
-from detector.training.tensorboard import THRESHOLDS, flat, precision_recall_counts, write_summary
+from detector.training.tensorboard import THRESHOLDS, precision_recall_counts, settings, write_summary
 
 
 @pytest.fixture
@@ -62,5 +62,7 @@ def test_tensorboard_reads_what_is_written(tmp_path, found):
     assert not [path for path in (tmp_path / "tb").iterdir() if path.is_dir()]
 
 
-def test_flat():
-    assert flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": 1, "a.c": "[1, 2]", "d": "None"}
+def test_settings():
+    found = settings(Config(seed=3))
+    assert (found["seed"], found["model.min_size"], found["data.shapes.max_overlap"]) == (3, "[800]", 0.2)
+    assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
