@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.errors import ConfigError
-from detector.schema import check_keys, check_values, number, one_of, values, with_floats
+from detector.schema import check_keys, check_values, literal, number, one_of, values, with_floats
 
 
 # ---------------------------------------------------------------------------------------------- model
@@ -399,7 +399,8 @@ def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
         check_keys(plain, schema)
-        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), with_floats(plain, schema)))
+        resolved = literal(with_floats(plain, schema))
+        parsed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), resolved))
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -137,6 +138,15 @@ def with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
                 [float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value
             ]
     return result
+
+
+def literal(value: Any) -> Any:
+    """``value`` with ``${`` in its texts as OmegaConf wants it where it is to stay ``${``, in names of folders, say."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
+    if isinstance(value, dict):
+        return {key: literal(v) for key, v in value.items()}
+    return [literal(v) for v in value] if isinstance(value, list) else value
 
 
 def _flatten(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from detector.config import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
+from detector.models.backbone import anchor_strides
 from detector.training.folder import Start
 from detector.training.length import passes
 from detector.training.memory import Memory
@@ -48,7 +49,8 @@ def announce(
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
-    say(f"model   {model.name}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}")
+    network = f"{model.name} (stride {', '.join(map(str, anchor_strides(model)))})"
+    say(f"model   {network}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}")
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
     say(f"on      {place}{several}, precision {wanted.precision}, {layout}, {compiled}")
     say(f"memory  {memory}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.composition import compose
+from detector.config import parse
 from detector.training.folder import command
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -27,6 +28,7 @@ def test_the_command_that_goes_on_names_the_folder_whatever_it_is_called(tmp_pat
     assert words[:4] == ["--config-dir", str(run), "--config-name", "config"]
     composed = compose([run, CONFIGS], "config", words[4:])
     assert (composed.run_dir, composed.resume) == (str(run), "auto")
+    assert parse({"run_dir": composed.run_dir}).run_dir == str(run)
 
 
 def test_configs_in_a_folder_with_such_a_name(tmp_path):
