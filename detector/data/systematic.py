@@ -27,11 +27,27 @@ FEWEST = 10  # boxes from which those of a file can be told to be corners
 LEAVING = 0.25  # share of them that leave their images if the corners are taken for sizes
 
 
-def leaving(read: Annotations) -> np.ndarray:
-    """bool ``[A]``: the boxes that leave their image by more than :data:`TOLERANCE`."""
-    low, high = read.boxes_xywh[:, :2], read.boxes_xywh[:, :2] + read.boxes_xywh[:, 2:]
-    limit = read.sizes[read.image][:, ::-1]
-    return np.maximum(-low, high - limit).max(axis=1, initial=-np.inf) > TOLERANCE
+def leaving(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """bool ``[A]``: which boxes (left, top, width, height) leave their image by more than :data:`TOLERANCE`.
+
+    Args:
+        boxes: float64 ``[A, 4]``.
+        sizes: int64 ``[A, 2]``, height and width of the image of each.
+    """
+    beyond = boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1]
+    return np.maximum(-boxes[:, :2], beyond).max(axis=1, initial=-np.inf) > TOLERANCE
+
+
+def seem_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether all ``boxes`` are within 0 and 1 though the images are larger; arguments as of :func:`leaving`."""
+    return len(boxes) > 0 and bool((boxes >= 0).all() and (boxes <= 1).all() and (sizes > 2).all())
+
+
+def seem_corners(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether many ``boxes`` leave their images, but none as (x1, y1, x2, y2); arguments as of :func:`leaving`."""
+    limit = np.tile(sizes[:, ::-1], 2) + TOLERANCE
+    corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= -TOLERANCE).all() and (boxes <= limit).all()
+    return len(boxes) >= FEWEST and bool(corners) and float(leaving(boxes, sizes).mean()) >= LEAVING
 
 
 def exchange_sizes(
@@ -51,7 +67,7 @@ def exchange_sizes(
     Returns:
         The corrected annotations, and one or no problem.
     """
-    leave = leaving(read)
+    leave = leaving(read.boxes_xywh, read.sizes[read.image])
     if stored is None:
         rows = np.unique(read.image[leave])
         stored = np.zeros_like(read.sizes)
@@ -60,7 +76,7 @@ def exchange_sizes(
             stored = wrong_sizes(folder, read, np.arange(len(stored)))
     exchanged = (stored == read.sizes[:, ::-1]).all(axis=1)
     turned = replace(read, sizes=np.where(exchanged[:, None], stored, read.sizes))
-    if not exchanged.any() or leaving(turned).sum() > leave.sum():
+    if not exchanged.any() or leaving(read.boxes_xywh, turned.sizes[read.image]).sum() > leave.sum():
         return read, []
     row = int(exchanged.argmax())
     height, width = stored[row].tolist()
@@ -100,24 +116,20 @@ def straighten_boxes(read: Annotations) -> tuple[Annotations, list[Problem]]:
     Returns:
         The corrected annotations, and one or no problem.
     """
-    box = read.boxes_xywh
-    if not len(box):
+    box, pixels = read.boxes_xywh, read.sizes[read.image]
+    fractions, corners = seem_fractions(box, pixels), seem_corners(box, pixels)
+    if not fractions and not corners:
         return read, []
-    pixels = read.sizes[read.image]
     example = f"such as annotation {read.ids[0]} with [{', '.join(f'{v:.6g}' for v in box[0].tolist())}]"
-    if (box >= 0).all() and (box <= 1).all() and (pixels > 2).all():
+    if fractions:
         what = (
             f"the boxes of all {counted(len(box), 'annotation')} are within 0 and 1, {example}: they seem to be "
             "fractions of width and height (as in YOLO files), and have to be [x, y, width, height] in pixels"
         )
         return replace(read, **{name: getattr(read, name)[:0] for name in COLUMNS}), [Problem("relative_boxes", what)]
-    limit = np.tile(pixels[:, ::-1], 2)
-    corners = (box[:, 2:] > box[:, :2]).all() and (box >= -TOLERANCE).all() and (box <= limit + TOLERANCE).all()
-    if len(box) < FEWEST or not corners or leaving(read).mean() < LEAVING:
-        return read, []
     what = (
-        f"{leaving(read).sum():,} of {len(box):,} boxes leave their images as [x, y, width, height], and none as "
-        f"[x1, y1, x2, y2], {example}: they seem to be corners, and have to be [x, y, width, height]"
+        f"{leaving(box, pixels).sum():,} of {len(box):,} boxes leave their images as [x, y, width, height], and none "
+        f"as [x1, y1, x2, y2], {example}: they seem to be corners, and have to be [x, y, width, height]"
     )
     sizes = np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1)
     area = np.where(read.area_given, read.area, sizes[:, 2] * sizes[:, 3])
