@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from detector.arguments import CommandLine, checked
 from detector.errors import DetectorError
 from detector.files import UNWRITABLE
+from detector.interruption import errors_after_ctrl_c_are_its
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 UNREAD = 1  # the same of Rich's consoles
@@ -82,7 +83,8 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
             given = any(f"{key}=" in override for override in hydra_config.overrides.task)
             if sweep and not given and "${now" in str(raw.get(key)):
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
-        function(checked(cfg, schema, sweep))
+        with errors_after_ctrl_c_are_its():
+            function(checked(cfg, schema, sweep))
     except OSError as error:
         refused(error)
     except DetectorError as error:

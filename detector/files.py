@@ -83,7 +83,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, renamed to ``path`` when the block ends without an error.
 
     Parent folders are made. If the block raises, the temporary file is removed and an older ``path`` stays. An
-    :class:`OSError` that names no file, as that of a full disk, leaves it with the name of ``path``.
+    :class:`OSError` of a full disk that names no file, or the source of a copy, leaves it with the name of ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None and error.errno in UNWRITABLE:
-            error.filename = str(path)
+        # One that names two files is of a copy: the source, which can be read, and then what cannot be written.
+        if error.errno in UNWRITABLE and (error.filename is None or error.filename2 is not None):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)

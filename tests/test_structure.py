@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Who may import whom: each only what stands before it.
 ORDER = (
     *("roi_ops", "detector", "errors", "words", "commands", "schema", "config", "files", "terminal", "composition"),
-    *("arguments", "cli", "checkpoint", "outputs", "plots", "models", "data", "evaluation", "training", "inference"),
-    *("ablation", "scripts", "__main__"),
+    *("arguments", "interruption", "cli", "checkpoint", "outputs", "plots", "models", "data", "evaluation"),
+    *("training", "inference", "ablation", "scripts", "__main__"),
 )
 # Imports inside functions that go the other way, and why.
 LATE = {

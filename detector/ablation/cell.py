@@ -7,6 +7,7 @@ its peak memory is that of one run.
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from collections.abc import Callable
@@ -61,8 +62,10 @@ def keep_weights(best: Path, out: Path) -> None:
     """Copy what :func:`detector.load` needs of a checkpoint; the optimiser's state is most of it and not needed."""
     content = checkpoint.read(best)
     kept = {key: content[key] for key in ("state_dict", "hyper_parameters")}
+    buffer = io.BytesIO()  # on a full disk PyTorch's own writer of files has no OSError
+    torch.save(kept, buffer)
     with replacing(out) as temporary:
-        torch.save(kept, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def main() -> None:

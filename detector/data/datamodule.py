@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from detector.config import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import Batch, DetectionLoader, Mended, StepLoader, collate
-from detector.data.problems import LISTED
+from detector.data.problems import LISTED, REMEDIES
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import StepBatchSampler, shard
 from detector.data.shapes import ensure_shapes
@@ -219,7 +219,7 @@ def _named(names: dict[int, str], category: int) -> str:
 def _left_out(dataset: CocoDataset) -> str:
     """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
-    images = sum(p.kind == "missing_file" for p in dropped)
+    images = sum(REMEDIES[p.kind] == "image" for p in dropped)
     counts = (images, len(dropped) - images, len(clipped))
     words = (
         ("image without a file", "images without a file"),

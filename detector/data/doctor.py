@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from detector.data.pictures import Pictures, Twins, find_twins, look_at
 from detector.data.problems import Problem
 from detector.data.repair import Change, repair, repeated_boxes
 from detector.data.shapes import ensure_shapes
+from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.data.table import check_boxes, missing_files
 from detector.errors import DataError
 from detector.models.anchors import AnchorFit, fit_anchors, propose_anchors, resize_factors
@@ -39,6 +40,8 @@ class Split:
         crowd: bool ``[B]``.
         problems: everything that is wrong.
         pictures: what is in the image files; None if they were not opened.
+        renamed: by image id, the files that are meant where the annotation file names others.
+        exchanged: ids of the images whose entries have width and height exchanged; ``read`` has them right.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Split:
     crowd: np.ndarray
     problems: list[Problem]
     pictures: Pictures | None
+    renamed: dict[int, str]
+    exchanged: set[int]
 
     @property
     def box_counts(self) -> np.ndarray:
@@ -220,16 +225,25 @@ def read_split(
             f"no image folder {folder}, which the file names in {file} are relative to. Set "
             "data.train_images and data.val_images (relative to data.root)."
         )
+    _, renamed, lost = missing_files(folder, read)
+    names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
+    read = replace(read, file_names=np.array(names, dtype=str))
+    pictures, stored, sized = None, None, []
+    if config.open_images:
+        pictures = look_at(folder, names, read.image_ids.tolist(), read.sizes, config.data.workers, progress)
+        sized = pictures.problems
+        other = {p.image_id for p in sized if p.kind == "wrong_size"}
+        wrong = np.array([i in other for i in read.image_ids.tolist()], dtype=bool)
+        stored = np.where(wrong[:, None], pictures.sizes, 0)
+    given = read.sizes
+    read, whole = exchange_sizes(read, folder, stored)
+    exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
+    sized = [p for p in sized if p.image_id not in exchanged]
+    read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=True)
     listed = read.problems + geometric + repeated_boxes(read)
-    problems = read.structure + missing_files(folder, read)[1]
-    pictures = None
-    if config.open_images:
-        pictures = look_at(
-            folder, read.file_names.tolist(), read.image_ids.tolist(), read.sizes, config.data.workers, progress
-        )
-        problems = problems + pictures.problems
-    problems = problems + [p for _, p in sorted(listed, key=lambda item: item[0])]
+    problems = read.structure + whole + strange + lost + sized
+    problems += [p for _, p in sorted(listed, key=lambda item: item[0])]
     return Split(
         name,
         folder,
@@ -240,6 +254,8 @@ def read_split(
         columns["iscrowd"] == 1,
         problems,
         pictures,
+        renamed,
+        exchanged,
     )
 
 
@@ -258,13 +274,11 @@ def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list
             other = examination.image_name(twins.second)
             unusable.setdefault(int(split.read.image_ids[row]), f"the validation set has it too, as {other}")
     seen = split.pictures
-    known = (
-        {}
-        if seen is None
-        else {
-            name: (h, w) for name, (h, w) in zip(split.read.file_names.tolist(), seen.sizes.tolist(), strict=True) if h
-        }
-    )
+    rows = zip(split.read.file_names.tolist(), split.read.image_ids.tolist(), split.read.sizes.tolist(), strict=True)
+    known = {name: (h, w) for name, image, (h, w) in rows if image in split.exchanged}
+    if seen is not None:
+        stored = zip(split.read.file_names.tolist(), seen.sizes.tolist(), strict=True)
+        known |= {name: (h, w) for name, (h, w) in stored if h}
 
     def size_of(name: str) -> tuple[int, int] | None:
         if name in known or seen is None:
@@ -275,4 +289,4 @@ def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list
         except Exception:
             return None
 
-    return repair(split.read.file, size_of, unusable)
+    return repair(split.read.file, size_of, unusable, split.renamed)

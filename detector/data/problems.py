@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.commands import script
 from detector.words import counted
 
 LISTED = 20  # problems spelled out in a message; the others are only counted
@@ -16,7 +17,11 @@ LISTED = 20  # problems spelled out in a message; the others are only counted
 REMEDIES: dict[str, str | None] = {
     "bad_image": None,  # an entry of "images" that lacks a key, or an id given twice
     "bad_category": None,  # the same for "categories"
+    "exchanged_size": None,  # width and height of images are exchanged
+    "corner_boxes": None,  # all boxes seem to be corners
+    "relative_boxes": None,  # all boxes seem to be fractions
     "missing_file": "image",  # the image file is not in the folder
+    "misnamed_file": "image",  # the same, but there is one that seems to be meant
     "bad_annotation": "annotation",  # a key is missing or is no integer
     "duplicate_id": "annotation",  # an annotation id was used before
     "unknown_image": "annotation",  # image_id names no entry of "images"
@@ -75,10 +80,14 @@ def describe(file: Path, problems: Sequence[Problem]) -> str:
 
 
 def advice(problems: Sequence[Problem]) -> str:
-    """What ``data.on_invalid`` would do about ``problems``, in one or two sentences."""
+    """What ``data.on_invalid`` and the data doctor would do about ``problems``, in two or three sentences."""
     remedies = [REMEDIES[problem.kind] for problem in problems]
+    copy = (
+        f"With fix=OUT.json (fix_val=OUT.json for validation) python {script('inspect_data')} writes a copy where what "
+        "can be mended is mended and the rest left out."
+    )
     if None in remedies:
-        return "Correct the file: without these entries the annotations cannot be read."
+        return f"Correct the file: as it is, the annotations cannot be read. {copy}"
     clipped, images = remedies.count("clip"), remedies.count("image")
     annotations = remedies.count("annotation")
     text = f"Correct the file, or use data.on_invalid=drop to leave out {_count(annotations + clipped, images)}"
@@ -86,7 +95,7 @@ def advice(problems: Sequence[Problem]) -> str:
         text += f", or data.on_invalid=clip to clip {counted(clipped, 'box', 'boxes')} to the image"
         if annotations or images:
             text += f" and leave out {_count(annotations, images)}"
-    return text + "."
+    return f"{text}. {copy}"
 
 
 def _count(annotations: int, images: int) -> str:

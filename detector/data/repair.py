@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from detector.data.annotations import LISTS, Annotations, parse_annotations
 from detector.data.problems import Problem
+from detector.data.systematic import straighten_boxes
 from detector.data.table import check_boxes
 from detector.files import as_id, read_json, replacing
 
@@ -22,14 +24,17 @@ Change = dict[str, Any]
 
 
 def repair(
-    file: Path, size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str]
+    file: Path,
+    size_of: Callable[[str], tuple[int, int] | None],
+    unusable: Mapping[int, str],
+    renamed: Mapping[int, str],
 ) -> tuple[dict[str, Any], list[Change]]:
     """The content of ``file`` without its problems, and what was changed.
 
-    - Ids that are given as text become numbers. Annotations without an id, or with one that is used before, get a new
-      one.
+    - Ids and boxes that are given as text become numbers, boxes that are corners become sizes. Annotations without an
+      id, or with one that is used before, get a new one.
     - Categories without a name are called by their id; images without width and height, or with the two exchanged, get
-      those of the file.
+      those of the file; file names become those of ``renamed``.
     - Boxes that leave their image are clipped. What cannot be mended is left out: images of ``unusable``, images and
       categories with an id that is used before, annotations without a box inside their image, boxes drawn twice.
 
@@ -37,6 +42,7 @@ def repair(
         file: COCO annotation JSON.
         size_of: (height, width) of the image file of a name; None if it cannot be read.
         unusable: ids of images to leave out, and why.
+        renamed: file names by id of the image.
 
     Raises:
         DataError: the file is not an annotation file.
@@ -51,9 +57,9 @@ def repair(
         changes.append({"what": what, "why": why, "entry": shown, **more})
 
     for key in LISTS:
-        content[key] = [number_ids(entry, log) for entry in content[key]]
+        content[key] = [as_numbers(entry, log) for entry in content[key]]
     content["categories"] = clean_categories(content["categories"], log)
-    content["images"] = clean_images(content["images"], size_of, unusable, log)
+    content["images"] = clean_images(content["images"], size_of, unusable, renamed, log)
     content["annotations"] = clean_annotations(file, content, log)
     return content, changes
 
@@ -61,18 +67,22 @@ def repair(
 Log = Callable[..., None]
 
 
-def number_ids(entry: Any, log: Log) -> Any:
-    """``entry`` with numbers where it has ids as text, such as ``"12"``."""
+def as_numbers(entry: Any, log: Log) -> Any:
+    """``entry`` with numbers where it has ids or a box as text, such as ``"12"``."""
     if not isinstance(entry, dict):
         return entry
-    found = {
-        k: v
+    found: dict[str, Any] = {
+        k: int(v)
         for k in ("id", "image_id", "category_id")
         if isinstance(v := entry.get(k), str) and v.strip().removeprefix("-").isdecimal()
     }
+    box = entry.get("bbox")
+    if isinstance(box, list) and any(isinstance(v, str) for v in box):
+        with suppress(ValueError, OverflowError):
+            found["bbox"] = [float(v) if isinstance(v, str) else v for v in box]
     if found:
-        log("number", "an id is given as text", entry)
-    return {**entry, **{k: int(v) for k, v in found.items()}}
+        log("number", "a number is given as text", entry)
+    return {**entry, **found}
 
 
 def clean_categories(entries: list[Any], log: Log) -> list[Any]:
@@ -91,7 +101,11 @@ def clean_categories(entries: list[Any], log: Log) -> list[Any]:
 
 
 def clean_images(
-    entries: list[Any], size_of: Callable[[str], tuple[int, int] | None], unusable: Mapping[int, str], log: Log
+    entries: list[Any],
+    size_of: Callable[[str], tuple[int, int] | None],
+    unusable: Mapping[int, str],
+    renamed: Mapping[int, str],
+    log: Log,
 ) -> list[Any]:
     """The images that can be read, with the size of their files."""
     kept: dict[int, Any] = {}
@@ -102,9 +116,16 @@ def clean_images(
             log("dropped image", "it has no id or no file name", entry)
             continue
         given = tuple(as_id(entry.get(key)) or 0 for key in ("height", "width"))
-        true = size_of(name)
         if image in kept:
             log("dropped image", "its id is used before", entry)
+            continue
+        if image in renamed:
+            name = renamed[image]
+            log("renamed image", "there is no such file, but another one that seems to be meant", entry, after=name)
+            entry = {**entry, "file_name": name}
+        true = size_of(name)
+        if image in unusable:
+            log("dropped image", unusable[image], entry)
         elif true and (min(given) < 1 or given == true[::-1] != true):
             log(
                 "resized image",
@@ -116,8 +137,6 @@ def clean_images(
             kept[image] = {**entry, "height": true[0], "width": true[1]}
         elif min(given) < 1:
             log("dropped image", "it has no width and height, and its file cannot be read", entry)
-        elif image in unusable:
-            log("dropped image", unusable[image], entry)
         else:
             kept[image] = entry
     return list(kept.values())
@@ -126,8 +145,12 @@ def clean_images(
 def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[Any]:
     """The annotations of cleaned images and categories that the reader takes."""
     entries = renumbered(content["annotations"], log)
-    read = parse_annotations(file, {**content, "annotations": entries}, strict=False)
+    given = parse_annotations(file, {**content, "annotations": entries}, strict=False)
+    read, strange = straighten_boxes(given)
+    corners = any(p.kind == "corner_boxes" for p in strange)
     wrong: dict[int, Problem] = dict(read.problems)
+    for position in set(given.position.tolist()) - set(read.position.tolist()):
+        wrong[position] = strange[0]
     clipped: dict[int, Problem] = {}
     for position, problem in check_boxes(read, clip=False)[1]:
         (clipped if problem.kind == "leaves_image" else wrong)[position] = problem
@@ -140,6 +163,9 @@ def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[
             log("dropped annotation", wrong[position].what, entry)
             continue
         row = rows[position]
+        if corners:
+            log("corners to sizes", "the boxes of the file are corners", entry)
+            entry = {**entry, "bbox": read.boxes_xywh[row].tolist()}
         if position in clipped:
             x, y, w, h = read.boxes_xywh[row].tolist()
             height, width = read.sizes[read.image[row]].tolist()

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.annotations import Annotations, no_such_file, read_annotations
-from detector.data.problems import Problem, describe
+from detector.data.problems import REMEDIES, Problem, describe
+from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
 from detector.errors import DataError
+from detector.words import counted
 
-# A box may leave its image by this many pixels without being a problem: it is clipped silently. Rounded
-# coordinates are off by less than a pixel, and boxes counted from 1 instead of 0 by exactly one.
-TOLERANCE = 1.0
 # A side below this many pixels is no side: it would not survive the resizing to the network's input size.
 MIN_SIDE = 0.01
 
@@ -76,11 +75,14 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
             f"no image folder {images}, which the file names in {file} are relative to. "
             "Set data.train_images and data.val_images (relative to data.root)."
         )
+    missing, _, problems = missing_files(images, read)
+    read, exchanged = exchange_sizes(read, images)
+    read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=on_invalid == "clip")
-    missing, missing_problems = missing_files(images, read)
 
-    problems = missing_problems + [p for _, p in sorted(read.problems + geometric, key=lambda item: item[0])]
-    if problems and on_invalid == "error":
+    problems = exchanged + strange + problems
+    problems += [p for _, p in sorted(read.problems + geometric, key=lambda item: item[0])]
+    if problems and (on_invalid == "error" or any(REMEDIES[p.kind] is None for p in problems)):
         raise DataError(describe(file, problems))
     if on_invalid == "drop":
         problems = [replace(p, action="dropped") for p in problems]
@@ -156,16 +158,36 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
     return {name: values[keep] for name, values in columns.items()}, problems
 
 
-def missing_files(folder: Path, read: Annotations) -> tuple[np.ndarray, list[Problem]]:
-    """Which images have no file (bool [M]), and a problem for each. Lists folders: cheaper than one look a file."""
+def missing_files(folder: Path, read: Annotations) -> tuple[np.ndarray, dict[int, str], list[Problem]]:
+    """Look for the image files. Lists folders: cheaper than one look a file.
+
+    Returns:
+        Which images have no file (bool [M]); the files that seem to be meant, by image id; a problem for each image.
+
+    Raises:
+        DataError: no image of the file is there, and none that could be meant.
+    """
     listings: dict[Path, set[str]] = {}
     missing = np.zeros(len(read.file_names), dtype=bool)
-    problems = []
     for i, name in enumerate(read.file_names.tolist()):
         path = folder / name
         if path.parent not in listings:
             listings[path.parent] = {f.name for f in path.parent.iterdir()} if path.parent.is_dir() else set()
-        if path.name not in listings[path.parent]:
-            missing[i] = True
-            problems.append(Problem("missing_file", f"there is no file {path}", name, int(read.image_ids[i])))
-    return missing, problems
+        missing[i] = path.name not in listings[path.parent]
+    names = read.file_names[missing].tolist()
+    found = find_files(folder, names) if names else {}
+    if names and missing.all() and not found:
+        raise DataError(
+            f"{read.file}: none of its {counted(len(names), 'image')} is in the folder {folder}; the first would be "
+            f"{folder / names[0]}. Set data.train_images and data.val_images (relative to data.root) to the folder "
+            "that the file names start at."
+        )
+    renamed, problems = {}, []
+    for image, name in zip(read.image_ids[missing].tolist(), names, strict=True):
+        what = f"there is no file {folder / name}"
+        if name in found:
+            renamed[image] = found[name]
+            problems.append(Problem("misnamed_file", f"{what}, but {folder / found[name]}", name, image))
+        else:
+            problems.append(Problem("missing_file", what, name, image))
+    return missing, renamed, problems

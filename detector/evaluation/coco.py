@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Group
 
+from detector.data.systematic import seem_corners, seem_fractions
 from detector.evaluation.cocoeval import COCO_LIMIT, Accumulated, accumulate, mean_known
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth, some
@@ -135,6 +136,7 @@ def evaluate(
     )
     result.notes.extend(explanations(result, truth))
     result.notes.extend(limit_notes(inside, max_detections))
+    result.notes.extend(box_notes(inside, truth))
     return result
 
 
@@ -211,6 +213,24 @@ def limit_notes(detections: Detections, max_detections: int) -> list[str]:
             f"{counted(over, 'detection is', 'detections are')} beyond the {max_detections} best of the image "
             "and class, and not counted; max_detections=N counts more."
         )
+    return notes
+
+
+def box_notes(detections: Detections, truth: GroundTruth) -> list[str]:
+    """Boxes that seem to be something else than (left, top, width, height) in pixels."""
+    notes = []
+    found = truth.sizes[np.searchsorted(truth.image_ids, detections.image_id)]
+    for file, boxes, sizes in (
+        (detections.source or "the detections", detections.boxes_xywh, found),
+        (truth.path, truth.boxes_xywh, truth.sizes[truth.image]),
+    ):
+        if seem_fractions(boxes, sizes):
+            wrong = "are within 0 and 1: they seem to be fractions of width and height"
+        elif seem_corners(boxes, sizes):
+            wrong = "leave many images as [x, y, width, height], and none as [x1, y1, x2, y2]: they seem to be corners"
+        else:
+            continue
+        notes.append(f"The boxes of {file} {wrong}. COCO files have [x, y, width, height] in pixels.")
     return notes
 
 

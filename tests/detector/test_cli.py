@@ -19,6 +19,7 @@ SCRIPT = '''
 """A script of the test."""
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from detector.cli import run
@@ -52,11 +53,15 @@ def main(config):
     if config.what == "interrupt":
         raise KeyboardInterrupt("to go on: do this")
     if config.what == "ctrl-c":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         signal.raise_signal(signal.SIGINT)
+    if config.what == "swallowed":
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ImportError('generic_type: type "ObjSense" is already registered!')
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     run(Outer, "main")(main)
 '''
 
@@ -183,7 +188,10 @@ def test_missing_configs(project):
     assert "main.yaml: there is no such file" in done.stderr
 
 
-@pytest.mark.parametrize(("what", "message"), [("interrupt", "to go on: do this"), ("ctrl-c", "interrupted")])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("interrupt", "to go on: do this"), ("ctrl-c", "interrupted"), ("swallowed", "interrupted")],
+)
 def test_interruption(project, what, message):
     done = project(f"what={what}")
     assert done.returncode == 130

@@ -76,6 +76,13 @@ def test_an_error_without_a_file_gets_its_name(tmp_path):
     assert caught.value.filename is None
 
 
+def test_an_error_of_a_copy_names_what_cannot_be_written(tmp_path):
+    """Lightning copies checkpoints from a temporary file elsewhere; the disk of that one is not full."""
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "last.ckpt") as temporary:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/source", None, str(temporary))
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "last.ckpt"), None)
+
+
 def test_a_run_that_could_not_take_its_folder_may_take_it_when_there_is_room(tmp_path):
     config = Config(run_dir=str(tmp_path / "run"))
     with full_disk(), pytest.raises(ConfigError, match="cannot be written: File too large"):

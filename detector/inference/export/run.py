@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -141,8 +142,11 @@ def export_torch(
     detector = StaticDetector(model, size, candidates).eval().requires_grad_(False)
     with torch.no_grad():
         program = torch.export.export(detector, (torch.zeros(3, *size),), strict=False)
-    with replacing(path) as temporary, quiet():
-        torch.export.save(program, temporary)
+    content = io.BytesIO()  # on a full disk PyTorch's own writer of files ends the process
+    with quiet():
+        torch.export.save(program, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
     loaded = torch.export.load(path).module()
     runners: dict[Path, Runner] = {path: lambda image: unpadded(*loaded(image))}
     if compiled is not None:

@@ -13,8 +13,8 @@ GOOD = (1, 1, (5, 5, 10, 10))
 SIZES = {"1.png": (40, 60), "2.png": (50, 30)}
 
 
-def mend(file, unusable=None, sizes=SIZES):
-    content, changes = repair(file, sizes.get, unusable or {})
+def mend(file, unusable=None, sizes=SIZES, renamed=None):
+    content, changes = repair(file, sizes.get, unusable or {}, renamed or {})
     return content, [(c["what"], c["entry"].get("id")) for c in changes]
 
 
@@ -32,6 +32,7 @@ def mend(file, unusable=None, sizes=SIZES):
         ((7, 1, (30, 5, 9, 9), {"area": -1}), "corrected area", {"area": 81}),
         ((7, "1", (30, 5, 9, 9)), "number", {"image_id": 1}),
         ((7, 1, (30, 5, 9, 9), {"category_id": " 7"}), "number", {"category_id": 7}),
+        ((7, 1, (30, 5, 9, 9), {"bbox": ["30", 5.5, "9", " 9"]}), "number", {"bbox": [30, 5.5, 9, 9]}),
     ],
 )
 def test_annotations_that_can_be_mended(write_coco, row, what, expected):
@@ -54,7 +55,7 @@ def test_annotations_that_can_be_mended(write_coco, row, what, expected):
         (7, 99, (5, 5, 9, 9)),
         (7, 1, (5, 5, 9, 9), {"category_id": 4}),
         (7, 1, (5, 5, 9, 9), {"bbox": ...}),
-        (7, 1, (5, 5, 9, 9), {"bbox": ["1", 2, 3, 4]}),
+        (7, 1, (5, 5, 9, 9), {"bbox": ["one", 2, 3, 4]}),
         (7, 1, (5, 5, 9, 9), {"iscrowd": 2}),
         (7, 1, (10, float("nan"), 4, 5)),
         (7, 1, (5, 5, 10, 9.5)),

@@ -255,3 +255,35 @@ def test_the_limit_of_detections(write_json, truth_content, evaluator):
         "Up to 3 detections are counted for each image and class; COCO's own numbers (and the name AR100) mean 100.",
         "1 detection is beyond the 3 best of the image and class, and not counted; max_detections=N counts more.",
     ]
+
+
+@pytest.mark.parametrize("part", ["found", "truth"])
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (lambda x, y, w, h: [x / 100, y / 100, w / 100, h / 100], "are within 0 and 1: they seem to be fractions"),
+        (lambda x, y, w, h: [x, y, x + w, y + h], "leave many images as [x, y, width, height], and none as [x1, y1,"),
+        (lambda x, y, w, h: [x, y, w, h], ""),
+    ],
+    ids=["fractions", "corners", "sizes"],
+)
+def test_boxes_of_another_format_are_said(write_json, part, turn, words):
+    """Their numbers are computed as pycocotools does, but a reader must know why they are near 0."""
+    boxes = [[8 * i, 8 * i, 10, 10] for i in range(11)]
+    as_read = {"found": boxes, "truth": boxes, part: [turn(*box) for box in boxes]}
+    truth = {
+        "images": [{"id": 4, "file_name": "4.png", "height": 100, "width": 100}],
+        "annotations": [
+            {"id": i + 1, "image_id": 4, "category_id": 3, "bbox": box, "area": 100, "iscrowd": 0}
+            for i, box in enumerate(as_read["truth"])
+        ],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    entries = [{"image_id": 4, "category_id": 3, "bbox": box, "score": 0.5} for box in as_read["found"]]
+    files = {"truth": write_json("gt.json", truth), "found": write_json("dt.json", entries)}
+    notes = evaluate(files["truth"], Detections.from_json(files["found"])).notes
+    said = [note for note in notes if note.startswith("The boxes of ")]
+    assert len(said) == (1 if words else 0)
+    for note in said:
+        assert note.startswith(f"The boxes of {files[part]} {words}")
+        assert note.endswith("COCO files have [x, y, width, height] in pixels.")

@@ -1,4 +1,5 @@
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,22 @@ def test_torch_export_is_loaded_by_a_process_that_knows_the_operators_only(check
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["(12,", "4)"]
+
+
+@pytest.mark.slow
+def test_a_full_disk(checkpoint, tmp_path):
+    """In a process of its own, which PyTorch's writer would end: no file may be longer than 50 kB."""
+    arguments = [f"checkpoint={checkpoint}", "format=torch_export", "image_size=[48,80]", f"output={tmp_path}/out.pt2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "detector", "export", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/out.pt2: File too large\n")
+    assert list(tmp_path.glob("*out.pt2*")) == []
 
 
 def test_a_difference_is_an_error(checkpoint, tmp_path, monkeypatch):
