@@ -141,8 +141,9 @@ def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
 
 def no_such_file(file: Path) -> str:
     """The message, with what the user may have meant: the JSON files in the folder and one level below."""
-    folder = file.parent
-    text = f"{file}: there is no such file (COCO annotations expected); relative paths start at {Path.cwd()}."
+    folder = file if file.is_dir() else file.parent
+    missing = "this is a folder, and a file has to be given" if file.is_dir() else "there is no such file"
+    text = f"{file}: {missing} (COCO annotations expected); relative paths start at {Path.cwd()}."
     if not folder.is_dir():
         return f"{text} There is no folder {folder} either."
     found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])

@@ -115,6 +115,17 @@ class DetectionDataModule(pl.LightningDataModule):
         return self.val_dataset.image_ids[: self.eval_limit or None]
 
     @property
+    def shared_images(self) -> int:
+        """Validation images that are trained on too, by their files; with ``overfit_images``, which is that, none."""
+        if self.data.overfit_images:
+            return 0
+        train, val = (
+            {(split.images.resolve(), name) for name in split.table.file_names.tolist()}
+            for split in (self.train_dataset, self.val_dataset)
+        )
+        return len(train & val)
+
+    @property
     def images_a_pass(self) -> int:
         """Training images of one pass; those of rare classes count as often as they come."""
         return math.ceil(repeat_factors(self.train_dataset, self.data.repeat_threshold).sum())

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from detector.commands import script
 from detector.config import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.models.backbone import anchor_strides
@@ -60,7 +61,7 @@ def announce(
         f"over the training images), {optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
-    for note in changes if start.checkpoint else notes(config, seen):
+    for note in changes if start.checkpoint else notes(config, seen, data.shared_images):
         say(f"note    {note}")
 
 
@@ -75,14 +76,21 @@ def rate(optim: OptimConfig, batch: int) -> str:
     )
 
 
-def notes(config: Config, seen: float) -> list[str]:
+def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
     """What is legal and mostly a mistake, with what to do.
 
     Args:
         config: of a run that starts anew.
         seen: how often it sees each training image.
+        shared: validation images that are trained on too.
     """
     model, found = config.model, []
+    if shared:
+        found.append(
+            f"{counted(shared, 'validation image')} {'is a training image' if shared == 1 else 'are training images'} "
+            "too: the scores are better than those of new images. "
+            f"`python {script('inspect_data')} ... fix=OUT.json` leaves them out of training"
+        )
     if model.weights == "none":
         if config.data.name != "shapes":
             found.append(

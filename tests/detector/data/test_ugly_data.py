@@ -152,6 +152,12 @@ def test_missing_annotation_file_lists_the_ones_there_are(write_coco):
     assert "train.json" in str(caught.value)
 
 
+def test_a_folder_for_a_file(write_coco):
+    file, folder = write_coco()
+    with pytest.raises(DataError, match=r"this is a folder, and a file has to be given .*JSON files in .*train\.json"):
+        CocoDataset(file.parent, folder)
+
+
 def test_missing_root(tmp_path):
     with pytest.raises(DataError, match=r"There is no folder .*nowhere either.*data.root"):
         CocoDataset(tmp_path / "nowhere" / "train.json", tmp_path)
