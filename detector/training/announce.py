@@ -43,7 +43,8 @@ def announce(
         f", {training / 1e6:.1f} M train" if training != parameters else ""
     )
     device = trainer.strategy.root_device
-    place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    cpu = counted(torch.get_num_threads(), "CPU thread")
+    place = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
     batch, optim = images_a_step(config), config.optim
     layout = "channels_last" if model.channels_last else "contiguous"
