@@ -111,12 +111,13 @@ class CommandLine:
         """``key=value`` arguments in Hydra's grammar."""
         parser = OverridesParser.create()
         overrides = []
-        for argument in arguments:
+        for before, argument in zip(["", *arguments], arguments, strict=False):
             try:
                 overrides += parser.parse_overrides([argument])
             except HydraException as error:
                 reason = str(error).splitlines()[0]
-                hint = f"; did you mean {argument}=VALUE?" if "=" not in argument else ""
+                whole = f', or "{before} {argument}" in quotes' if "=" in before else ""  # data.root=/my photos
+                hint = f"; did you mean {argument}=VALUE{whole}?" if "=" not in argument else ""
                 raise ConfigError(f"cannot read the argument '{argument}': {reason}{hint}") from None
         return overrides
 

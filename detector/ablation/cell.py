@@ -25,7 +25,7 @@ from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output
 from detector.config import Config, parse
 from detector.errors import DetectorError
 from detector.files import read_json, replacing
-from detector.training.run import train
+from detector.training.run import settings, train
 
 if TYPE_CHECKING:
     from detector.training.run import TrainResult
@@ -50,11 +50,12 @@ def run_cell(
     """
     cell: dict[str, Any] = read_json(folder / CELL, "a cell of a study")
     config = parse(cell["config"])
-    outcome = train(config)
-    costs = measure(outcome.best_checkpoint)
-    if cell["keep_weights"]:
-        keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
-    write_record(folder, cell, outcome, costs)
+    with settings(config):  # the threads of the training are those of the costs and of the record
+        outcome = train(config)
+        costs = measure(outcome.best_checkpoint)
+        if cell["keep_weights"]:
+            keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
+        write_record(folder, cell, outcome, costs)
     shutil.rmtree(outcome.best_checkpoint.parent)  # with the optimiser's state: three times the weights
 
 

@@ -123,7 +123,7 @@ class Study:
         """The cells of an arm, by seed."""
         try:
             config = self.compose(arm)
-            check_model_and_operator(config)
+            check_run(config)
         except ConfigError as error:
             raise ConfigError(f"{self.origin(arm)}: {error}") from None
         identity = identity_of(config)
@@ -242,13 +242,16 @@ def check_study(config: StudyConfig, factors: Mapping[str, Mapping[str, Any]]) -
                 raise ConfigError(f"study.factors: {owners[key]} and {factor} both set {key}")
 
 
-def check_model_and_operator(config: Config) -> None:
-    """Raise :class:`ConfigError` for what a run would refuse when it builds its model."""
+def check_run(config: Config) -> None:
+    """Raise :class:`ConfigError` for what a run would refuse before it reads its data."""
     from detector.models.faster_rcnn import check_model  # PyTorch takes seconds to import
     from detector.models.poolers import check_parameters
+    from detector.training.length import check_length
 
     check_parameters(config.roi)
     check_model(config.model)
+    if not config.trainer.epochs:  # else the length depends on the data
+        check_length(config)
 
 
 @cache

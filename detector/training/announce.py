@@ -44,7 +44,8 @@ def announce(
         f", {training / 1e6:.1f} M train" if training != parameters else ""
     )
     device = trainer.strategy.root_device
-    place = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    cpu = counted(torch.get_num_threads(), "CPU thread")
+    place = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
     batch, optim = images_a_step(config), config.optim
     layout = "channels_last" if model.channels_last else "contiguous"
@@ -110,7 +111,7 @@ def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
     return found
 
 
-def finish(console: Console, outcome: TrainResult, waited: float, config: Config) -> None:
+def finish(console: Console, outcome: TrainResult, waited: float, config: Config, first_step: int) -> None:
     """Print the numbers and where everything is.
 
     Args:
@@ -118,10 +119,12 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
         outcome: of the run.
         waited: share of the training time that this process spent waiting for data.
         config: of the run.
+        first_step: where this process began; more than 0 if it went on with a run.
     """
     say = lambda text: console.print(text, highlight=False)
     console.print(outcome.result)
-    say(f"best weights after {outcome.best_step} of {counted(outcome.steps, 'step')}, {outcome.seconds:.0f} s")
+    since = f" since step {first_step}" if first_step else ""
+    say(f"best weights after {outcome.best_step} of {counted(outcome.steps, 'step')}, {outcome.seconds:.0f} s{since}")
     if waited > WAITING:
         say(f"{waited:.0%} of the training time was spent waiting for data: raise data.workers ({config.data.workers})")
     else:

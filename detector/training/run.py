@@ -141,7 +141,7 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     if trainer.is_global_zero:
         assert detections is not None
         write_report(config, outcome, detections, data, console.print)
-        finish(console, outcome, monitor.waited, config)
+        finish(console, outcome, monitor.waited, config, start.step)
     return outcome
 
 

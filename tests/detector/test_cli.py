@@ -139,6 +139,11 @@ def test_a_reader_that_has_gone_is_no_error(project, arguments):
         (["shape.size=10"], "error: shape.size=10: must be between 0 and 9"),
         (["shape.kind=oval"], "error: shape.kind=oval: must be one of round, square"),
         (["seed"], "error: cannot read the argument 'seed': Error parsing override 'seed'; did you mean seed=VALUE?"),
+        (
+            ["shape.kind=my", "own"],
+            "error: cannot read the argument 'own': Error parsing override 'own'; did you mean own=VALUE, or "
+            '"shape.kind=my own" in quotes?',
+        ),
         (["seed=[1"], "error: cannot read the argument 'seed=[1':"),
         (["seed=???"], "error: seed: has to be given, as seed=VALUE"),
         (["seed=${nowhere}"], "error: seed: Interpolation key 'nowhere' not found"),

@@ -65,7 +65,7 @@ def test_empty_tensors(kernels, kind, shape, count):
         pytest.skip("a box needs an image")
     problem = Problem(kind, torch.float32, shape, ["contiguous"], rois(["inside"] * count, (6, 7), 2, 0), (2, 3), 2)
     f, b, grad, g = problem.features, problem.boxes, problem.grad, problem.geom
-    if kind in ("align", "align_aligned", "prroi"):
+    if kind in LINEAR_KINDS:
         out = kernels.linear_forward(f, b, False, *g)
         gradient = kernels.linear_backward_features(grad, f, b, *g)[0]
         boxes = kernels.linear_backward_boxes(grad, f, b, *g)

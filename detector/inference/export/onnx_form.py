@@ -19,6 +19,7 @@ from detector.errors import ConfigError
 from detector.models.poolers import pooled_strides
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
+EXPRESSED = ("align", "pool", "torchvision_align", "torchvision_pool")  # roi.kind that OnnxPooler computes
 
 
 class OnnxDetector(nn.Module):
@@ -91,8 +92,8 @@ class OnnxPooler(nn.Module):
 def check_operator(roi: RoiConfig) -> None:
     """Raise :class:`ConfigError` if ONNX has no operators that compute this one."""
     instead = "choose format=torch_export, which takes every operator, or train with roi=align"
-    if roi.kind == "prroi":
-        raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind=prroi (Precise RoI pooling); {instead}")
+    if roi.kind not in EXPRESSED:
+        raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind={roi.kind}; {instead}")
     if roi.mode == "max" and roi.sampling_ratio <= 0:
         raise ConfigError(
             f"format=onnx: ONNX cannot take the maximum of an adaptive number of samples (roi.mode=max, "

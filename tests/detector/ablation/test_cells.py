@@ -5,11 +5,13 @@ import sys
 import threading
 
 import pytest
+import torch
 from studies import TINY, FakeTraining
 
 from detector.ablation import execute as module
 from detector.ablation.cell import run_cell
 from detector.ablation.execute import execute, is_finished, meaning, run_process
+from detector.config import StudyConfig
 
 KEYS = {"keep_weights": False, "common": {**TINY, "data": "shapes", "model": "c4"}}
 
@@ -73,6 +75,22 @@ def test_failures_are_counted_and_explained_and_forgotten(cell, monkeypatch):
     assert cell.failure is None
     monkeypatch.setattr(module, "run_process", lambda folder, show: pytest.fail("started again"))
     assert execute(cell.folder)
+
+
+def test_the_threads_of_the_training_are_those_of_the_costs_and_of_the_record(make_study):
+    (cell,) = make_study(**KEYS, extra={"trainer.threads": 3}, seeds=[0], factors={"roi": ["align"]}).cells
+    cell.write(StudyConfig(keep_weights=False))
+    before, measured = torch.get_num_threads(), []
+    assert before != 3
+
+    def measure(best):
+        measured.append(torch.get_num_threads())
+        return FakeTraining.measure(best)
+
+    run_cell(cell.folder, FakeTraining().train, measure)
+    assert measured == [3]
+    assert cell.record["threads"] == 3
+    assert torch.get_num_threads() == before
 
 
 def test_of_two_that_want_a_cell_one_runs_it(cell, monkeypatch):

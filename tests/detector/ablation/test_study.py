@@ -100,7 +100,7 @@ def test_own_study_beside_the_project(tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "rates.yaml").write_text(
         "name: rates\nfactors:\n  optim.lr: [0.001, 0.003]\nseeds: [0, 1, 2]\n"
-        "common:\n  data: shapes\n  model: fpn\n  trainer.max_steps: 100\n"
+        "common:\n  data: shapes\n  model: fpn\n  trainer.max_steps: 200\n"
     )
     folders = [tmp_path, *CONFIGS]
     config = parse(compose(folders, "ablate", ["study=rates"]), AblateConfig)
@@ -125,6 +125,7 @@ def test_own_study_beside_the_project(tmp_path):
         ({"factors": {"optim.lr": ["a", "b"]}}, r"^study smoke, a: .*optim\.lr"),
         ({"factors": {"roi.aligned": [True, False]}, "common": {"roi": "pool"}}, r"roi\.aligned=true.*pool"),
         ({"common": {"model": "fpn", "model.fpn_strides": [8, 16]}}, r"has 2 feature maps \(strides 8, 16\)"),
+        ({"extra": {"trainer.max_steps": 20}}, r"^study smoke, pool: optim\.warmup_steps=20: .*trainer\.max_steps=20"),
         ({"factors": {"seed": [1, 2]}}, "set by the study itself"),
         ({"factors": {"roi": ["pool", "align"], "x": {"a": {"roi": "prroi"}}}}, "both set roi"),
         ({"compare": "rio"}, r"study\.compare=rio: must be one of the factors roi"),

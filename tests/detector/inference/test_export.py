@@ -141,6 +141,7 @@ def test_the_onnx_pooler_computes_the_operator(roi):
     ("roi", "says"),
     [
         (RoiConfig(kind="prroi"), "no operator for roi.kind=prroi"),
+        (RoiConfig(kind="tent"), "no operator for roi.kind=tent"),  # docs/adding_an_operator.md
         (RoiConfig(mode="max", sampling_ratio=0), "adaptive"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def test_train_evaluate_and_refuse(tmp_path):
     assert "AP50" in done.stdout
     assert "triangle" in done.stdout
     assert f"results in {folder}" in done.stdout
+    assert "since step" not in done.stdout
     assert "Traceback" not in done.stderr
 
     run(sys.executable, "scripts/evaluate.py", f"checkpoint={folder}/checkpoints/best.ckpt", f"output_dir={tmp_path}/e")
@@ -64,7 +66,7 @@ def test_train_evaluate_and_refuse(tmp_path):
     refused = run(*command(tmp_path, f"run_dir={folder}"), code=2)
     assert "there is a run in it already" in refused.stderr
     again = run(*command(tmp_path, "trainer.max_steps=6", f"run_dir={folder}", "resume=auto"))
-    assert "best weights after" in again.stdout
+    assert re.search(r"best weights after \d of 6 steps, \d+ s since step 6", again.stdout)
 
 
 def test_stopped_and_resumed(tmp_path):

@@ -146,9 +146,10 @@ def test_reduced_precision(tiny, precision):
     assert result.steps == 2
 
 
-def test_settings_of_pytorch_are_put_back(tiny):
+def test_settings_of_pytorch_are_put_back(tiny, capsys):
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1))
+    assert f"on {'1 CPU thread' if threads > 1 else '2 CPU threads'}," in " ".join(capsys.readouterr().out.split())
     assert torch.get_num_threads() == threads
     assert torch.are_deterministic_algorithms_enabled() == deterministic
 
