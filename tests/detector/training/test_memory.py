@@ -69,7 +69,8 @@ def test_weights_count_as_often_as_they_are_kept(tiny, optim, ema, copies):
 @pytest.mark.slow
 @pytest.mark.skipif(not STATM.is_file(), reason="needs /proc")
 def test_memory_does_not_grow(tiny, monkeypatch):
-    """300 steps with an evaluation after every hundred: the last two thirds add less than 20 MB."""
+    """300 steps with an evaluation after every hundred. What a step does not give back grows in each of the two
+    thirds after the first; what is allocated once, late, in one of them."""
     sizes = []
     original = DetectionModule.on_validation_epoch_end
 
@@ -81,7 +82,7 @@ def test_memory_does_not_grow(tiny, monkeypatch):
     monkeypatch.setattr(DetectionModule, "on_validation_epoch_end", noted)
     train(tiny(trainer__max_steps=300, trainer__eval_every=100, trainer__log_every=50, data__batch_size=1))
     assert len(sizes) == 3
-    assert sizes[2] - sizes[0] < 20e6, sizes
+    assert min(sizes[1] - sizes[0], sizes[2] - sizes[1]) < 5e6, sizes
 
 
 def test_compiled_backbone_trains_as_the_plain_one(tiny, tmp_path, monkeypatch):
