@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from detector.data.doctor import Examination
 from detector.data.problems import REMEDIES
 from detector.words import counted
@@ -11,15 +13,20 @@ NARROW = 8.0  # short side in pixels of the network's input below which an objec
 BETTER = 0.02  # recall that other anchors must win to be spoken of
 
 
-def findings(found: Examination) -> list[str]:
-    """Sentences on what to do about the data, the worst first."""
+def findings(found: Examination, written: Collection[str] = ()) -> list[str]:
+    """Sentences on what to do about the data, the worst first.
+
+    Args:
+        found: by the doctor.
+        written: ``fix`` and ``fix_val`` if these copies are written already, and need not be advised.
+    """
     said, train = [], found.splits[0]
     if found.leaks:
         example = found.leaks[0]
         said.append(
             f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
-            f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too "
-            "good; fix=OUT.json writes a training file without them."
+            f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too good"
+            f"{'' if 'fix' in written else '; fix=OUT.json writes a training file without them'}."
         )
     for s in found.splits:
         inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
@@ -32,9 +39,8 @@ def findings(found: Examination) -> list[str]:
             key = "fix" if s is train else "fix_val"
             remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
             drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
-            said.append(
-                f"{counted(len(s.problems), 'problem')} in {s.read.file}: {key}=OUT.json writes a cleaned copy.{drop}"
-            )
+            copy = "" if key in written else f": {key}=OUT.json writes a cleaned copy"
+            said.append(f"{counted(len(s.problems), 'problem')} in {s.read.file}{copy}.{drop}")
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_findings(found)

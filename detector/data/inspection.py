@@ -35,6 +35,7 @@ class Inspection(NamedTuple):
 
     examination: Examination
     folder: Path
+    findings: list[str]  # sentences on what to do
     copies: list[str]  # a sentence for each cleaned copy
 
     def __rich__(self) -> Group:
@@ -44,7 +45,7 @@ class Inspection(NamedTuple):
             parts += [size_table(found), anchor_table(found)]
         if any(s.problems for s in found.splits):
             parts.append(problem_list(found))
-        return Group(*parts, Text("\n".join(f"- {s}" for s in (*findings(found), *self.copies))))
+        return Group(*parts, Text("\n".join(f"- {s}" for s in (*self.findings, *self.copies))))
 
 
 def inspect_from_config(config: InspectConfig) -> Inspection:
@@ -72,16 +73,17 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
                 f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change "
                 f"is in {log.name})."
             )
+    said = findings(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
     with replacing(folder / RECORD) as temporary:
         meta = {"inputs": inputs, "date": now()}
         temporary.write_text(
-            json.dumps({**found.to_dict(), "findings": findings(found), "meta": meta}, indent=2) + "\n",
+            json.dumps({**found.to_dict(), "findings": said, "meta": meta}, indent=2) + "\n",
             encoding="utf-8",
         )
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
-    return Inspection(found, folder, copies)
+    return Inspection(found, folder, said, copies)
 
 
 def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], sources: list[Path]) -> None:

@@ -61,8 +61,13 @@ def test_cleaned_copies_are_clean(call_script, data):
         {**row, "id": 11, "bbox": [float("nan"), 1, 5, 5]},
     ]
     (data / "train.json").write_text(json.dumps(content))
+    advice = " ".join(call_script("inspect_data", *COMMON)[1].split())
+    assert "fix=OUT.json writes a cleaned copy" in advice
+    assert "fix=OUT.json writes a training file without them" in advice
     code, out, err = call_script("inspect_data", *COMMON, "fix=clean.json", "fix_val=val_clean.json")
     assert (code, err) == (0, "")
+    assert "Training and validation share images" in out
+    assert "=OUT.json" not in out  # the copies are there, and not advised
     listed = json.loads((data / "out" / "data.json").read_text())["splits"]["train"]["problems"]
     kinds = [p["kind"] for p in listed]
     assert sorted(kinds) == sorted(
