@@ -198,7 +198,7 @@ def test_what_a_name_means(tmp_path):
         "images/a.jpg": "a.jpg",
         "images\\a.jpg": "a.jpg",
         "C:\\Users\\anna\\A.JPG": "a.jpg",
-        "/home/anna/a.jpg": "a.jpg",
+        "/srv/photos/a.jpg": "a.jpg",
         "a.png": "a.jpg",
         "b.jpg": "Sub/b.JPG",
         "other/c.png": None,  # there are two

@@ -1,8 +1,12 @@
-"""Small annotation and results files."""
+"""Small annotation and results files, and a checkpoint with a data set to run it on."""
 
 import json
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from untrained import IDS, NAMES, make_content
 
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
@@ -63,3 +67,58 @@ def scene(write_json):
         return match(GroundTruth(write_json("scene.json", truth)), Detections(images, labels, boxes, scores))
 
     return build
+
+
+@pytest.fixture
+def results(write_json, truth_content):
+    entries = [{"image_id": 12, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9}]
+    return write_json("gt.json", truth_content), write_json("dt.json", entries)
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Five small images of two sizes; one has a crowd, one has nothing. Returns the folder."""
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    categories = [{"id": i, "name": n} for i, n in zip(IDS, NAMES, strict=True)]
+    content = {"images": [], "annotations": [], "categories": categories}
+    for image_id, (height, width) in zip((40, 10, 30, 20, 50), [(64, 64), (48, 80)] * 2 + [(64, 64)], strict=True):
+        name = f"{image_id}.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / "images" / name)
+        content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
+        if image_id != 30:
+            content["annotations"].append(
+                {
+                    "id": image_id,
+                    "image_id": image_id,
+                    "category_id": IDS[image_id % 20 // 10],
+                    "bbox": [5, 5, 30, 30],
+                    "area": 900,
+                    "iscrowd": int(image_id == 50),
+                }
+            )
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint_content():
+    return make_content()
+
+
+@pytest.fixture
+def checkpoint(tmp_path, data_set, checkpoint_content):
+    """The checkpoint in a run folder, trained (it says) on ``data_set``."""
+    facts = checkpoint_content["hyper_parameters"]
+    config = {**facts["config"], "data": {**facts["config"]["data"], "root": str(data_set)}}
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({**checkpoint_content, "hyper_parameters": {**facts, "config": config}}, path)
+    return path
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """Results without a folder of their own go into ``runs/`` of the working directory."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,8 @@
+"""The configuration of an evaluation that takes a second."""
+
+from detector.config import EvaluateConfig
+
+
+def settings(**changes):
+    usual = {"accelerator": "cpu", "workers": 0, "batch_size": 2, "progress_bar": False, "report": False}
+    return EvaluateConfig(**{**usual, **changes})

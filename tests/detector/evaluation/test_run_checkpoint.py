@@ -1,0 +1,184 @@
+"""A checkpoint is run on its own data or on others, and scored."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from evaluating import settings
+from untrained import IDS
+
+from detector.data.coco import CocoDataset
+from detector.errors import DataError, WeightsError
+from detector.evaluation.coco import METRIC_NAMES, evaluate
+from detector.evaluation.detect import run_detector
+from detector.evaluation.detections import Detections
+from detector.evaluation.run import evaluate_checkpoint, evaluate_from_config
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
+    result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
+    assert folder == checkpoint.parents[1] / "evaluate" / "best"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "classes.csv",
+        "images.csv",
+        "metrics.json",
+        "plots",
+        "predictions.json",
+        "predictions.png",
+        "report.html",
+    ]
+    content = json.loads((folder / "metrics.json").read_text())
+    assert {name: content[name] for name in METRIC_NAMES} == result.metrics
+    assert content["meta"]["inputs"] == {"checkpoint": str(checkpoint.resolve())}
+    assert content["meta"]["data"] == {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
+    assert (result.images, result.boxes) == (5, 3)
+
+    # The results file alone gives the very same numbers.
+    found = Detections.from_json(folder / "predictions.json", [10, 20, 30, 40, 50], IDS)
+    assert len(found) == result.detections > 0
+    assert set(found.category_id.tolist()) <= set(IDS)
+    assert evaluate(data_set / "val.json", found).metrics == result.metrics
+
+
+def test_the_detections_are_those_of_the_model(checkpoint, data_set):
+    from detector.checkpoint import load
+
+    module = load(checkpoint)
+    dataset = CocoDataset(data_set / "val.json", data_set / "images")
+    run = run_detector(module, dataset, IDS, batch_size=1, sample=[1, 4])
+    assert run.detections.images.tolist() == [40, 10, 30, 20, 50]
+    with torch.inference_mode():
+        one = module([dataset[1][0]])
+    expected = Detections.from_model(one, [10], IDS)
+    mine = run.detections.only([10])
+    assert mine.boxes_xywh.tolist() == expected.boxes_xywh.tolist()
+    assert mine.score.tolist() == expected.score.tolist()
+    assert [int(target["image_id"]) for _, target, _ in run.samples] == [10, 50]
+    assert torch.equal(run.samples[0][2]["boxes"], one[0]["boxes"])
+    assert torch.equal(run.samples[0][0], dataset[1][0])
+    assert run.images_per_second > 0
+
+
+def test_the_autocast_of_training_is_used(checkpoint, data_set):
+    from detector.checkpoint import load
+
+    module = load(checkpoint)
+    dataset = CocoDataset(data_set / "val.json", data_set / "images")
+    seen = []
+    module.model.backbone.register_forward_hook(
+        lambda *_: seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+    )
+    for precision in ("32", "bf16-mixed", "16-mixed"):
+        module.config.trainer = replace(module.config.trainer, precision=precision)
+        run_detector(module, dataset, IDS, batch_size=8)
+    assert seen == [None, torch.bfloat16, None]
+
+
+def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_path):
+    """Same names, other ids in another order: the numbers are the same, and a note says what was done."""
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    content = json.loads((data_set / "val.json").read_text())
+    content["categories"] = [{"id": 2, "name": "cat"}, {"id": 1, "name": "dog"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {3: 2, 7: 1}[annotation["category_id"]]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    config = settings(
+        checkpoint=str(checkpoint),
+        annotations=str(other),
+        images=str(data_set / "images"),
+        output_dir=str(tmp_path / "out"),
+        sheet_images=0,
+    )
+    result, _, folder = evaluate_from_config(config)
+    assert result.metrics == own.metrics
+    assert result.notes[-1].startswith("Category ids are not those of the training data")
+    assert {c.name: c.AP for c in result.per_class} == {c.name: c.AP for c in own.per_class}
+    assert not (folder / "predictions.png").exists()
+    assert json.loads((folder / "metrics.json").read_text())["notes"] == result.notes
+
+
+def test_other_classes_are_an_error(checkpoint, data_set, tmp_path):
+    text = (data_set / "val.json").read_text().replace('"dog"', '"yak"')
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(DataError, match="are not the same") as caught:
+        evaluate_checkpoint(
+            settings(
+                checkpoint=str(checkpoint), annotations=str(tmp_path / "other.json"), images=str(data_set / "images")
+            )
+        )
+    assert "only the annotations have yak" in str(caught.value)
+
+
+def test_the_score_threshold_can_be_raised(checkpoint):
+    low = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    lowest = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).result
+    assert lowest.detections >= low.detections
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=1.0)).result
+    assert result.detections == 0
+    assert result.metrics["AP"] == 0.0
+    assert "There are no detections" in result.notes[0]
+
+
+def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_set):
+    """A run with on_invalid=drop evaluates although a box is unreadable and a file is missing."""
+    content = json.loads((data_set / "val.json").read_text())
+    content["annotations"].append({"id": 99, "image_id": 30, "category_id": 3, "bbox": None})
+    (data_set / "val.json").write_text(json.dumps(content))
+    (data_set / "images" / "20.png").unlink()
+    with pytest.raises(DataError, match="on_invalid=drop"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["on_invalid"] = "drop"
+    torch.save(saved, checkpoint)
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    assert (result.images, result.boxes) == (4, 2)
+    assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
+    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
+    assert folder == checkpoint.parents[1] / "evaluate" / "best"
+    evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0))  # the same again, not another one
+
+
+def test_a_data_set_that_is_gone(checkpoint, data_set):
+    data_set.rename(data_set.with_name("moved"))
+    with pytest.raises(DataError) as caught:
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
+    assert f"there is no {data_set / 'val.json'}" in str(caught.value)
+    assert "annotations=FILE.json images=FOLDER" in str(caught.value)
+
+
+def test_the_built_in_data_set_is_drawn_again(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    facts = saved["hyper_parameters"]
+    facts["config"]["data"] |= {"name": "shapes", "root": str(tmp_path / "drawn")}
+    facts["config"]["data"]["shapes"] |= {
+        "train_images": 1,
+        "val_images": 2,
+        "image_size": 64,
+        "min_object": 8,
+        "max_object": 24,
+    }
+    torch.save(saved, checkpoint)
+    with pytest.raises(DataError, match="are not the same"):  # it has shapes, not cats and dogs
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
+    assert len(list((tmp_path / "drawn").glob("shapes-*/val.json"))) == 1
+
+
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(WeightsError, match="there is no such checkpoint"):
+        evaluate_from_config(settings(checkpoint=str(tmp_path / "none.ckpt")))
+
+
+def test_the_progress_bar_goes_to_standard_error(checkpoint, capsys):
+    evaluate_checkpoint(settings(checkpoint=str(checkpoint), progress_bar=True, sheet_images=0))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "detecting" in printed.err
+    assert "5/5" in printed.err
+    assert "images/s" in printed.err
