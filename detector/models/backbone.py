@@ -18,6 +18,7 @@ from detector.models.weights import load_backbone_weights
 # First and last block of `mobilenet_v2().features` of each stage; a stage ends where the stride doubles.
 STAGES = ((0, 1), (2, 3), (4, 6), (7, 13), (14, 18))
 STRIDES = (2, 4, 8, 16, 32)
+LAST_BLOCKS = {stride: last for stride, (_, last) in zip(STRIDES, STAGES, strict=True)}
 TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # block -> channels: the last block of stages 2 to 5
 SUBSAMPLED = 64  # stride of the map that is every second cell of that of stride 32
 PYRAMID = (*STRIDES[1:], SUBSAMPLED)
@@ -90,11 +91,10 @@ def build_backbone(config: ModelConfig) -> Backbone:
     # The whole network is built for every model, so that all of them start from the same draws.
     features: nn.Sequential = mobilenet_v2(norm_layer=norm_layer(config.norm)).features
     load_backbone_weights(features, config.weights)
-    last_block = dict(zip(STRIDES, STAGES, strict=True))[pooled[-1]][1]
-    features = features[: last_block + 1]
+    blocks = [LAST_BLOCKS[stride] for stride in pooled]
+    features = features[: blocks[-1] + 1]
     freeze_stages(features, config.trainable_stages)
     if config.name == "fpn":
-        blocks = [block for stride, (_, block) in zip(STRIDES, STAGES, strict=True) if stride in pooled]
         taps = {str(block): str(i) for i, block in enumerate(blocks)}
         pyramid = BackboneWithFPN(
             features,
@@ -105,7 +105,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
             norm_layer=norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None,
         )
         return Backbone(pyramid, config.fpn_channels, list(taps.values()), pooled)
-    channels = TAPS[last_block]
+    channels = TAPS[blocks[-1]]
     setattr(features, "out_channels", channels)  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
     return Backbone(features, channels, ["0"], pooled)
 
