@@ -10,7 +10,7 @@ import difflib
 import runpy
 import sys
 
-from detector.commands import names, scripts_folder
+from detector.config.commands import names, scripts_folder
 
 WRONG_USE = 2  # exit code
 

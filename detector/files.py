@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 LISTED_PROBLEMS = 20
 """Problems that one error message lists; the rest are counted."""

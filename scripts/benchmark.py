@@ -11,13 +11,13 @@ python scripts/benchmark.py suite=data annotations=FILE.json images=FOLDER
 
 from rich.console import Console
 
-from detector.cli import run
-from detector.config import BenchmarkConfig
+from detector.config.command_line import run
+from detector.config.schema import BenchmarkConfig
 from detector.terminal import WIDTH
 
 
 def main(config: BenchmarkConfig) -> None:
-    from detector.inference import benchmark  # PyTorch takes seconds to import: not for --help
+    from detector import benchmark  # PyTorch takes seconds to import: not for --help
 
     measured, files = benchmark.run(config)
     console = Console()

@@ -4,8 +4,8 @@ python scripts/compare.py RUN_A RUN_B
 python scripts/compare.py A.json B.json C.json annotations=GT.json images=FOLDER
 """
 
-from detector.cli import run
-from detector.config import CompareConfig
+from detector.config.command_line import run
+from detector.config.schema import CompareConfig
 
 
 def main(config: CompareConfig) -> None:

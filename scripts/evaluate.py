@@ -5,8 +5,8 @@ python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt annotations=GT.j
 python scripts/evaluate.py annotations=GT.json predictions=DETECTIONS.json images=FOLDER
 """
 
-from detector.cli import run
-from detector.config import EvaluateConfig
+from detector.config.command_line import run
+from detector.config.schema import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:

@@ -4,12 +4,12 @@ python scripts/export.py checkpoint=RUN format=onnx
 python scripts/export.py checkpoint=RUN format=torch_export image_size=[480,640] images=PHOTOS
 """
 
-from detector.cli import run
-from detector.config import ExportConfig
+from detector.config.command_line import run
+from detector.config.schema import ExportConfig
 
 
 def main(config: ExportConfig) -> None:
-    from detector.inference.export.run import export  # PyTorch takes seconds to import: not for --help
+    from detector.export.run import export  # PyTorch takes seconds to import: not for --help
 
     files, parity = export(config)
     for name, result in parity.items():

@@ -5,12 +5,12 @@ python scripts/illustrate.py figure=motion output_dir=FOLDER
 python scripts/illustrate.py figure=image image=PHOTO.jpg image_box=[100,50,300,250] checkpoint=RUN
 """
 
-from detector.cli import run
-from detector.config import IllustrateConfig
+from detector.config.command_line import run
+from detector.config.schema import IllustrateConfig
 
 
 def main(config: IllustrateConfig) -> None:
-    from detector.inference.illustrate import illustrate
+    from detector.illustrate.command import illustrate
 
     for path in illustrate(config):
         print(path)

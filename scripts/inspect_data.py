@@ -6,12 +6,12 @@
 It takes the arguments of train.py as well, and inspects what would be trained on.
 """
 
-from detector.cli import run
-from detector.config import InspectConfig
+from detector.config.command_line import run
+from detector.config.schema import InspectConfig
 
 
 def main(config: InspectConfig) -> None:
-    from detector.data.inspection import inspect_from_config  # PyTorch takes seconds to import: not for --help
+    from detector.inspection.command import inspect_from_config  # PyTorch takes seconds to import: not for --help
     from detector.terminal import show
 
     show(inspect_from_config(config))

@@ -4,8 +4,8 @@ python scripts/predict.py checkpoint=RUN source=IMAGE|FOLDER|VIDEO
 python scripts/predict.py checkpoint=RUN source='photos/*.jpg' draw_thresh=0.7
 """
 
-from detector.cli import run
-from detector.config import PredictConfig
+from detector.config.command_line import run
+from detector.config.schema import PredictConfig
 
 
 def main(config: PredictConfig) -> None:

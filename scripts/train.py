@@ -5,8 +5,8 @@ python scripts/train.py data=coco data.root=FOLDER
 python scripts/train.py model=c4 roi=pool seed=3
 """
 
-from detector.cli import run
-from detector.config import Config
+from detector.config.command_line import run
+from detector.config.schema import Config
 
 
 def main(config: Config) -> None:

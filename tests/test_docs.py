@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 import roi_ops
-from detector import config as schema
 from detector.ablation.launch import read
-from detector.arguments import CommandLine
-from detector.errors import ConfigError
-from detector.schema import is_known
+from detector.config import schema
+from detector.config.arguments import CommandLine
+from detector.config.checks import is_known
+from detector.exceptions import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

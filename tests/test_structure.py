@@ -10,25 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from detector import config as schema
+from detector.config import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 # Who may import whom: each only what stands before it.
 ORDER = (
-    *("roi_ops", "detector", "errors", "words", "commands", "schema", "config", "files", "terminal", "composition"),
-    *("arguments", "interruption", "cli", "checkpoint", "outputs", "plots", "models", "data", "evaluation"),
-    *("training", "inference", "ablation", "scripts", "__main__"),
+    *("roi_ops", "detector", "exceptions", "words", "files", "terminal", "config", "plots", "models", "data"),
+    *("inspection", "evaluation", "training", "inference", "export", "illustrate", "benchmark", "ablation"),
+    *("scripts", "__main__"),
 )
 # Imports inside functions that go the other way, and why.
 LATE = {
-    ("checkpoint", "models"),  # a checkpoint becomes a detector, but can be looked at without Lightning
-    ("checkpoint", "training"),
+    ("models", "training"),  # a checkpoint becomes a detector, but can be looked at without Lightning
     ("detector", "inference"),  # detector.load
-    ("plots", "ablation"),  # constants of what is drawn
-    ("plots", "evaluation"),
 }
 # What shows or counts the insides of the operators: the figures of their weights, the bytes that the kernels move.
-INSIDE = {"detector.plots.operators.anatomy", "detector.inference.benchmark.cuda_bytes_suite"}
+INSIDE = {"detector.illustrate.anatomy", "detector.benchmark.cuda_bytes_suite"}
 
 
 def modules():
@@ -70,7 +67,7 @@ def room(module):
 
 
 def test_imports_are_found():
-    text = ("import roi_ops.ops\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import detector.cli\n"
+    text = ("import roi_ops.ops\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import detector.files\n"
             "def f():\n    from detector import files, load\n    import torch\n")  # fmt: skip
     assert imports(text) == {("roi_ops.ops", False), ("detector.files", True), ("detector", True)}
 
@@ -121,9 +118,9 @@ def test_every_key_is_read(tmp_path):
     """The type checker is shown a ``config.py`` without keys, and complains wherever one is read."""
     pytest.importorskip("mypy")
     shadow = tmp_path / "config.py"
-    shadow.write_text(without_keys((ROOT / "detector/config.py").read_text(encoding="utf-8")), encoding="utf-8")
+    shadow.write_text(without_keys((ROOT / "detector/config/schema.py").read_text(encoding="utf-8")), encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--follow-imports=skip", f"--cache-dir={tmp_path / 'cache'}",
-               "--shadow-file", "detector/config.py", str(shadow), "detector", "scripts"]  # fmt: skip
+               "--shadow-file", "detector/config/schema.py", str(shadow), "detector", "scripts"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     complaint = re.compile(r'^(\S+?):(\d+): .*"(\w+)"(?: of "[^"]*")? has no attribute "(\w+)"', re.MULTILINE)
     loaded: dict = {}

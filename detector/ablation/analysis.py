@@ -14,7 +14,7 @@ from detector.ablation import statistics
 from detector.ablation.record import IOUS, load_replicates
 from detector.ablation.statistics import ALPHA, Difference
 from detector.ablation.study import METRICS, Cell, Study
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.words import counted
 
 POINTS = 100  # numbers are told in points of AP, 0 to 100, as papers do

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detector import checkpoint
 from detector.ablation.costs import measure
 from detector.ablation.execute import end_with
 from detector.ablation.record import write_record
 from detector.ablation.study import CELL
-from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output
-from detector.config import Config, parse
-from detector.errors import DetectorError
+from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output
+from detector.config.schema import Config, parse
+from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
+from detector.models import checkpoint
 from detector.training.run import settings, train
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detector import checkpoint
 from detector.ablation.record import peak_memory_mb
 from detector.data.coco import CocoDataset
 from detector.evaluation.detect import choose_device
 from detector.evaluation.run import validation_files
+from detector.models import checkpoint
 from detector.training.module import DetectionModule
 
 IMAGES = 12  # validation images that inference is timed on

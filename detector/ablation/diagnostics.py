@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from detector import checkpoint
 from detector.ablation.cell import WEIGHTS
 from detector.ablation.study import Cell, Study, read_json_or_none, write_json
-from detector.config import RoiConfig, to_dict
+from detector.config.schema import RoiConfig, to_dict
 from detector.data.coco import CocoDataset
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.run import validation_files
+from detector.models import checkpoint
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.training.module import DetectionModule
 from detector.words import counted

@@ -23,12 +23,12 @@ from rich.table import Table
 
 from detector.ablation.execute import end_with, execute
 from detector.ablation.study import Cell, Study, describe, read_json_or_none, write_json
-from detector.arguments import CommandLine, checked
-from detector.cli import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
-from detector.composition import default_choices
-from detector.config import AblateConfig, Config
-from detector.errors import ConfigError, DetectorError
-from detector.schema import flat, is_known
+from detector.config.arguments import CommandLine, checked
+from detector.config.checks import flat, is_known
+from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
+from detector.config.composition import default_choices
+from detector.config.schema import AblateConfig, Config
+from detector.exceptions import ConfigError, DetectorError
 from detector.words import counted
 
 STATE = "study.json"

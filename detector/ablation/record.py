@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector.ablation.study import METRICS, RECORD, write_json
-from detector.config import parse
-from detector.errors import DataError
+from detector.config.results_folder import now
+from detector.config.schema import parse
 from detector.evaluation.cocoeval import IOU_THRESHOLDS
+from detector.exceptions import DataError
 from detector.files import replacing
-from detector.outputs import now
 
 if TYPE_CHECKING:
-    from detector.config import Config
+    from detector.config.schema import Config
     from detector.evaluation.matches import Matches
     from detector.training.run import TrainResult
 

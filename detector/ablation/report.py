@@ -13,10 +13,10 @@ import jinja2
 
 from detector.ablation import diagnostics
 from detector.ablation.analysis import Analysis
+from detector.ablation.plot_study import plot_study
 from detector.ablation.study import METRICS, Study
 from detector.ablation.tables import Table, tables
 from detector.files import replacing
-from detector.plots import plot_study
 from detector.words import counted
 
 FOLDER = "report"

@@ -19,12 +19,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from detector.composition import check_choice, compose
-from detector.config import Config, DataConfig, StudyConfig, parse, to_dict
+from detector.config.checks import flat
+from detector.config.composition import check_choice, compose
+from detector.config.schema import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.shapes import VERSION as SHAPES_VERSION
-from detector.errors import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError
 from detector.files import file_digest, replacing
-from detector.schema import flat
 
 CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

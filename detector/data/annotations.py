@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.problems import Problem, describe
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.files import LARGEST, as_id, is_box, read_json, shown
 
 LISTS = ("images", "annotations", "categories")

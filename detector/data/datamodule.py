@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Subset
 
-from detector.config import AugmentConfig, DataConfig
+from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import Batch, DetectionLoader, Mended, StepLoader, collate
 from detector.data.problems import LISTED, REMEDIES
@@ -19,7 +19,7 @@ from detector.data.repeats import repeat_factors
 from detector.data.samplers import StepBatchSampler, shard
 from detector.data.shapes import ensure_shapes
 from detector.data.transforms import Augment, AugmentedDataset
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.files import file_digest
 from detector.words import counted
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import Target
 from detector.data.samplers import StepBatchSampler
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 Batch = tuple[list[Tensor], list[Target]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.commands import script
+from detector.config.commands import script
 from detector.words import counted
 
 LISTED = 20  # problems spelled out in a message; the others are only counted

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.config import ShapesConfig
+from detector.config.schema import ShapesConfig
 
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detector.config import ShapesConfig
+from detector.config.schema import ShapesConfig
 from detector.data.paint import paint
 from detector.data.scene import CLASS_NAMES, draw_objects
-from detector.errors import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError
 
 VERSION = 3  # of the drawing: a new number means new images for the same configuration
 SPLITS = ("train", "val")

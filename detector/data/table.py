@@ -10,7 +10,7 @@ import numpy as np
 from detector.data.annotations import Annotations, no_such_file, read_annotations
 from detector.data.problems import REMEDIES, Problem, describe
 from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.words import counted
 
 # A side below this many pixels is no side: it would not survive the resizing to the network's input size.

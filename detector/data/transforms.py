@@ -14,11 +14,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from detector.config import AugmentConfig
+from detector.config.schema import AugmentConfig
 from detector.data.coco import CocoDataset, Target
 from detector.data.mixing import MIN_VISIBLE, Another, copy_paste, mosaic
 from detector.data.table import MIN_SIDE
-from detector.errors import ConfigError
+from detector.exceptions import ConfigError
 
 Step = Callable[[Tensor, Tensor, Target], tuple[Tensor, Tensor, Target]]
 

@@ -14,14 +14,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from detector.commands import script
-from detector.config import CompareConfig
+from detector.config.commands import script
+from detector.config.results_folder import check_overwrite, discard, now, results_folder
+from detector.config.schema import CompareConfig
 from detector.data.annotations import read_annotations
 from detector.data.images import read_image
-from detector.errors import ConfigError, DataError
 from detector.evaluation.coco import check
 from detector.evaluation.comparison import Changes, Compared, Comparison, compare
 from detector.evaluation.detections import Detections
+from detector.evaluation.draw_comparison import draw_changes, plot_differences
 from detector.evaluation.errors import KINDS
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
@@ -29,9 +30,8 @@ from detector.evaluation.run import resolved, write_csv
 from detector.evaluation.significance import Interval
 from detector.evaluation.sources import Source, find_sources
 from detector.evaluation.tables import METRIC_MEANING, note_lines, number
+from detector.exceptions import ConfigError, DataError
 from detector.files import replacing
-from detector.outputs import check_overwrite, discard, now, results_folder
-from detector.plots import draw_changes, plot_differences
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress, titled
 from detector.words import counted

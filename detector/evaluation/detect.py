@@ -15,8 +15,8 @@ from torch import Tensor
 
 from detector.data.coco import CocoDataset, Target
 from detector.data.loader import DetectionLoader
-from detector.errors import ConfigError, DataError
 from detector.evaluation.detections import Detections
+from detector.exceptions import ConfigError, DataError
 
 if TYPE_CHECKING:
     from detector.training.module import DetectionModule

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
 from detector.words import counted
 

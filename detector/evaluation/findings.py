@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.commands import script
+from detector.config.commands import script
 from detector.evaluation.analysis import Analysis
 from detector.evaluation.curves import SIDES
 from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from detector.data.images import read_image
-from detector.errors import DataError
 from detector.evaluation.analysis import Analysis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import TRUE
+from detector.exceptions import DataError
 from detector.plots.labels import Rectangle, least_covered, shortened
 
 LONG_SIDE = 480  # pixels of an embedded picture

@@ -37,7 +37,7 @@ def write_report(
         result: the numbers.
         analysis: what is behind them.
         truth: the annotations.
-        plots: PNG files by name, as :func:`detector.plots.plot_analysis` returns them.
+        plots: PNG files by name, as :func:`detector.evaluation.plot_evaluation.plot_analysis` returns them.
         meta: what was evaluated: ``inputs`` by name, and ``date``.
         images: folder of the images, for the gallery; None: boxes only.
         gallery: images for each kind of error.

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Group
 
-from detector import checkpoint as checkpoints
-from detector.config import DataConfig, EvaluateConfig
+from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
+from detector.config.schema import DataConfig, EvaluateConfig
 from detector.data.coco import CocoDataset
 from detector.data.shapes import ensure_shapes
-from detector.errors import ConfigError, DataError
 from detector.evaluation.analysis import Analysis, analyse
 from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.cocoeval import COCO_LIMIT
@@ -22,12 +21,13 @@ from detector.evaluation.detect import choose_device, match_categories, run_dete
 from detector.evaluation.detections import Detections
 from detector.evaluation.findings import findings
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.plot_evaluation import PICTURES, plot_analysis
+from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.report import write_report
 from detector.evaluation.tables import error_table, note_lines, operating_table
+from detector.exceptions import ConfigError, DataError
 from detector.files import replacing
-from detector.outputs import check_overwrite, discard, now, results_folder
-from detector.plots import draw_prediction_sheet, plot_analysis
-from detector.plots.evaluation import PICTURES
+from detector.models import checkpoint as checkpoints
 from detector.terminal import slow_progress
 
 METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
@@ -244,7 +244,7 @@ def check_inputs(config: EvaluateConfig) -> None:
 def output_folder(config: EvaluateConfig) -> Path:
     """``config.output_dir``, or else a folder called after what is scored, and after the data if they were given."""
     if config.checkpoint:
-        name = checkpoints.checkpoint_file(config.checkpoint).stem
+        name = checkpoint_file(config.checkpoint).stem
         name += f"-{Path(config.annotations).stem}" if config.annotations else ""
     else:
         path = Path(config.predictions).expanduser()
@@ -256,7 +256,7 @@ def inputs_of(config: EvaluateConfig) -> dict[str, str]:
     """The files that ``config`` names, as absolute paths."""
     given = {key: getattr(config, key) for key in ("checkpoint", "annotations", "predictions", "images")}
     if config.checkpoint:
-        given["checkpoint"] = str(checkpoints.checkpoint_file(config.checkpoint))
+        given["checkpoint"] = str(checkpoint_file(config.checkpoint))
     return {key: resolved(value) for key, value in given.items() if value}
 
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector.errors import DataError
 from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, RECALLS, limits
 from detector.evaluation.matches import IGNORED, TRUE, Matches
+from detector.exceptions import DataError
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from detector.commands import script
-from detector.config import parse
-from detector.errors import ConfigError, DataError
+from detector.config.commands import script
+from detector.config.schema import parse
 from detector.evaluation.cocoeval import COCO_LIMIT
 from detector.evaluation.run import METRICS, PREDICTIONS, validation_files
+from detector.exceptions import ConfigError, DataError
 
 
 class Source(NamedTuple):

@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from detector import checkpoint as checkpoints
-from detector.config import Config
+from detector.config.schema import Config
 from detector.data.images import image_tensor, read_image
-from detector.errors import DataError
 from detector.evaluation.detect import choose_device, precision_of
+from detector.exceptions import DataError
+from detector.models import checkpoint as checkpoints
 from detector.plots.boxes import draw_boxes
 from detector.training.module import DetectionModule
 

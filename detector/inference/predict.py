@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from detector.config import PredictConfig
+from detector.config.results_folder import results_folder
+from detector.config.schema import PredictConfig
 from detector.data.coco import CocoDataset
-from detector.errors import ConfigError, DataError, DetectorError
 from detector.evaluation.detect import choose_device, match_categories, progress
+from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.files import replacing
 from detector.inference.detector import Detector, Prediction, load
 from detector.inference.results import Results
 from detector.inference.sources import Item, Source, VideoSource, open_source
 from detector.inference.video import VideoWriter
-from detector.outputs import results_folder
 from detector.words import counted
 
 RESULTS, DATASET, TABLE, DRAWN = "predictions.json", "coco.json", "predictions.csv", "drawn"

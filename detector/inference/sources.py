@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import CocoDataset
 from detector.data.images import read_image
-from detector.errors import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError
 from detector.inference.video import VideoReader
 from detector.words import counted
 

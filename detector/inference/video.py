@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
 

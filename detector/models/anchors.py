@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.config import AnchorConfig, ModelConfig
+from detector.config.schema import AnchorConfig, ModelConfig
 from detector.models.backbone import anchor_strides
 
 POINTS = 300  # different numbers that k-means tells apart

@@ -11,8 +11,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from detector.config import ModelConfig
-from detector.errors import ConfigError
+from detector.config.schema import ModelConfig
+from detector.exceptions import ConfigError
 from detector.models.weights import load_backbone_weights
 
 # First and last block of `mobilenet_v2().features` of each stage; a stage ends where the stride doubles.

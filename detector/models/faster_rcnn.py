@@ -6,8 +6,8 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from detector.config import ModelConfig, RoiConfig
-from detector.errors import ConfigError
+from detector.config.schema import ModelConfig, RoiConfig
+from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
 from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
 from detector.models.poolers import build_pooler

@@ -8,7 +8,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from detector.config import HeadConfig, RpnConfig
+from detector.config.schema import HeadConfig, RpnConfig
 from detector.models.losses import box_loss, classification_loss
 from detector.models.precision import FullPrecisionPredictor
 

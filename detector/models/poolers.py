@@ -14,8 +14,8 @@ from torchvision.ops import roi_pool
 from torchvision.ops.poolers import LevelMapper
 
 import roi_ops
-from detector.config import RoiConfig
-from detector.errors import ConfigError
+from detector.config.schema import RoiConfig
+from detector.exceptions import ConfigError
 
 
 class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):

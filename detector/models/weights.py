@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
-from detector.errors import WeightsError
+from detector.exceptions import WeightsError
 
 ENUM = MobileNet_V2_Weights.__name__
 LISTED = 5  # keys of each kind that a message names

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-from detector.commands import script
-from detector.config import Config, OptimConfig
+from detector.config.commands import script
+from detector.config.schema import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.models.backbone import anchor_strides
 from detector.training.folder import Start

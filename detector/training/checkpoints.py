@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from detector.config import TrainerConfig
+from detector.config.schema import TrainerConfig
 from detector.evaluation.coco import CocoResult
 from detector.evaluation.detections import Detections
 from detector.files import replacing

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from detector.errors import ConfigError
+from detector.exceptions import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 import torch.distributed
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from detector.config import Config
-from detector.errors import ConfigError, TrainingError
+from detector.config.schema import Config
+from detector.exceptions import ConfigError, TrainingError
 from detector.files import UNWRITABLE
 from detector.training.folder import again
 from detector.training.interrupt import Interruption

@@ -11,15 +11,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from detector import checkpoint
-from detector.commands import script
-from detector.composition import quoted
-from detector.config import Config, to_dict
+from detector.config.checks import flat
+from detector.config.commands import script
+from detector.config.composition import quoted
+from detector.config.results_folder import run_folder
+from detector.config.schema import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
-from detector.errors import ConfigError, WeightsError
+from detector.exceptions import ConfigError, WeightsError
 from detector.files import replacing
-from detector.outputs import run_folder
-from detector.schema import flat
+from detector.models import checkpoint
 from detector.training.checkpoints import BEST, LAST
 from detector.training.claim import LOCK
 

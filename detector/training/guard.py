@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from detector.errors import DataError, TrainingError
+from detector.exceptions import DataError, TrainingError
 from detector.files import replacing
 
 BATCH_FILE = Path("nonfinite_batch.pt")

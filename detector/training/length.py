@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from detector.config import Config
-from detector.errors import ConfigError
+from detector.config.schema import Config
+from detector.exceptions import ConfigError
 from detector.training.optim import images_a_step
 from detector.words import counted
 

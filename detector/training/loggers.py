@@ -11,8 +11,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from detector.config import LoggerConfig
-from detector.errors import ConfigError
+from detector.config.schema import LoggerConfig
+from detector.exceptions import ConfigError
 from detector.files import replacing
 
 WANDB_ID = "wandb_id.txt"

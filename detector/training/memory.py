@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from detector.config import Config
+from detector.config.schema import Config
 
 DIVISIBLE = 32  # sides of the network's input
 

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from detector.config import Config, to_dict
+from detector.config.schema import Config, to_dict
 from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth

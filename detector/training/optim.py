@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from detector.config import Config, OptimConfig
+from detector.config.schema import Config, OptimConfig
 from detector.models.backbone import stage_of
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)

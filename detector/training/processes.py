@@ -36,9 +36,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.multiprocessing import ProcessContext, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
-from detector.commands import script
-from detector.config import Config, TrainerConfig
-from detector.errors import ConfigError, DetectorError, TrainingError
+from detector.config.commands import script
+from detector.config.schema import Config, TrainerConfig
+from detector.exceptions import ConfigError, DetectorError, TrainingError
 from detector.words import counted
 
 CHILD = "DETECTOR_PROCESS"  # set in the processes that launch() starts

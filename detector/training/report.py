@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from detector.config import Config
+from detector.config.results_folder import discard
+from detector.config.schema import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
-from detector.outputs import discard
-from detector.plots import draw_prediction_sheet, plot_curves
+from detector.evaluation.prediction_sheet import draw_prediction_sheet
+from detector.training.plot_curves import plot_curves
 from detector.training.tensorboard import write_summary
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from detector import checkpoint
-from detector.config import Config
+from detector.config.schema import Config
 from detector.data.datamodule import DetectionDataModule
-from detector.errors import ConfigError
 from detector.evaluation.coco import CocoResult
+from detector.exceptions import ConfigError
+from detector.models import checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
 from detector.training import folder as run_folder

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from detector.config import Config, to_dict
+from detector.config.checks import flat
+from detector.config.schema import Config, to_dict
 from detector.evaluation.coco import CocoResult
 from detector.evaluation.matches import FALSE, TRUE, Matches
-from detector.schema import flat
 
 THRESHOLDS = 127  # points of a precision-recall curve, TensorBoard's own number
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.config import Config
-from detector.errors import ConfigError
+from detector.config.schema import Config
+from detector.exceptions import ConfigError
 from detector.files import replacing
 from detector.training.folder import Start, take
 

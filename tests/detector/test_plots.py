@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.errors import DataError
-from detector.plots import curves as curve_plots
-from detector.plots import draw_prediction_sheet, plot_curves
+from detector.evaluation import prediction_sheet as sheets
+from detector.evaluation.prediction_sheet import draw_prediction_sheet
+from detector.exceptions import DataError
 from detector.plots import figure as canvas
 from detector.plots import grid as grids
-from detector.plots import sheet as sheets
 from detector.plots.labels import overlap, shortened
+from detector.training import plot_curves as curve_plots
+from detector.training.plot_curves import plot_curves
 
 GREY = 128 / 255
 

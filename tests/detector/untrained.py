@@ -2,7 +2,7 @@
 
 import torch
 
-from detector.config import Config, parse, to_dict
+from detector.config.schema import Config, parse, to_dict
 from detector.training.module import DetectionModule
 
 NAMES, IDS = ["cat", "dog"], [3, 7]

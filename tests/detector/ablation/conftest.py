@@ -4,8 +4,8 @@ import pytest
 from studies import CONFIGS, TINY, FakeTraining
 
 from detector.ablation.study import Study
-from detector.composition import compose
-from detector.config import AblateConfig, parse
+from detector.config.composition import compose
+from detector.config.schema import AblateConfig, parse
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from studies import TINY, FakeTraining
 from detector.ablation import execute as module
 from detector.ablation.cell import run_cell
 from detector.ablation.execute import execute, is_finished, meaning, run_process
-from detector.config import StudyConfig
+from detector.config.schema import StudyConfig
 
 KEYS = {"keep_weights": False, "common": {**TINY, "data": "shapes", "model": "c4"}}
 

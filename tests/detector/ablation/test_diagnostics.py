@@ -7,7 +7,7 @@ from studies import TINY
 from detector.ablation import diagnostics
 from detector.ablation.cell import WEIGHTS, keep_weights
 from detector.ablation.diagnostics import jitter, ramp, representatives, shifted, update, with_operator
-from detector.config import RoiConfig
+from detector.config.schema import RoiConfig
 from detector.data.coco import CocoDataset
 from detector.data.shapes import ensure_shapes
 from detector.training.module import DetectionModule
@@ -107,7 +107,7 @@ def test_representatives_have_one_seed(trained):
 
 
 def test_an_exchanged_operator_leaves_the_detector_as_it_was(trained):
-    from detector import checkpoint
+    from detector.models import checkpoint
 
     cell = trained.cells[0]
     module = checkpoint.load(cell.folder / WEIGHTS)
@@ -120,7 +120,7 @@ def test_an_exchanged_operator_leaves_the_detector_as_it_was(trained):
 
 
 def test_no_shift_no_jitter(trained, monkeypatch):
-    from detector import checkpoint
+    from detector.models import checkpoint
 
     monkeypatch.setattr(diagnostics, "SHIFTS", (0.0, 4.0))
     cell = trained.cells[0]

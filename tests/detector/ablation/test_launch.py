@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from studies import ROOT, TINY
 
-from detector.cli import INTERRUPTED
-from detector.config import parse
+from detector.config.command_line import INTERRUPTED
+from detector.config.schema import parse
 from detector.training.run import train
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,9 @@ from detector.ablation.record import load_matches, load_replicates
 from detector.ablation.report import differences, escaped, latex, markdown, write_report
 from detector.ablation.statistics import difference
 from detector.ablation.tables import Table, tables
-from detector.errors import DataError
 from detector.evaluation.significance import differences as differences_over_images
 from detector.evaluation.significance import replicate, resample
+from detector.exceptions import DataError
 
 
 def test_numbers_are_those_of_the_records(finished):

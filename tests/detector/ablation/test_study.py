@@ -6,9 +6,9 @@ import pytest
 from studies import CONFIGS, TINY
 
 from detector.ablation.study import Study, data_fingerprint, identity_of, levels_of
-from detector.composition import compose
-from detector.config import AblateConfig, DataConfig, parse
-from detector.errors import ConfigError, DataError
+from detector.config.composition import compose
+from detector.config.schema import AblateConfig, DataConfig, parse
+from detector.exceptions import ConfigError, DataError
 
 SHIPPED = sorted(p.stem for p in (CONFIGS[0] / "study").glob("*.yaml") if not p.stem.startswith("_"))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from detector.config import AugmentConfig, DataConfig
+from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.datamodule import DetectionDataModule
 
 

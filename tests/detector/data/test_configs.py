@@ -6,11 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from detector.config import AugmentConfig, DataConfig, parse
+from detector.config.checks import known_keys
+from detector.config.schema import AugmentConfig, DataConfig, parse
 from detector.data.datamodule import DetectionDataModule
 from detector.data.transforms import Augment
-from detector.errors import DataError
-from detector.schema import known_keys
+from detector.exceptions import DataError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 FILES = [*sorted((CONFIGS / "data").glob("*.yaml")), *sorted((CONFIGS / "augment").glob("*.yaml"))]

@@ -9,9 +9,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from detector.config import AugmentConfig, DataConfig, ShapesConfig
+from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
 from detector.data.datamodule import DetectionDataModule
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 SHAPES = ShapesConfig(train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
 STRONG = AugmentConfig(vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from detector.data.images import ORIENTATION, read_image
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [10, 20, 30], [0, 0, 0]]], dtype=np.uint8)
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from detector.config import AugmentConfig
+from detector.config.schema import AugmentConfig
 from detector.data.mixing import MIN_VISIBLE, copy_paste, cover, mosaic, visible
 from detector.data.transforms import Augment, AugmentedDataset, item_rng
 

@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from detector.config import ShapesConfig
+from detector.config.schema import ShapesConfig
 from detector.data.paint import coverage, hsv_to_rgb, paint
 from detector.data.scene import CLASS_NAMES, OUTLINES, Placed, draw_objects
 

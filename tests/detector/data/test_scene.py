@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config import ShapesConfig
+from detector.config.schema import ShapesConfig
 from detector.data.scene import CLASS_NAMES, MAX_HIDDEN, OUTLINES, Placed, draw_objects, extent
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.config import ShapesConfig
+from detector.config.schema import ShapesConfig
 from detector.data import shapes
 from detector.data.coco import CocoDataset
 from detector.data.scene import CLASS_NAMES
 from detector.data.shapes import ensure_shapes, fingerprint
-from detector.errors import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError
 
 SMALL = ShapesConfig(train_images=6, val_images=3, image_size=64, min_object=8, max_object=24, empty_fraction=0.2)
 

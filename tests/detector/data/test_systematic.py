@@ -10,7 +10,7 @@ from detector.data.annotations import read_annotations
 from detector.data.coco import CocoDataset
 from detector.data.images import ORIENTATION
 from detector.data.systematic import exchange_sizes, find_files, straighten_boxes
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 DOCTOR = ("inspect_data", "data=coco", "data.root=.", "model=c4", "data.val_annotations=''", "output_dir=out")
 IMAGES = {1: (40, 60), 2: (50, 30), 3: (20, 20)}  # id: (height, width)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from detector.config import AugmentConfig
+from detector.config.schema import AugmentConfig
 from detector.data import transforms
 from detector.data.transforms import MIN_CROP, MIN_VISIBLE, Augment, item_rng, rescale, turn_hue
-from detector.errors import ConfigError
+from detector.exceptions import ConfigError
 
 OFF = {"horizontal_flip": 0.0, "vertical_flip": 0.0, "scale_jitter": [1.0, 1.0], "iou_crop": 0.0, "photometric": 0.0}
 

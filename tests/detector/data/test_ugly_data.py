@@ -6,7 +6,7 @@ import math
 import pytest
 
 from detector.data.coco import CocoDataset
-from detector.errors import DataError
+from detector.exceptions import DataError
 
 GOOD = (1, 1, (5, 5, 10, 10))
 

@@ -1,6 +1,6 @@
 """The configuration of an evaluation that takes a second."""
 
-from detector.config import EvaluateConfig
+from detector.config.schema import EvaluateConfig
 
 
 def settings(**changes):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.errors import DataError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.exceptions import DataError
 
 
 def pycocotools_stats(annotations, results, image_ids=None):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from detector.config import Config, to_dict
+from detector.config.schema import Config, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.sources import find_sources

@@ -2,9 +2,9 @@
 
 import pytest
 
-from detector.errors import DataError
 from detector.evaluation.comparison import compare
 from detector.evaluation.significance import differences, intervals
+from detector.exceptions import DataError
 
 A, B, C = (10, 10, 40, 40), (100, 10, 40, 40), (10, 100, 40, 40)
 OBJECTS = [(1, 1, A), (1, 2, B), (2, 1, A), (3, 1, A), (3, 1, B), (4, 2, C)]

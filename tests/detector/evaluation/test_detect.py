@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from detector.errors import ConfigError, DataError
 from detector.evaluation.detect import choose_device, match_categories
+from detector.exceptions import ConfigError, DataError
 
 
 def test_same_categories_need_no_note():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.errors import DataError
 from detector.evaluation.detections import Detections
+from detector.exceptions import DataError
 
 
 def entry(**changes):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.config import EvaluateConfig
+from detector.config.schema import EvaluateConfig
 from detector.evaluation.errors import KINDS
 from detector.evaluation.gallery import ADVANCE, TEXT, Box, labelled
 from detector.evaluation.run import evaluate_from_config

@@ -9,11 +9,11 @@ import pytest
 from evaluating import settings
 from omegaconf import OmegaConf
 
-from detector.config import EvaluateConfig, to_dict
-from detector.errors import ConfigError, DataError
+from detector.config.schema import EvaluateConfig, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.run import check_inputs, evaluate_files, evaluate_from_config
+from detector.exceptions import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -9,11 +9,11 @@ from evaluating import settings
 from untrained import IDS
 
 from detector.data.coco import CocoDataset
-from detector.errors import DataError, WeightsError
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detect import run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.run import evaluate_checkpoint, evaluate_from_config
+from detector.exceptions import DataError, WeightsError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -44,7 +44,7 @@ def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
 
 
 def test_the_detections_are_those_of_the_model(checkpoint, data_set):
-    from detector.checkpoint import load
+    from detector.models.checkpoint import load
 
     module = load(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")
@@ -63,7 +63,7 @@ def test_the_detections_are_those_of_the_model(checkpoint, data_set):
 
 
 def test_the_autocast_of_training_is_used(checkpoint, data_set):
-    from detector.checkpoint import load
+    from detector.models.checkpoint import load
 
     module = load(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")

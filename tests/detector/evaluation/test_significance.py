@@ -4,12 +4,12 @@ from coco_problems import problems, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.errors import DataError
 from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, accumulate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import FALSE, TRUE, Matches, match
 from detector.evaluation.significance import Interval, differences, interval, intervals, replicate, resample
+from detector.exceptions import DataError
 
 
 def repeated(problem, weights):

@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 
 import detector
-from detector.checkpoint import load as load_module
-from detector.errors import DataError
+from detector.exceptions import DataError
 from detector.inference.detector import as_image
+from detector.models.checkpoint import load as load_module
 
 
 def test_every_kind_of_image_gives_the_same(checkpoint, data_set):

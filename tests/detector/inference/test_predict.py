@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import detector
-from detector.config import EvaluateConfig, PredictConfig
-from detector.errors import ConfigError, DataError
+from detector.config.schema import EvaluateConfig, PredictConfig
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.run import evaluate_from_config
+from detector.exceptions import ConfigError, DataError
 from detector.inference import video
 from detector.inference.predict import output_folder, predict
 from detector.inference.video import VideoReader, VideoWriter

@@ -11,7 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from detector.config import AnchorConfig, ModelConfig
+from detector.config.schema import AnchorConfig, ModelConfig
 from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
 from detector.models.backbone import anchor_strides, build_backbone
 

@@ -8,8 +8,8 @@ from torchvision.models import mobilenet_v2
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from detector.config import ModelConfig
-from detector.errors import ConfigError
+from detector.config.schema import ModelConfig
+from detector.exceptions import ConfigError
 from detector.models.backbone import Subsample, build_backbone, group_norm
 
 NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": nn.GroupNorm}

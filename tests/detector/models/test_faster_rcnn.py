@@ -9,8 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from detector.config import ModelConfig, RoiConfig
-from detector.errors import ConfigError
+from detector.config.schema import ModelConfig, RoiConfig
+from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import build_model
 
 ROIS = {

@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import generalized_box_iou
 
-from detector.config import HeadConfig, ModelConfig, RoiConfig, RpnConfig
+from detector.config.schema import HeadConfig, ModelConfig, RoiConfig, RpnConfig
 from detector.models.faster_rcnn import build_model
 from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
 from detector.models.losses import box_loss, classification_loss

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
-from detector.config import ModelConfig, RoiConfig
+from detector.config.schema import ModelConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
 from detector.models.poolers import TorchvisionMultiScaleRoIPool, build_pooler, feature_maps, pooled_strides

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from detector.config import ModelConfig
-from detector.errors import WeightsError
+from detector.config.schema import ModelConfig
+from detector.exceptions import WeightsError
 from detector.models.backbone import build_backbone
 
 

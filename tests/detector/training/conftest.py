@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small import SHORT, SMALL, arguments, configure
 
-from detector.config import Config
+from detector.config.schema import Config
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from detector.config import Config
+from detector.config.schema import Config
 
 SMALL: dict[str, Any] = {
     "data.shapes.train_images": 10,

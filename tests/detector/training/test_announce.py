@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from test_recipes import composed
 
-from detector.config import AugmentConfig, DataConfig, OptimConfig
+from detector.config.schema import AugmentConfig, DataConfig, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.training.announce import notes, rate
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.errors import ConfigError
+from detector.exceptions import ConfigError
 from detector.training.claim import LOCK, claimed
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from detector import checkpoint
+from detector.models import checkpoint
 from detector.training.ema import AveragedWeights
 from detector.training.run import train
 

@@ -13,7 +13,7 @@ from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.loader import TRIES
 from detector.data.shapes import ensure_shapes
-from detector.errors import DataError, TrainingError
+from detector.exceptions import DataError, TrainingError
 from detector.training import report
 from detector.training.module import DetectionModule
 from detector.training.run import train

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[3]
 TAKE = """
 import sys
-from detector.config import Config
-from detector.errors import ConfigError
+from detector.config.schema import Config
+from detector.exceptions import ConfigError
 from detector.training.claim import claimed
 from detector.training.folder import find_start, take
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comparing import assert_same
 
-from detector.errors import TrainingError
+from detector.exceptions import TrainingError
 from detector.training.guard import Guard
 from detector.training.module import DetectionModule
 from detector.training.run import train

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.config import Config
+from detector.config.schema import Config
 from detector.models.faster_rcnn import build_model
 from detector.training.memory import expected_memory, input_size, saved_bytes, without_content
 from detector.training.module import DetectionModule

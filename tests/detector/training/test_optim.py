@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from detector.config import Config, ModelConfig, OptimConfig, RoiConfig
+from detector.config.schema import Config, ModelConfig, OptimConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
 from detector.training.optim import (

@@ -14,11 +14,11 @@ import yaml
 from comparing import assert_same, checkpoint_of, rows
 from PIL import Image
 
-from detector.config import EvaluateConfig, TrainerConfig
+from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import StepBatchSampler
-from detector.errors import ConfigError, DataError, TrainingError
 from detector.evaluation.run import evaluate_from_config
+from detector.exceptions import ConfigError, DataError, TrainingError
 from detector.training.interrupt import requeue
 from detector.training.processes import find_place, must_launch
 from detector.training.run import train

@@ -7,9 +7,9 @@ import hydra
 import pytest
 from comparing import rows
 
-from detector.config import Config, ShapesConfig, parse
+from detector.config.schema import Config, ShapesConfig, parse
 from detector.data.shapes import ensure_shapes
-from detector.errors import ConfigError
+from detector.exceptions import ConfigError
 from detector.training.length import check_length, settle
 from detector.training.optim import images_a_step, scaled_lr
 from detector.training.run import train

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comparing import assert_same, checkpoint_of, rows
 
-from detector.errors import ConfigError, WeightsError
+from detector.exceptions import ConfigError, WeightsError
 from detector.training import checkpoints
 from detector.training.checkpoints import Checkpoints
 from detector.training.interrupt import Interrupt

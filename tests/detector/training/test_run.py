@@ -9,11 +9,11 @@ import torch
 from omegaconf import OmegaConf
 from small import SHORT, SMALL, configure
 
-from detector import checkpoint as checkpoints
-from detector.config import Config, LoggerConfig, parse, to_dict
-from detector.errors import ConfigError, DataError, WeightsError
+from detector.config.schema import Config, LoggerConfig, parse, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
+from detector.exceptions import ConfigError, DataError, WeightsError
+from detector.models import checkpoint as checkpoints
 from detector.training.folder import differences
 from detector.training.loggers import build_loggers
 from detector.training.module import batch_seed

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from detector.config import Config
+from detector.config.schema import Config
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth

@@ -1,0 +1,302 @@
+"""The arguments of a script, checked before Hydra composes them: against the groups in ``configs/`` and the schema."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detector.config.checks import is_known, known_keys, unknown_key
+from detector.config.commands import script
+from detector.config.composition import (
+    check_choice,
+    choices_of,
+    compose,
+    default_choices,
+    first_comment,
+    group_names,
+    in_quotes,
+    quoted,
+    read_config,
+)
+from detector.config.schema import parse
+from detector.exceptions import ConfigError
+
+# Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
+QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
+SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
+SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+
+# Lengths in steps, each with the one in passes over the images that wins over it unless it is 0.
+IN_PASSES = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
+
+
+class CommandLine:
+    """The arguments of this process, and the configs that they choose from.
+
+    Args:
+        configs: the folder with the primary config and the groups.
+        config_name: the primary config.
+        schema: the configuration dataclass.
+        positional: the key for arguments without ``KEY=``; "" for none.
+
+    Raises:
+        ConfigError: the configs are missing, or an argument cannot be read.
+    """
+
+    def __init__(self, configs: Path, config_name: str, schema: type, positional: str = ""):
+        self.flags = get_args_parser().parse_intermixed_args()
+        # Hydra itself wants its options in front of the overrides.
+        self.options = list(sys.argv[1:])
+        for override in self.flags.overrides:
+            self.options.remove(override)
+        if positional:
+            self.flags.overrides = gathered(self.flags.overrides, positional)
+        self.config_name = config_name
+        self.schema = schema
+        extra = [Path(self.flags.config_dir).absolute()] if self.flags.config_dir else []
+        self.folders = [*extra, configs]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: there is no such folder of configs")
+        self.primary = self.flags.config_name or config_name
+        files = [folder / f"{self.primary}.yaml" for folder in self.folders]
+        self.file = next((file for file in files if file.is_file()), files[0])
+        self.check_primary()
+        self.flags.overrides = [self.quoted(argument) for argument in self.flags.overrides]
+        self.overrides = self.parse(self.flags.overrides)
+
+    def check_primary(self) -> None:
+        """Raise :class:`ConfigError` if the primary config cannot be one: not the user's file, or one that was cut."""
+        self.has_choices = "defaults" in (content := read_config(self.file))
+        lacking = [field.name for field in fields(self.schema) if field.name not in content]
+        if self.flags.config_name and lacking and not self.has_choices:
+            raise ConfigError(
+                f"{self.file}: has no {', '.join(lacking)}. A config without a defaults list is a whole one, as a run "
+                "writes it; was this one cut? To go on with its run without it, give run_dir and resume=auto and the "
+                "other arguments as they were."
+            )
+
+    def quoted(self, argument: str) -> str:
+        """``argument``, quoted where Hydra would not take it for what it is.
+
+        These are choices that look like numbers, as in debug=nan, and values with letters or signs that its grammar
+        does not know, as paths may have them.
+        """
+        key, _, value = argument.partition("=")
+        if value == "nan" and value in self.choices(key):
+            return f"{key}='{value}'"
+        if value and value[0] not in "[{'\"":
+            try:
+                self.parse([argument])
+            except ConfigError:
+                return f"{key}={quoted(value)}"
+        return argument
+
+    @staticmethod
+    def parse(arguments: Sequence[str]) -> list[Override]:
+        """``key=value`` arguments in Hydra's grammar."""
+        parser = OverridesParser.create()
+        overrides = []
+        for before, argument in zip(["", *arguments], arguments, strict=False):
+            try:
+                overrides += parser.parse_overrides([argument])
+            except HydraException as error:
+                reason = str(error).splitlines()[0]
+                whole = f', or "{before} {argument}" in quotes' if "=" in before else ""  # data.root=/my photos
+                hint = f"; did you mean {argument}=VALUE{whole}?" if "=" not in argument else ""
+                raise ConfigError(f"cannot read the argument '{argument}': {reason}{hint}") from None
+        return overrides
+
+    def extra(self) -> tuple[str, ...]:
+        """Settings of Hydra's that come on top of what the user gave."""
+        given = {o.key_or_group for o in self.overrides}
+        settings = [s.replace("SCRIPT", self.config_name) for s in SWEEP] if self.sweeps() else SINGLE
+        return tuple(s for s in settings if s.split("=")[0] not in given)
+
+    def sweeps(self) -> bool:
+        """Whether Hydra will run several jobs."""
+        return self.flags.multirun or any(
+            o.key_or_group == "hydra.mode" and o.value() == "MULTIRUN" for o in self.overrides
+        )
+
+    # -------------------------------------------------------------------------------------------- checks
+    def check(self) -> None:
+        """Raise :class:`ConfigError` for a wrong group, choice, key or value, of any job of a sweep."""
+        wrong = []
+        for override in self.overrides:
+            if not override.key_or_group.startswith("hydra"):
+                try:
+                    self.check_override(override)
+                except ConfigError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise ConfigError("\n       ".join(wrong))  # below the first one's "error: "
+        given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
+        if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
+            raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
+        for arguments in self.jobs():
+            cfg = self.compose(arguments)
+            self.check_lengths(cfg)
+            # What refers to the state of a running job is checked in the job.
+            if "${hydra:" not in OmegaConf.to_yaml(cfg):
+                checked(cfg, self.schema, self.sweeps())
+
+    def check_lengths(self, cfg: DictConfig) -> None:
+        """Raise :class:`ConfigError` if a length in steps was given that a length in passes, of a recipe, replaces."""
+        given = {override.key_or_group for override in self.overrides}
+        for steps, passes in IN_PASSES.items():
+            length = OmegaConf.select(cfg, passes)
+            if steps in given and length:
+                raise ConfigError(
+                    f"{steps}: has no effect, as {passes}={length:g} says the same in passes over the images. To count "
+                    f"in steps give {passes}=0 too."
+                )
+
+    def check_override(self, override: Override) -> None:
+        """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
+        key = override.key_or_group
+        if not self.choices(key):
+            if not is_known(key, self.schema):
+                raise ConfigError(self.unknown(key))
+            if override.is_add() and not override.is_force_add():
+                raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
+            return
+        if override.is_delete():
+            return
+        if self.flags.config_name and not (self.has_choices or override.is_add() or key.startswith("hydra")):
+            raise ConfigError(
+                f"{key}={override.value()}: {self.file} is a configuration without choices; set its keys one by one "
+                f"({key}.KEY=VALUE), or leave --config-name out and give all arguments."
+            )
+        for value in self.values(override):
+            if value is None:
+                raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")
+            for name in value if isinstance(value, list) else [value]:
+                if not isinstance(name, dict):
+                    check_choice(self.folders, key, str(name))
+
+    def unknown(self, key: str) -> str:
+        """The message for a key that is neither in the schema nor a group."""
+        nearest = difflib.get_close_matches(key, group_names(self.folders), n=1, cutoff=0.7)
+        if nearest and "." not in key:
+            return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
+        return unknown_key(key, self.schema)
+
+    @staticmethod
+    def values(override: Override) -> list[Any]:
+        """The values that an override takes in turn: one, or those of a sweep."""
+        if override.is_choice_sweep():
+            return [v if not hasattr(v, "text") else v.text for v in override.sweep_iterator()]
+        return [] if override.is_sweep_override() else [override.value()]
+
+    def jobs(self) -> Iterator[list[str]]:
+        """Arguments of single jobs in which every value of a sweep occurs at least once."""
+        options: list[list[str]] = []
+        for override in self.overrides:
+            if override.is_sweep_override():
+                try:
+                    options.append([f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()])
+                    continue
+                except HydraException as error:
+                    raise ConfigError(f"'{override.input_line}': {error}") from None
+            options.append([override.input_line or ""])
+        if not self.sweeps():  # Hydra says what is wrong with a sweep outside --multirun
+            yield list(self.flags.overrides)
+            return
+        first = [values[0] for values in options]
+        yield first
+        for place, values in enumerate(options):
+            yield from ([*first[:place], value, *first[place + 1 :]] for value in values[1:])
+
+    def compose(self, arguments: Sequence[str]) -> DictConfig:
+        """The configuration of one job."""
+        return compose(self.folders, self.primary, arguments)
+
+    # ---------------------------------------------------------------------------------------------- help
+    def choices(self, group: str) -> list[str]:
+        """Names of the choices of a group, sorted; none if there is no such group."""
+        return choices_of(self.folders, group)
+
+    def help(self, function: Callable[..., Any]) -> str:
+        """What ``--help`` prints: the groups with their choices, as their files begin."""
+        module = sys.modules.get(function.__module__)
+        configs, here = self.folders[-1], Path.cwd()
+        about = inspect.cleandoc(module.__doc__ or "") if module else ""
+        lines = [re.sub(r"scripts/(\w+)\.py", lambda found: script(found[1]), about), ""]
+        chosen = default_choices(self.folders[-1], self.config_name)
+        for group in [g for g in chosen if self.choices(g)]:
+            lines.append(f"{group}:")
+            for choice in self.choices(group):
+                mark = " (default)" if choice == chosen[group] else ""
+                about = first_comment(self.folders, group, choice)
+                lines.append(f"  {group + '=' + choice + mark:<34} {about}".rstrip())
+        if len(lines) > 2:
+            lines.append("")
+        lines += [
+            f"Any key can be set: python {script(Path(inspect.getfile(function)).stem)} KEY=VALUE ... "
+            f"({self.example_keys()})",
+            f"--cfg job prints all keys and their values; the files in "
+            f"{configs.relative_to(here) if configs.is_relative_to(here) else configs}/ explain each of them",
+            "--multirun KEY=A,B runs once for each value",
+        ]
+        return "\n".join(lines)
+
+    def example_keys(self) -> str:
+        """A few keys of the schema."""
+        keys = [k for k in known_keys(self.schema) if "." in k] or known_keys(self.schema)
+        return ", ".join([*keys[:2], "..."])
+
+
+def gathered(arguments: Sequence[str], key: str) -> list[str]:
+    """``arguments`` with those that are no ``KEY=VALUE`` together as ``key=[...]`` at the end."""
+
+    def is_path(argument: str) -> bool:
+        name, equals, _ = argument.partition("=")
+        return not equals or ("/" in name and not name.startswith("hydra/")) or Path(argument).expanduser().exists()
+
+    paths = [a for a in arguments if is_path(a)]
+    return [a for a in arguments if not is_path(a)] + ([f"{key}=[{','.join(map(in_quotes, paths))}]"] if paths else [])
+
+
+def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
+    """``cfg`` as an instance of ``schema``.
+
+    Raises:
+        ConfigError: a key or value is wrong, or cannot be used in a sweep.
+    """
+    for key in sorted(missing_keys(cfg)):
+        raise ConfigError(f"{key}: has to be given, as {key}=VALUE")
+    raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
+    if cfg.get("resume") == "auto" and "${now" in raw_folder and not sweep:
+        raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
+    config = parse(cfg, schema)
+    trainer = getattr(config, "trainer", None)
+    if sweep and trainer is not None and (trainer.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
+        raise ConfigError(
+            "--multirun with processes that are started from outside: each of them would go through the sweep by "
+            "itself. Start the runs one after the other from the shell (for seed in 0 1 2; do torchrun ... "
+            f"{script('train')} seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
+        )
+    return config
+
+
+def missing_keys(cfg: DictConfig) -> set[str]:
+    """Keys whose value is ``???``."""
+    try:
+        return OmegaConf.missing_keys(cfg)
+    except OmegaConfBaseException:  # an interpolation that cannot be resolved: parsing tells which
+        return set()

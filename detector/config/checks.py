@@ -1,0 +1,153 @@
+"""What the fields of a configuration class may hold, and the check of keys and values against them.
+
+The classes are in ``config.py``; here is only how they are written and how a configuration is held against them. Every
+mistake is a :class:`ConfigError` that names the key and what is known or allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from detector.exceptions import ConfigError
+
+
+def one_of(default: str, *others: str) -> Any:
+    """A string field that may hold ``default`` or one of ``others``."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: float | int | None, low: float | None = None, high: float | None = None) -> Any:
+    """A numeric field within ``[low, high]``; a bound of None is no bound."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def values(*default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A list field whose numbers, nested or not, lie within ``[low, high]``."""
+    return field(
+        default_factory=lambda: [list(v) if isinstance(v, tuple) else v for v in default],
+        metadata={"low": low, "high": high},
+    )
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of ``schema``, groups included."""
+    keys = []
+    hints = get_type_hints(schema)
+    for f in fields(schema):
+        keys.append(prefix + f.name)
+        if is_dataclass(hints[f.name]):
+            keys.extend(known_keys(hints[f.name], f"{prefix}{f.name}."))
+    return keys
+
+
+def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one dict of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in group.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def is_known(key: str, schema: type) -> bool:
+    """Whether ``key`` is a dotted key of ``schema``, or lies in a field that holds a mapping of any keys."""
+    name, _, rest = key.partition(".")
+    hint = get_type_hints(schema).get(name)
+    if hint is None or not rest:
+        return hint is not None
+    return is_known(rest, hint) if is_dataclass(hint) else get_origin(hint) is dict  # type: ignore[arg-type]
+
+
+def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:
+    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have, and for a single value
+    where a list is wanted, which OmegaConf refuses in words of its own."""
+    root = root or schema
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{prefix.rstrip('.')}: expected a group of keys, got {plain!r}")
+    hints = get_type_hints(schema)
+    for key, value in plain.items():
+        if key not in hints:
+            raise ConfigError(unknown_key(f"{prefix}{key}", root))
+        if is_dataclass(hints[key]):
+            check_keys(value, hints[key], f"{prefix}{key}.", root)
+        elif get_origin(hints[key]) is list:
+            nested = get_origin(get_args(hints[key])[0]) is list
+            if not isinstance(value, list) or (nested and not all(isinstance(v, list) for v in value)):
+                wanted = f"a list of lists, as in [[{value}]]" if nested else f"a list, as in [{value}]"
+                raise ConfigError(f"{prefix}{key}={value}: must be {wanted}".replace("[[[", "[[").replace("]]]", "]]"))
+
+
+def unknown_key(key: str, schema: type) -> str:
+    """The message for a key that does not exist: the nearest key, or the keys of its group."""
+    everything = known_keys(schema)
+    nearest = difflib.get_close_matches(key, everything, n=1, cutoff=0.6)
+    if not nearest:  # the right name in the wrong group, e.g. `lr` for `optim.lr`
+        last = key.rsplit(".", 1)[-1]
+        by_name = {k.rsplit(".", 1)[-1]: k for k in everything}
+        match = difflib.get_close_matches(last, by_name, n=1, cutoff=0.7)
+        nearest = [by_name[m] for m in match]
+    if nearest:
+        return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
+    group = key.rsplit(".", 1)[0] + "." if "." in key else ""
+    siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group) :]]
+    return f"unknown key '{key}'; known here: {', '.join(siblings or known_keys(schema))}"
+
+
+def check_values(config: Any) -> None:
+    """Raise :class:`ConfigError` that names every value that is not among its choices or outside its range."""
+    wrong = list(_wrong_values(config, ""))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _wrong_values(config: Any, prefix: str) -> Iterator[str]:
+    for f in fields(config):
+        value, key = getattr(config, f.name), prefix + f.name
+        if is_dataclass(value):
+            yield from _wrong_values(value, key + ".")
+            continue
+        choices = f.metadata.get("choices")
+        if choices and value not in choices:
+            yield f"{key}={value}: must be one of {', '.join(choices)}"
+            continue
+        low, high = f.metadata.get("low"), f.metadata.get("high")
+        for v in _flatten(value):
+            if isinstance(v, float) and not math.isfinite(v):
+                yield f"{key}={value}: must be finite"
+                break
+            if isinstance(v, str | bool) or v is None or (low is None and high is None):
+                continue
+            if not (v >= (low if low is not None else v) and v <= (high if high is not None else v)):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                yield f"{key}={value}: must be {bounds}"
+                break
+
+
+def with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
+    """``plain`` with 8.0 for 8 in lists of lists of floats, where OmegaConf does not convert by itself."""
+    hints, result = get_type_hints(schema), dict(plain)
+    for key, value in plain.items():
+        if is_dataclass(hints[key]):
+            result[key] = with_floats(value, hints[key])
+        elif hints[key] == list[list[float]] and isinstance(value, list):
+            result[key] = [
+                [float(v) if type(v) is int else v for v in row] if isinstance(row, list) else row for row in value
+            ]
+    return result
+
+
+def literal(value: Any) -> Any:
+    """``value`` with ``${`` in its texts as OmegaConf wants it where it is to stay ``${``, in names of folders, say."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
+    if isinstance(value, dict):
+        return {key: literal(v) for key, v in value.items()}
+    return [literal(v) for v in value] if isinstance(value, list) else value
+
+
+def _flatten(value: Any) -> list[Any]:
+    return [x for v in value for x in _flatten(v)] if isinstance(value, list) else [value]

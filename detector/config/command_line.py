@@ -1,0 +1,143 @@
+"""The command line of the scripts: Hydra composes, the schema checks, and a user's mistake is one message.
+
+A script says ``run(Config, "train")(main)``. Hydra's own answers to mistakes are a traceback, or name none of the
+choices; here the arguments are checked first (``arguments.py``), against the groups in ``configs/`` and the keys of the
+schema.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import os
+import select
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from detector.config.arguments import CommandLine, checked
+from detector.config.interruption import errors_after_ctrl_c_are_its
+from detector.exceptions import DetectorError
+from detector.files import UNWRITABLE
+
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+UNREAD = 1  # the same of Rich's consoles
+FOLDERS = ("run_dir", "output_dir")  # keys that are folders of a job's own where their default has the time in it
+
+Function = Callable[[Any], Any]
+
+
+def run(schema: type, config_name: str, positional: str = "") -> Callable[[Function], None]:
+    """A launcher: ``run(Config, "train")(main)`` composes ``configs/train.yaml`` with the arguments of the command
+    line and calls ``main(config)``, once for each job of a ``--multirun``.
+
+    ``configs/`` is looked for beside the folder of the file that defines ``main``. Errors that a user can mend end
+    the program with their message and exit code 2, Ctrl-C with 130.
+
+    Args:
+        schema: the configuration dataclass that ``main`` takes.
+        config_name: the primary config, without ``.yaml``.
+        positional: a key that takes a list of paths: arguments without ``KEY=`` go there. "": there is none.
+    """
+
+    def launch(function: Function) -> None:
+        configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
+        prepare_output()
+        try:
+            command = CommandLine(configs, config_name, schema, positional)
+            if command.flags.help:
+                print(command.help(function), flush=True)
+                return
+            command.check()
+            sys.argv[1:] = [*command.options, *command.flags.overrides, *command.extra()]
+            hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(
+                lambda cfg: call(function, cfg, schema)
+            )()
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            refused(error)
+        except DetectorError as error:
+            fail(f"error: {error}", USER_ERROR)
+        except KeyboardInterrupt as error:
+            fail(f"\n{str(error) or 'interrupted'}", INTERRUPTED)
+
+    return launch
+
+
+def call(function: Function, cfg: DictConfig, schema: type) -> None:
+    """One job: check its configuration and run it."""
+    try:
+        hydra_config = HydraConfig.get()
+        sweep = hydra_config.mode == RunMode.MULTIRUN
+        # The time in the name of the default folder is the same for all jobs of a sweep.
+        raw: Any = OmegaConf.to_container(cfg, resolve=False)
+        for key in FOLDERS:
+            given = any(f"{key}=" in override for override in hydra_config.overrides.task)
+            if sweep and not given and "${now" in str(raw.get(key)):
+                cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
+        with errors_after_ctrl_c_are_its():
+            function(checked(cfg, schema, sweep))
+    except OSError as error:
+        refused(error)
+    except DetectorError as error:
+        # Not re-raised: Hydra would print a traceback.
+        fail(f"error: {error}", USER_ERROR)
+
+
+def refused(error: OSError) -> NoReturn:
+    """End the program with a message: a folder that cannot be written, a file that went away, a full disk. Without one
+    if nobody reads its output any more, as behind ``| head``.
+
+    Raises:
+        OSError: ``error``, if it is anything else.
+    """
+    if isinstance(error, BrokenPipeError) and unread():
+        raise SystemExit(UNREAD) from None
+    if error.filename is not None:
+        fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
+    if error.errno in UNWRITABLE:
+        fail(f"error: the results cannot be written: {error.strerror}", USER_ERROR)
+    raise error
+
+
+def unread() -> bool:
+    """Whether the reader of standard output is gone; what is left to print goes nowhere then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End the program with a message on standard error."""
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def prepare_output() -> None:
+    """Print what the package logs, from level INFO on, to standard error; let no output fail for a character.
+
+    A terminal or a file that is not UTF-8 gets question marks for the lines of tables. PyTorch's remark that there are
+    more loader processes than cores is left out: they mostly wait.
+    """
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    logger = logging.getLogger("detector")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)

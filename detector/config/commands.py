@@ -1,0 +1,30 @@
+"""Where the scripts are, and the words that start them: a clone has them beside the package, a wheel inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def scripts_folder(package: Path = PACKAGE) -> Path:
+    """The folder of ``train.py`` and the others; ``configs/`` is beside it.
+
+    A wheel has both inside the package, where no other project's ``scripts`` can be in the way.
+    """
+    inside = package / "scripts"
+    return inside if inside.is_dir() else package.parent / "scripts"
+
+
+def names(folder: Path) -> list[str]:
+    """The commands there are, sorted: a script each."""
+    return sorted(file.stem for file in folder.glob("*.py"))
+
+
+def script(name: str, package: Path = PACKAGE) -> str:
+    """What follows ``python`` (or ``torchrun ...``) to run a script where this process was started.
+
+    ``scripts/NAME.py`` in the folder of the clone, ``-m detector NAME`` anywhere else.
+    """
+    here, file = Path("scripts", f"{name}.py"), scripts_folder(package) / f"{name}.py"
+    return str(here) if here.is_file() and here.resolve() == file else f"-m {package.name} {name}"

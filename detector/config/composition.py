@@ -1,0 +1,129 @@
+"""The folders of configs: which groups and choices there are, and what Hydra composes of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from detector.exceptions import ConfigError
+
+
+def group_names(folders: Sequence[Path]) -> list[str]:
+    """Names of the groups, sorted."""
+    return sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir() and any(p.glob("*.yaml"))})
+
+
+def choices_of(folders: Sequence[Path], group: str) -> list[str]:
+    """Names of the choices of a group, sorted; none if there is no such group. ``_NAME.yaml`` is a part of others."""
+    files = (path for folder in folders for path in (folder / group).glob("*.yaml") if group)
+    return sorted({path.stem for path in files if not path.stem.startswith("_")})
+
+
+def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
+    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one."""
+    choices = choices_of(folders, group)
+    if name not in choices:
+        nearest = difflib.get_close_matches(name, choices, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {', '.join(choices)}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What is in a config file.
+
+    Raises:
+        ConfigError: it is missing, or is not a group of keys in YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        raise not_yaml(error, str(path)) from None
+    except yaml.YAMLError as error:  # characters that no YAML has
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {'is empty' if content is None else 'not a group of keys, as a config is'}")
+    return content
+
+
+def not_yaml(error: yaml.MarkedYAMLError, file: str) -> ConfigError:
+    """The error for a file with a mistake in its YAML; ``file`` is named if the mistake does not say where it is."""
+    mark = error.problem_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    name = mark.name if mark and Path(mark.name).is_file() else file
+    return ConfigError(f"{', '.join(filter(None, (name, where)))}: not valid YAML: {error.problem}")
+
+
+def default_choices(folder: Path, config_name: str) -> dict[str, str | None]:
+    """The defaults list of a primary config: group -> choice.
+
+    What other configs of the folder add by their own lists is in it; groups that depend on others are left out.
+    """
+    content = read_config(folder / f"{config_name}.yaml")
+    found: dict[str, str | None] = {}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else default_choices(folder, entry)
+            continue
+        found |= {g.split()[-1]: c for g, c in entry.items() if "${" not in str(c) and not g.startswith("override")}
+    return found
+
+
+def first_comment(folders: Sequence[Path], group: str, choice: str) -> str:
+    """What the first line of a choice's file says of it."""
+    for folder in folders:
+        path = folder / group / f"{choice}.yaml"
+        if path.is_file():
+            lines = (line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line)
+            first = next(lines, "")
+            return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""
+    return ""
+
+
+def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """The configuration that ``arguments`` make of a primary config.
+
+    Args:
+        folders: of configs, with the primary config in one of them.
+        config_name: the primary config, without ``.yaml``.
+        arguments: overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: Hydra cannot compose them.
+    """
+    # Hydra wants to find the primary config without a search path.
+    home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
+    searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in folders if folder != home]
+    try:
+        with hydra.initialize_config_dir(str(home), version_base="1.3"):
+            return hydra.compose(config_name, overrides=[*arguments, *searchpath])
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+        raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+    except yaml.MarkedYAMLError as error:
+        raise not_yaml(error, "a config file") from None
+
+
+def quoted(value: str) -> str:
+    """``value`` as a text in Hydra's grammar of overrides, in quotes if there is more in it than a plain path has."""
+    return value if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII) else in_quotes(value)
+
+
+def in_quotes(value: str) -> str:
+    """``value`` as a text in Hydra's grammar, whatever is in it."""
+    # A backslash stands for itself but before a quote, where the text ends, and before an interpolation.
+    text = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    return f"'{text.replace('${', chr(92) + '${')}'"

@@ -1,0 +1,91 @@
+"""What the data doctor has found, in sentences that say what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from detector.data.problems import REMEDIES
+from detector.inspection.doctor import Examination
+from detector.words import counted
+
+RARE = 20  # boxes of a class in training that are few
+NARROW = 8.0  # short side in pixels of the network's input below which an object is hard to find
+BETTER = 0.02  # recall that other anchors must win to be spoken of
+
+
+def findings(found: Examination, written: Collection[str] = ()) -> list[str]:
+    """Sentences on what to do about the data, the worst first.
+
+    Args:
+        found: by the doctor.
+        written: ``fix`` and ``fix_val`` if these copies are written already, and need not be advised.
+    """
+    said, train = [], found.splits[0]
+    if found.leaks:
+        example = found.leaks[0]
+        said.append(
+            f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
+            f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too good"
+            f"{'' if 'fix' in written else '; fix=OUT.json writes a training file without them'}."
+        )
+    for s in found.splits:
+        inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
+        if inside:
+            said.append(
+                f"{counted(inside, 'image shows', 'images show')} what another one of {s.name} shows "
+                "(listed in data.json)."
+            )
+        if s.problems:
+            key = "fix" if s is train else "fix_val"
+            remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
+            drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
+            copy = "" if key in written else f": {key}=OUT.json writes a cleaned copy"
+            said.append(f"{counted(len(s.problems), 'problem')} in {s.read.file}{copy}.{drop}")
+    if found.anchors is None:
+        return [*said, "There is no box to train on."]
+    said += class_findings(found)
+    small = float((found.narrow < NARROW).mean())
+    if small >= 0.01:
+        said.append(
+            f"{small:.0%} of the training boxes are narrower than {NARROW:g} pixels in the network's input "
+            f"(model.min_size={found.model.min_size}, model.max_size={found.model.max_size}): a larger input "
+            "helps to find them."
+        )
+    limit, most = found.model.head.detections_per_image, max(int(s.box_counts.max(initial=0)) for s in found.splits)
+    if most > limit:
+        said.append(
+            f"An image has {most} boxes, the model returns {limit} at most: set model.head.detections_per_image."
+        )
+    assert found.proposed is not None
+    now, then = (f.recall(found.anchors.matched) for f in (found.anchors, found.proposed))
+    if then >= now + BETTER:
+        said.append(
+            f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
+            f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}"
+        )
+    return said or ["Nothing is wrong with these data as far as a program can tell."]
+
+
+def class_findings(found: Examination) -> list[str]:
+    """Classes that cannot be learned or measured."""
+    said = []
+    train = dict(zip(found.class_names, found.splits[0].class_counts(found.class_names), strict=True))
+    none = [name for name, count in train.items() if not count]
+    few = [f"{name} ({count})" for name, count in train.items() if 0 < count < RARE]
+    if none:
+        said.append(f"Classes without a box in training, which cannot be learned: {', '.join(none)}.")
+    if few:
+        said.append(f"Classes with fewer than {RARE} boxes in training: {', '.join(few)}.")
+    if len(found.splits) > 1:
+        val = found.splits[1].class_counts(found.class_names)
+        absent = [name for name, count in zip(found.class_names, val, strict=True) if not count]
+        if absent:
+            said.append(f"Classes without a box in validation, which have no AP: {', '.join(absent)}.")
+        a, b = (dict(zip(s.read.category_ids, s.read.class_names, strict=True)) for s in found.splits)
+        if a != b:
+            differing = ", ".join(str(c) for c in sorted(a.keys() | b.keys()) if a.get(c) != b.get(c))
+            said.append(
+                f"The categories of the two files differ (ids {differing}): training refuses that; give both "
+                "the same list."
+            )
+    return said

@@ -1,0 +1,175 @@
+"""What is in a data set, and what augmentation makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
+from detector.plots.grid import Mark, Panel, draw_panels
+from detector.words import counted
+
+if TYPE_CHECKING:
+    from detector.inspection.doctor import Examination
+
+CLASSES = 16  # classes with a bar: the most frequent ones
+LEGEND = 16  # classes in the legend of a sheet
+
+
+def plot_data(found: Examination, out: str | Path) -> None:
+    """Draw class balance, density, sizes, shapes, places of the boxes, and what anchors reach."""
+    figure = new_figure(12.6, 6.8)
+    for i, draw in enumerate((draw_classes, draw_density, draw_sides, draw_ratios, draw_places, draw_anchors)):
+        draw(figure.add_subplot(2, 3, i + 1), found)
+    figure.tight_layout()
+    save(figure, out)
+
+
+def labelled(axes: Axes, title: str, x: str, y: str) -> None:
+    """Title and names of the axes."""
+    style(axes, title)
+    axes.set_xlabel(x, fontsize=9, color=MUTED)
+    axes.set_ylabel(y, fontsize=9, color=MUTED)
+
+
+def draw_classes(axes: Axes, found: Examination) -> None:
+    """Boxes of each class in each split, on a logarithmic axis."""
+    names = found.class_names
+    counts = np.array([s.class_counts(names) for s in found.splits]).reshape(len(found.splits), -1)
+    shown = np.argsort(-counts[0], kind="stable")[:CLASSES]
+    which = f" ({CLASSES} most frequent of {len(names)})" if len(names) > CLASSES else ""
+    labelled(axes, f"Boxes of each class{which}", "boxes", "")
+    height = 0.8 / len(found.splits)
+    for i, split in enumerate(found.splits):
+        places = np.arange(len(shown)) + i * height
+        axes.barh(places, counts[i, shown], height=0.92 * height, color=color_of(i), label=split.name)
+    axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, [names[k][:18] for k in shown])
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(left=0)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def draw_density(axes: Axes, found: Examination) -> None:
+    """How many images have how many boxes."""
+    labelled(axes, "Boxes an image", "boxes", "share of the images")
+    most = max(int(s.box_counts.max(initial=0)) for s in found.splits)
+    step = max(1, -(-(most + 1) // 40))
+    edges = np.arange(0, most + 1 + step, step) - 0.5
+    for i, split in enumerate(found.splits):
+        share = np.histogram(split.box_counts, edges)[0] / max(len(split.box_counts), 1)
+        axes.stairs(share, edges, color=color_of(i), linewidth=1.5, fill=False, label=split.name)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def draw_sides(axes: Axes, found: Examination) -> None:
+    """Sizes of the training boxes in the network's input, with the sizes of the anchors."""
+    labelled(axes, "Sizes of the training boxes", "square root of the area in the network's input, pixels", "boxes")
+    if found.anchors is None or found.proposed is None:
+        return
+    sizes = [s for fit in (found.anchors, found.proposed) for of_map in fit.sizes for s in of_map]
+    low, high = min(found.sides.min(), min(sizes)) / 1.1, max(found.sides.max(), max(sizes)) * 1.1
+    axes.hist(found.sides, np.geomspace(low, high, 40).tolist(), color=PALETTE[0], alpha=0.75)
+    top = axes.get_ylim()[1]
+    for fit, color, name, height in (
+        (found.anchors, PALETTE[1], "configured anchors", 1.0),
+        (found.proposed, PALETTE[2], "k-means", 0.93),
+    ):
+        marks = [s for of_map in fit.sizes for s in of_map]
+        axes.plot(
+            marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none", label=name
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
+
+
+def draw_ratios(axes: Axes, found: Examination) -> None:
+    """Shapes of the training boxes, with the aspect ratios of the anchors."""
+    labelled(axes, "Shapes of the training boxes", "height / width", "boxes")
+    if found.anchors is None or found.proposed is None:
+        return
+    low, high = min(found.ratios.min(), 0.25), max(found.ratios.max(), 4.0)
+    axes.hist(found.ratios, np.geomspace(low / 1.05, high * 1.05, 40).tolist(), color=PALETTE[0], alpha=0.75)
+    top = axes.get_ylim()[1]
+    for fit, color, height in ((found.anchors, PALETTE[1], 1.0), (found.proposed, PALETTE[2], 0.93)):
+        axes.plot(
+            fit.aspect_ratios,
+            [height * top] * len(fit.aspect_ratios),
+            color=color,
+            marker="v",
+            markersize=7,
+            linestyle="none",
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def draw_places(axes: Axes, found: Examination) -> None:
+    """Where in the image the centres of the training boxes are."""
+    labelled(axes, "Centres of the training boxes", "x / width", "y / height")
+    train = found.splits[0]
+    if not len(train.boxes):
+        return
+    centre = (train.boxes[:, :2] + train.boxes[:, 2:]) / 2 / train.read.sizes[train.image][:, ::-1]
+    table = np.histogram2d(centre[:, 1], centre[:, 0], 24, [[0, 1], [0, 1]])[0]
+    axes.imshow(table, extent=(0, 1, 1, 0), cmap="Blues", vmin=0, aspect="auto")
+    axes.grid(visible=False)
+
+
+def draw_anchors(axes: Axes, found: Examination) -> None:
+    """The share of training boxes with an anchor of an IoU or more."""
+    labelled(axes, "What anchors reach", "IoU", "share of the training boxes")
+    if found.anchors is None or found.proposed is None:
+        return
+    thresholds = np.linspace(0.3, 1, 141)
+    for fit, color, name in ((found.anchors, PALETTE[1], "configured"), (found.proposed, PALETTE[2], "k-means")):
+        axes.plot(thresholds, [fit.recall(t) for t in thresholds], color=color, linewidth=1.7, label=name)
+    axes.axvline(found.anchors.matched, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(found.anchors.matched, 1.02, " positive from here", fontsize=7.5, color=MUTED)
+    axes.set(xlim=(0.3, 1), ylim=(0, 1.1))
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+
+
+def draw_augmentation(
+    rows: Sequence[tuple[str, Sequence[tuple[torch.Tensor, dict[str, torch.Tensor]]]]],
+    class_names: Sequence[str],
+    out: str | Path,
+) -> None:
+    """Draw images before augmentation (first column) and after.
+
+    Args:
+        rows: name of the image, and (image ``[3, H, W]``, target with ``boxes`` xyxy and ``labels`` from 1) as it is
+            and as it was augmented; equally many in each row.
+        class_names: ``class_names[label - 1]`` names a label.
+        out: the picture.
+    """
+    panels, seen = [], set()
+    for name, versions in rows:
+        for number, (image, target) in enumerate(versions):
+            labels = target["labels"].tolist()
+            seen.update(labels)
+            marks = [
+                Mark(box, color_of(label - 1)) for box, label in zip(target["boxes"].tolist(), labels, strict=True)
+            ]
+            title = f"{'augmented' if number else name}, {counted(len(labels), 'box', 'boxes')}"
+            panels.append(Panel(image, (image.shape[-2], image.shape[-1]), title, marks))
+    legend = [
+        (Line2D([], [], color=color_of(label - 1), linewidth=3), class_names[label - 1])
+        for label in sorted(seen)[:LEGEND]
+    ]
+    if len(seen) > LEGEND:
+        legend.append((Line2D([], [], linestyle="none"), f"and {len(seen) - LEGEND} more classes"))
+    draw_panels(panels, len(rows[0][1]), legend or [(Line2D([], [], color=INK, linewidth=3), "no box")], out)

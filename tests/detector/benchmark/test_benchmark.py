@@ -1,0 +1,183 @@
+import json
+import subprocess
+import sys
+import time
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables, train_suite
+from detector.benchmark.memory import PeakMemory
+from detector.benchmark.timing import Bench
+from detector.benchmark.workloads import Scene
+from detector.config.schema import BenchmarkConfig
+from detector.exceptions import ConfigError
+from detector.export.parity import compare
+from detector.models.faster_rcnn import build_model
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_floor_by_hand():
+    maps = {"0": torch.zeros(1, 2, 800 // 32, 1216 // 32)}
+    # From 4 to 15.5 on the map: 14 samples a bin row 0.82 apart, the first at 4.41 and the last at 15.09, so that
+    # rows 4..16 are touched, and columns alike.
+    boxes = [torch.tensor([[128.0, 128, 128 + 12 * 32 - 16, 128 + 12 * 32 - 16]])]
+    touched, output = 13 * 13, 49
+    expected = (touched + output) * 2 * 4 / 1e9 * 1e3
+    scene = Scene((800, 1216), 1)
+    assert scene.floor(maps, boxes, 1e9) == pytest.approx(expected)
+    backward = (output + 25 * 38) * 2 * 4 / 1e9 * 1e3
+    assert scene.floor(maps, boxes, 1e9, forward=False, backward=True) == pytest.approx(backward)
+    assert scene.floor(maps, boxes, 1e9, backward=True) == pytest.approx(expected + backward)
+
+
+def test_proposals_are_boxes_in_the_image():
+    boxes = torch.cat(Scene().proposals(500))
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (boxes[:, 2:] <= torch.tensor([1216.0, 800.0]) + 1e-3).all()
+
+
+@pytest.mark.slow
+def test_the_workloads_of_a_gpu_run(monkeypatch):
+    """All of them on the CPU, which takes their calls as well."""
+    bench = Bench(torch.device("cpu"), 1, True, 1e9)
+    rows = [case(bench) for case in cuda_suite.cases(bench)]
+    assert all(row.ours > 0 and row.peer > 0 for row in rows)
+    assert cuda_suite.DETERMINISTIC in {row.peer_name for row in rows}
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_suite_of_one_is_refused():
+    command = [sys.executable, "scripts/benchmark.py", "device=cuda"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "device=cuda" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_script_measures_and_writes(tmp_path, device):
+    command = [sys.executable, "scripts/benchmark.py", "suite=roi_ops", f"device={device}", "quick=true",
+               f"output_dir={tmp_path}"]  # fmt: skip
+    (tmp_path / f"roi_ops_{device}.png").touch()  # the curves of a whole measurement, which quick=true has not
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
+    records = json.loads((tmp_path / f"roi_ops_{device}.json").read_text())["sections"][0]["records"]
+    assert all(row["ours"] > 0 for row in records)
+    for row in records:
+        if row["peer"] is not None:
+            assert row["ratio"] == pytest.approx(row["peer"] / row["ours"])
+    assert records[0]["workload"] in (tmp_path / f"roi_ops_{device}.md").read_text()
+
+
+# -------------------------------------------------------------------------------------- the other suites
+def quick(suite, tmp_path, **keys):
+    config = BenchmarkConfig(suite=suite, quick=True, output_dir=str(tmp_path), progress_bar=False, **keys)
+    measured, files = run(config)
+    assert [file.name for file in files[:2]] == [f"{suite}_cpu.md", f"{suite}_cpu.json"]
+    text, report = files[0].read_text(), json.loads(files[1].read_text())
+    assert f"suite={suite}" in text
+    for section in measured.sections:
+        assert "| " + " | ".join(section.columns) + " |" in text
+        assert all("| " + " | ".join(row) + " |" in text for row in section.rows)
+    assert len(tables(measured)) == len(measured.sections)
+    return report
+
+
+def test_the_detector(tmp_path):
+    report = quick("model", tmp_path)
+    settings, stages = (section["records"] for section in report["sections"])
+    assert [row["roi"] for row in settings] == ["align", "torchvision_align"]
+    for row in settings:
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["p50_ms"])
+    assert [row["stage"] for row in stages] == list(model_suite.STAGES)
+    assert sum(row["share"] for row in stages) == pytest.approx(1)
+    assert all(row["ms"] > 0 for row in stages)
+
+
+def test_every_setting_changes_one_thing():
+    for device in ("cpu", "cuda"):
+        first, *others = model_suite.settings(device, False, "align")
+        for other in others:
+            assert sum(a != b for a, b in zip(astuple(first), astuple(other), strict=True)) == 1
+
+
+def test_stages_are_told_apart():
+    """A slow backbone is the backbone's, and nothing else becomes slower."""
+    source = model_suite.Source("", 64, 64)
+    model = source.build(model_suite.Setting(), torch.device("cpu"))
+    images = [torch.rand(3, 64, 64)]
+    before = model_suite.stage_times(model, images, 1, torch.device("cpu"))
+    model.backbone.body.register_forward_pre_hook(lambda *_: time.sleep(0.5))
+    after = model_suite.stage_times(model, images, 1, torch.device("cpu"))
+    assert after["backbone"] > 500
+    assert sum(after.values()) - after["backbone"] < sum(before.values()) + 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's account of the process")
+def test_peak_memory():
+    with PeakMemory(torch.device("cpu")) as peak:
+        block = torch.ones(50_000_000)
+        del block
+    if peak.megabytes is None:
+        pytest.skip("this machine does not let a process reset its peak")
+    assert 190 < peak.megabytes < 260
+
+
+def test_the_data(tmp_path):
+    report = quick("data", tmp_path)
+    stages, loader = (section["records"] for section in report["sections"])
+    assert stages[0]["stage"] == "read and decode"
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in stages)
+    assert [row["workers"] for row in loader] == [0, 1]
+    assert all(row["images_per_s"] > 0 for row in loader)
+    with pytest.raises(ConfigError, match="both annotations"):
+        quick("data", tmp_path, annotations="x.json")
+
+
+@pytest.mark.slow
+def test_retrofit(tmp_path):
+    (section,) = quick("retrofit", tmp_path)["sections"]
+    assert [row["workload"] for row in section["records"]] == [name for name in retrofit_suite.MODELS for _ in "ab"]
+    assert all(row["ours"] > 0 and row["peer"] > 0 for row in section["records"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(retrofit_suite.MODELS))
+def test_what_retrofit_compares_is_equal(name):
+    original, replaced = retrofit_suite.pair(name, 96, 128, "cpu")
+    images, targets = retrofit_suite.batch(2, 96, 128, "cpu")
+    for model in (original, replaced):
+        model.roi_heads.score_thresh, model.roi_heads.detections_per_img = 0.0, 20
+    found, expected = (retrofit_suite.infer(model, images) for model in (replaced, original))
+    # Random weights give equal scores, whose order and whose choice at the end of a full list are open.
+    parity = compare(expected, found, 0.0, 20)
+    assert parity.detections == 40
+    assert parity.unmatched == 0
+    assert parity.box < 1e-2
+    assert parity.score < 1e-4
+    losses, peers = (retrofit_suite.step(model, images, targets) for model in (replaced, original))
+    for key, value in peers.items():
+        assert torch.allclose(losses[key], value, rtol=1e-4, atol=1e-5), key
+
+
+@pytest.mark.slow
+def test_training_suite_compares_equal_models(tmp_path):
+    """Our loop and the plain one run, on models with the same layers."""
+    bench = Bench(torch.device("cpu"), 1, True, 1e9)
+    row = train_suite.measure_step("c5", True, bench)
+    assert row.workload == "model=c5, channels_last"
+    assert row.ours > 0
+    assert row.peer > 0
+    config = train_suite.configured("fpn", False, 64, str(tmp_path), bench)
+    ours = build_model(config.model, config.roi, 4)
+    peer = train_suite.plain_model(config, 4)
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in peer.parameters()]

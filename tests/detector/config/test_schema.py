@@ -1,0 +1,175 @@
+"""The schema and the files in configs/: they agree, every choice composes, and mistakes are explained."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from detector.config import schema
+from detector.config.checks import known_keys, unknown_key
+from detector.config.schema import Config, EvaluateConfig, parse, to_dict
+from detector.exceptions import ConfigError
+from detector.models.faster_rcnn import check_model
+from detector.models.poolers import build_pooler
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+# The file of each group that holds all of its keys, and the class that it mirrors.
+BASES = {
+    "model/fpn": schema.ModelConfig,
+    "roi/align": schema.RoiConfig,
+    "data/shapes": schema.DataConfig,
+    "augment/default": schema.AugmentConfig,
+    "optim/adamw": schema.OptimConfig,
+    "trainer/auto": schema.TrainerConfig,
+    "logger/default": schema.LoggerConfig,
+    "evaluate": EvaluateConfig,
+    "compare": schema.CompareConfig,
+    "predict": schema.PredictConfig,
+    "export": schema.ExportConfig,
+    "illustrate": schema.IllustrateConfig,
+    "benchmark": schema.BenchmarkConfig,
+}
+GROUPS = ("model", "roi", "data", "augment", "optim", "trainer", "logger")
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+COMBINATIONS = sorted(path.stem for path in (CONFIGS / "data_model").glob("*.yaml"))
+
+
+def compose(*arguments):
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose("train", overrides=list(arguments))
+
+
+def test_defaults_of_the_schema_compose():
+    assert isinstance(parse({}), Config)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_base_files_are_the_schema(name):
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert content == to_dict(BASES[name]())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_file_begins_with_what_it_is(path):
+    lines = [line for line in path.read_text().splitlines() if "@package" not in line]
+    assert lines[0].startswith("# ")
+
+
+@pytest.mark.parametrize("name", [*BASES, "train"])
+def test_every_key_of_a_base_file_has_a_comment(name):
+    """Beside it, or in the lines above it (or above the keys of its block, as those of `roi.canonical_*`)."""
+    commented = False
+    for number, line in enumerate((CONFIGS / f"{name}.yaml").read_text().splitlines()):
+        text = line.strip()
+        if text.startswith("#"):
+            commented = number > 0
+        elif text.endswith(":") or not text or text.startswith("-"):
+            commented = commented and not text
+        else:
+            key = text.split(":")[0]
+            obvious = ("name: fpn", "progress_bar: true", "wandb_project")
+            assert " # " in line or commented or text.startswith(obvious), f"{key} has no comment"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice):
+    config = parse(compose(choice))
+    build_pooler(config.roi, ["0"], [16])
+    check_model(config.model)
+
+
+@pytest.mark.parametrize("model", ["fpn", "c4", "c5"])
+@pytest.mark.parametrize("data", ["shapes", "coco", "coco2017"])
+def test_every_model_has_anchors_for_every_data_set(model, data):
+    config = parse(compose(f"model={model}", f"data={data}"))
+    assert config.model.name == model
+    check_model(config.model)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name):
+    check_model(parse(compose(f"experiment={name}")).model)
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_combinations_name_existing_choices(name):
+    data, model = name.split("_")
+    assert (CONFIGS / "data" / f"{data}.yaml").is_file()
+    assert (CONFIGS / "model" / f"{model}.yaml").is_file()
+
+
+def test_no_data_set_falls_back_to_settings_of_nothing():
+    """data_model and data_optim are optional: without a file, COCO would be trained from random weights at any rate."""
+    names = {group: [path.stem for path in (CONFIGS / group).glob("*.yaml")] for group in ("data", "model", "optim")}
+    for group in ("model", "optim"):
+        wanted = {f"{data}_{choice}" for data in names["data"] for choice in names[group]}
+        assert {path.stem for path in (CONFIGS / f"data_{group}").glob("*.yaml")} == wanted
+
+
+def test_coco2017_differs_from_coco_in_the_data_only():
+    for arguments in (["model=fpn"], ["model=c4", "optim=sgd"], ["model=c5"]):
+        own, official = (to_dict(parse(compose(f"data={data}", *arguments))) for data in ("coco", "coco2017"))
+        for config in (own, official):
+            del config["data"], config["run_dir"]  # the time is in the folder's name
+        assert own == official
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "data_optim").glob("*.yaml")), ids=lambda p: p.stem)
+def test_rates_name_existing_choices(path):
+    data, optim = path.stem.split("_")
+    assert (CONFIGS / "data" / f"{data}.yaml").is_file()
+    assert (CONFIGS / "optim" / f"{optim}.yaml").is_file()
+
+
+def test_arguments_win_over_recipes():
+    config = parse(compose("model.min_size=[96]", "trainer.max_steps=7", "experiment=bccd", "optim.lr=0.5"))
+    assert (config.model.min_size, config.trainer.max_steps, config.optim.lr) == ([96], 7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"optim": {"lrr": 1}}, r"unknown key 'optim\.lrr'; did you mean 'optim\.lr'\?"),
+        ({"lr": 1}, r"unknown key 'lr'; did you mean 'optim\.lr'\?"),
+        ({"optim": 3}, r"optim: expected a group of keys, got 3"),
+        ({"optim": {"lr": "fast"}}, r"optim\.lr: Value 'fast'"),
+        ({"optim": {"lr": -1}}, r"optim\.lr=-1\.0: must be at least 0"),
+        ({"optim": {"lr": -1}, "model": {"name": "vgg"}}, r"(?s)model\.name=vgg: .*\noptim\.lr=-1\.0: must be"),
+        ({"optim": {"lr": float("nan")}}, r"optim\.lr=nan: must be finite"),
+        ({"head": 1}, r"unknown key 'head'; did you mean 'model\.head'\?"),
+        ({"model": {"name": "vgg"}}, r"model\.name=vgg: must be one of fpn, c4, c5"),
+        ({"model": {"trainable_stages": 6}}, r"model\.trainable_stages=6: must be between 0 and 5"),
+        ({"model": {"anchors": {"sizes": [[0.5]]}}}, r"model\.anchors\.sizes=\[\[0\.5\]\]: must be at least 1"),
+        ({"trainer": {"max_steps": 1.5}}, r"trainer\.max_steps: Value '1\.5'"),
+        ({"seed": None}, r"seed"),
+    ],
+)
+def test_mistakes_are_explained(content, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(content)
+
+
+def test_whole_numbers_are_sizes_too():
+    assert parse({"model": {"anchors": {"sizes": [[8, 16.5], [32]]}}}).model.anchors.sizes == [[8.0, 16.5], [32.0]]
+
+
+def test_to_dict_and_back():
+    config = parse(compose("model=c5", "experiment=bccd"))
+    assert parse(to_dict(config)) == config
+    assert parse(OmegaConf.create(to_dict(config))) == config
+
+
+def test_known_keys_are_unique_and_complete():
+    keys = known_keys(Config)
+    assert len(keys) == len(set(keys))
+    assert {f.name for f in fields(Config)} <= set(keys)
+    assert "model.rpn.nms_thresh" in keys
+
+
+def test_unknown_key_without_a_near_one_lists_its_group():
+    listed = "logger.csv, logger.tensorboard, logger.wandb, logger.wandb_project, logger.sheet_images"
+    assert unknown_key("logger.zzzzzzzz", Config) == f"unknown key 'logger.zzzzzzzz'; known here: {listed}"
