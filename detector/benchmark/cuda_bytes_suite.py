@@ -114,5 +114,5 @@ def _sizes(maps: dict[str, Tensor], boxes: list[Tensor]) -> tuple[int, int]:
 
 
 def _record(name: str, *one_channel: float) -> dict[str, Any]:
-    keys = ("floor", "once_a_roi", "asked_for", "written", "torchvision")
+    keys = ("floor", "once_per_roi", "asked_for", "written", "torchvision")
     return {"workload": name, **dict(zip(keys, (value * CHANNELS for value in one_channel), strict=True))}

@@ -126,7 +126,7 @@ class DetectionDataModule(pl.LightningDataModule):
         return len(train & val)
 
     @property
-    def images_a_pass(self) -> int:
+    def images_per_epoch(self) -> int:
         """Training images of one pass; those of rare classes count as often as they come."""
         return math.ceil(repeat_factors(self.train_dataset, self.data.repeat_threshold).sum())
 

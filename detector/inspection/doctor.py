@@ -128,7 +128,7 @@ class Examination:
                     "boxes": int((~s.crowd).sum()),
                     "crowds": int(s.crowd.sum()),
                     "empty_images": int((s.box_counts == 0).sum()),
-                    "boxes_an_image": np.bincount(s.box_counts).tolist(),
+                    "boxes_per_image": np.bincount(s.box_counts).tolist(),
                     "classes": dict(zip(self.class_names, s.class_counts(self.class_names), strict=True)),
                     "image_sizes": {
                         f"{w} x {h}": n for (h, w), n in Counter(map(tuple, s.read.sizes.tolist())).most_common()

@@ -16,7 +16,7 @@ from detector.training.folder import Start
 from detector.training.length import passes
 from detector.training.memory import Memory
 from detector.training.module import DetectionModule
-from detector.training.optim import images_a_step, scaled_lr
+from detector.training.optim import images_per_step, scaled_lr
 from detector.training.skips import SKIPPED
 from detector.words import counted
 
@@ -47,7 +47,7 @@ def announce(
     cpu = counted(torch.get_num_threads(), "CPU thread")
     place = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
-    batch, optim = images_a_step(config), config.optim
+    batch, optim = images_per_step(config), config.optim
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
@@ -56,7 +56,7 @@ def announce(
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
     say(f"on      {place}{several}, precision {wanted.precision}, {layout}, {compiled}")
     say(f"memory  {memory}")
-    seen = passes(config, data.images_a_pass)
+    seen = passes(config, data.images_per_epoch)
     say(
         f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(seen, 'pass', 'passes')} "
         f"over the training images), {optim.name}, {rate(optim, batch)}"

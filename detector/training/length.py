@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
-from detector.training.optim import images_a_step
+from detector.training.optim import images_per_step
 from detector.words import counted
 
 
-def settle(config: Config, images_a_pass: int) -> None:
+def settle(config: Config, images_per_epoch: int) -> None:
     """Set ``trainer.max_steps`` and ``trainer.eval_every`` where ``trainer.epochs`` and ``eval_epochs`` stand for them.
 
     Args:
         config: of the run; changed in place.
-        images_a_pass: training images of one pass, repeated ones counted as often as they come.
+        images_per_epoch: training images of one pass, repeated ones counted as often as they come.
 
     Raises:
         ConfigError: see :func:`check_length`.
     """
-    wanted, images = config.trainer, images_a_step(config)
+    wanted, images = config.trainer, images_per_step(config)
     if wanted.epochs:
-        wanted.max_steps = max(1, round(wanted.epochs * images_a_pass / images))
+        wanted.max_steps = max(1, round(wanted.epochs * images_per_epoch / images))
     if wanted.eval_epochs:
-        wanted.eval_every = max(1, round(wanted.eval_epochs * images_a_pass / images))
+        wanted.eval_every = max(1, round(wanted.eval_epochs * images_per_epoch / images))
     check_length(config)
 
 
@@ -37,6 +37,6 @@ def check_length(config: Config) -> None:
         )
 
 
-def passes(config: Config, images_a_pass: int) -> float:
+def passes(config: Config, images_per_epoch: int) -> float:
     """How often the run sees each training image, on average."""
-    return config.trainer.max_steps * images_a_step(config) / images_a_pass
+    return config.trainer.max_steps * images_per_step(config) / images_per_epoch

@@ -20,7 +20,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.models.faster_rcnn import build_model
 from detector.training.guard import Guard
-from detector.training.optim import build_optimizer, build_scheduler, images_a_step, scaled_lr
+from detector.training.optim import build_optimizer, build_scheduler, images_per_step, scaled_lr
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -80,7 +80,7 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
         fused = self.config.trainer.precision != "16-mixed"  # Lightning's scaler and clipping want a plain one
-        config = replace(self.config.optim, lr=scaled_lr(self.config.optim, images_a_step(self.config)))
+        config = replace(self.config.optim, lr=scaled_lr(self.config.optim, images_per_step(self.config)))
         optimizer = build_optimizer(self.model, config, fused)
         scheduler = build_scheduler(optimizer, config, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

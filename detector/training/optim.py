@@ -43,7 +43,7 @@ def scaled_lr(config: OptimConfig, images: int) -> float:
     return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
 
 
-def images_a_step(config: Config) -> int:
+def images_per_step(config: Config) -> int:
     """Images of one optimiser step, of all processes and accumulated batches."""
     processes = config.trainer.devices * config.trainer.num_nodes
     return config.data.batch_size * processes * config.optim.accumulate

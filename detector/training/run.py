@@ -87,7 +87,7 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     data = DetectionDataModule(config.data, config.augment, config.seed)
     data.prepare_data()
     data.setup()
-    settle(config, data.images_a_pass)
+    settle(config, data.images_per_epoch)
     changes = run_folder.check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)
     check_same({"their checkpoint's step": start.step, "their numbers of images": splits}, place)

@@ -90,14 +90,14 @@ def test_crowded_tiles_are_split(cuda_kernels, kind, dtype, slots, monkeypatch):
         assert f"add_parts_{programs.NAMES[dtype]}" in emulator().launched
 
 
-@pytest.mark.parametrize("rois_an_image", [1, 65, 100_000])
-def test_the_workspace_of_crowds_is_bounded(rois_an_image):
+@pytest.mark.parametrize("rois_per_image", [1, 65, 100_000])
+def test_the_workspace_of_crowds_is_bounded(rois_per_image):
     """A quarter of what the gradients take in float32, or four tiles an image."""
     maps = [torch.empty(2, 256, 200 >> i, 272 >> i, device="meta") for i in range(4)]
     geometry = Geometry([0.25, 0.125, 0.0625, 0.03125], "align", 7, 7, 2, 2, 5, 224.0, 4.0)
-    tiles = plan.backward(maps, 2 * rois_an_image, geometry, False)
+    tiles = plan.backward(maps, 2 * rois_per_image, geometry, False)
     assert 4 * tiles.partial <= sum(m.numel() for m in maps) * 1.1
-    assert (tiles.partial > 0) == (2 * rois_an_image > plan.CROWD)
+    assert (tiles.partial > 0) == (2 * rois_per_image > plan.CROWD)
 
 
 def test_rows_too_far_apart_for_an_int_are_read_as_any_strides_are():

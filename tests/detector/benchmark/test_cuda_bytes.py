@@ -25,7 +25,7 @@ def test_forward_and_backward_of_one_box(size, casts):
     found = suite.forward("a", scene, maps, BOX, size)
     assert {key: value / 256 for key, value in found.items() if key != "workload"} == {
         "floor": pytest.approx((PIXELS + BINS) * size),
-        "once_a_roi": (PIXELS + BINS) * size,
+        "once_per_roi": (PIXELS + BINS) * size,
         "asked_for": (LOADS + BINS) * size,
         "written": BINS * size,
         "torchvision": BINS * 16 * 4 + BINS * 4 + casts * (cells + BINS),
@@ -33,7 +33,7 @@ def test_forward_and_backward_of_one_box(size, casts):
     found = suite.backward("b", scene, maps, BOX, size)
     assert {key: value / 256 for key, value in found.items() if key != "workload"} == {
         "floor": pytest.approx((cells + BINS) * size),
-        "once_a_roi": (cells + BINS) * size,
+        "once_per_roi": (cells + BINS) * size,
         "asked_for": (cells + BINS) * size,  # one tile stages all of its gradients
         "written": cells * size,
         "torchvision": BINS * 16 * 4 + BINS * 4 + cells * 4 + casts * (cells + BINS),

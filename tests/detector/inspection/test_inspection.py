@@ -30,7 +30,7 @@ def test_what_is_in_the_data(call_script, data):
     train, val = content["splits"]["train"], content["splits"]["val"]
     assert train["classes"] == {"cat": 1, "dog": 1}
     assert val["classes"] == {"cat": 1, "dog": 0}
-    assert (train["boxes_an_image"], val["boxes_an_image"], val["empty_images"]) == ([0, 2], [1, 1], 1)
+    assert (train["boxes_per_image"], val["boxes_per_image"], val["empty_images"]) == ([0, 2], [1, 1], 1)
     assert train["problems"] == val["problems"] == []
     assert content["same_images"] == [{"first": ["train", "1.png"], "second": ["val", "8.png"], "same_file": True}]
     # 40 x 60 becomes 800 x 1200 and 50 x 30 1333 x 800: sides 200 and 533.

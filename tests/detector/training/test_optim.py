@@ -14,7 +14,7 @@ from detector.models.faster_rcnn import build_model
 from detector.training.optim import (
     build_optimizer,
     build_scheduler,
-    images_a_step,
+    images_per_step,
     lr_factor,
     parameter_groups,
     scaled_lr,
@@ -178,4 +178,4 @@ def test_rate_follows_the_batch():
     assert scaled_lr(OptimConfig(lr=0.02), 64) == 0.02
     config = Config()
     config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
-    assert images_a_step(config) == 120
+    assert images_per_step(config) == 120

@@ -11,7 +11,7 @@ from detector.config.schema import Config, ShapesConfig, parse
 from detector.data.shapes import ensure_shapes
 from detector.exceptions import ConfigError
 from detector.training.length import check_length, settle
-from detector.training.optim import images_a_step, scaled_lr
+from detector.training.optim import images_per_step, scaled_lr
 from detector.training.run import train
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -74,7 +74,7 @@ def test_every_recipe_trains(name, data, roots, tmp_path):
     assert result.result.images == 2
     (training,) = [row for row in rows(result.run_dir) if row["train/loss"]]
     assert float(training["train/loss"]) > 0
-    assert float(training["train/lr"]) == pytest.approx(scaled_lr(config.optim, images_a_step(config)))
+    assert float(training["train/lr"]) == pytest.approx(scaled_lr(config.optim, images_per_step(config)))
 
 
 def test_every_recipe_with_drops_drops_where_its_source_says():
@@ -157,6 +157,6 @@ def test_the_rate_on_own_data_is_the_optimisers(optim, lr, base):
 
 
 @pytest.mark.parametrize(("name", "lr"), [("finetune_small", 0.0005), ("torchvision_reference", 0.02 * 2 / 16)])
-def test_the_rate_of_a_recipe_follows_the_images_a_step(name, lr):
+def test_the_rate_of_a_recipe_follows_the_images_per_step(name, lr):
     config = composed(f"experiment={name}")
-    assert scaled_lr(config.optim, images_a_step(config)) == pytest.approx(lr)
+    assert scaled_lr(config.optim, images_per_step(config)) == pytest.approx(lr)
