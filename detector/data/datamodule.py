@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from detector.data.coco import CocoDataset
 from detector.data.loader import Batch, DetectionLoader, Mended, StepLoader, collate
 from detector.data.problems import LISTED, REMEDIES
 from detector.data.repeats import repeat_factors
-from detector.data.samplers import StepBatchSampler, shard
-from detector.data.shapes import ensure_shapes
+from detector.data.samplers import EpochOrder, StepBatchSampler, shard
+from detector.data.splits import Split, find_split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import DataError
 from detector.files import file_digest
@@ -28,38 +28,42 @@ class DetectionDataModule(pl.LightningDataModule):
     """Both splits of a data set and their loaders.
 
     Loaders yield ``(list of images, list of targets)`` as :class:`CocoDataset` describes them. Training batches follow
-    :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only.
+    :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only. A
+    Trainer that resumes goes on with the next batch. It needs ``use_distributed_sampler=False``: the data module shares
+    the images out between processes itself.
+
+    Args:
+        data: where the files are, and how they are loaded.
+        augment: of the training images.
+        seed: of order and augmentation of the training images.
+        limit_eval_images: evaluate on the first so many validation images only; 0: all.
 
     Attributes:
-        total_batches: training batches of the whole run; None: the training loader never ends.
-        start_batch: training batch to start with; a Trainer that resumes puts the loader in its position by itself.
-        eval_limit: evaluate on the first so many validation images only; 0: all.
         skipped: what is wrong with each image that could not be read in training, in the order they came.
         val_padding: the validation image of this process is another one's, and does not count.
         identity: what tells the data of two runs apart, for both splits: the annotation file, the ``digest`` of its
             content, and numbers of images and boxes; there after :meth:`setup`.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
         val_dataset: the validation images, those without a box included.
+        val_split: their files.
     """
 
-    def __init__(self, data: DataConfig, augment: AugmentConfig, seed: int) -> None:
+    def __init__(self, data: DataConfig, augment: AugmentConfig, seed: int, limit_eval_images: int = 0) -> None:
         super().__init__()
         self.data = data
         self.augment = Augment(augment)
         self.seed = seed
-        self.total_batches: int | None = None
-        self.start_batch = 0
-        self.eval_limit = 0
+        self.limit_eval_images = limit_eval_images
         self.val_padding = False
         self.skipped: list[str] = []
         self.identity: dict[str, dict[str, Any]] = {}
         self.train_dataset: CocoDataset
         self.val_dataset: CocoDataset
+        self.val_split: Split
 
     def prepare_data(self) -> None:
         """Draw the built-in data set, once a machine."""
-        if self.data.name == "shapes":
-            ensure_shapes(Path(self.data.root).expanduser(), self.data.shapes)
+        find_split(self.data, "train")
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check both splits; later calls do nothing.
@@ -69,20 +73,14 @@ class DetectionDataModule(pl.LightningDataModule):
         """
         if hasattr(self, "train_dataset"):
             return
-        data, root = self.data, Path(self.data.root).expanduser()
-        if data.name == "shapes":
-            root = ensure_shapes(root, data.shapes)
-            paths = [("train.json", "images"), ("val.json", "images")]
-        else:
-            paths = [(data.train_annotations, data.train_images), (data.val_annotations, data.val_images)]
-        (train_json, train_images), (val_json, val_images) = ((root / file, root / folder) for file, folder in paths)
-        train = CocoDataset(train_json, train_images, on_invalid=data.on_invalid, keep_empty=data.keep_empty)
-        val = CocoDataset(val_json, val_images, on_invalid=data.on_invalid)
+        train_split, self.val_split = (find_split(self.data, name) for name in ("train", "val"))
+        train, val = train_split.dataset(), self.val_split.dataset()
         _check_same_categories(train, val)
-        if data.overfit_images:
-            val = CocoDataset(train_json, train_images, on_invalid=data.on_invalid)
+        if self.data.overfit_images:
+            self.val_split = replace(train_split, name="val")
+            val = self.val_split.dataset()
             for split in (train, val):
-                split.table = split.table.select(np.flatnonzero(split.box_counts)[: data.overfit_images])
+                split.table = split.table.select(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
         if not train.used.any():
             raise DataError(f"{train.annotations} has no box to train on{_left_out(train)}.")
         if not len(val):
@@ -112,7 +110,7 @@ class DetectionDataModule(pl.LightningDataModule):
     @property
     def val_image_ids(self) -> list[int]:
         """Ids of the images that evaluation runs on, over all processes."""
-        return self.val_dataset.image_ids[: self.eval_limit or None]
+        return self.val_dataset.image_ids[: self.limit_eval_images or None]
 
     @property
     def shared_images(self) -> int:
@@ -127,19 +125,25 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def images_per_epoch(self) -> int:
-        """Training images of one pass; those of rare classes count as often as they come."""
-        return math.ceil(repeat_factors(self.train_dataset, self.data.repeat_threshold).sum())
+        """Training images per epoch; those of rare classes count as often as they come."""
+        return self._order(world_size=1).length
 
     def train_dataloader(self) -> StepLoader:
-        """Training batches ``start_batch .. total_batches - 1`` of this process."""
+        """The training batches of this process.
+
+        An iteration has as many batches as an epoch of the data fills. With a Trainer that counts steps instead of
+        epochs it has those of all steps: at the end of one of its epochs, Lightning does a step even if it has not
+        accumulated the gradients of ``accumulate_grad_batches`` batches.
+        """
         dataset = AugmentedDataset(self.train_dataset, self.augment, self.seed)
         on_skip = self._skip if self.data.on_error == "skip" else None
-        return StepLoader(dataset, self._stream(*self._place()), on_skip=on_skip, **self._loading())
+        return StepLoader(dataset, self._sampler(*self._ranks()), on_skip=on_skip, **self._loading())
 
     def training_indices(self, number: int) -> list[int]:
         """The images of training batch ``number`` (from 0) of all processes, as positions in ``train_dataset``."""
-        stream = self._stream(*self._place())
-        return [i for rank in range(stream.world) for _, i in self._stream(rank, stream.world).batch(number)]
+        order = self._order(self._ranks()[1])
+        start = number * order.images_per_step
+        return [order.key(position)[1] for position in range(start, start + order.images_per_step)]
 
     def training_batch(self, number: int) -> Batch:
         """Training batch ``number`` (from 0) of this process, on the CPU, as training gets it.
@@ -153,12 +157,20 @@ class DetectionDataModule(pl.LightningDataModule):
             raise batch
         return batch.content if isinstance(batch, Mended) else batch
 
-    def _stream(self, rank: int, world: int) -> StepBatchSampler:
-        return StepBatchSampler(
-            self.train_dataset.table.sizes, self.data.batch_size, self.seed, rank, world,
-            start_step=self.start_batch, total_steps=self.total_batches, group=self.data.aspect_grouping,
-            repeats=repeat_factors(self.train_dataset, self.data.repeat_threshold),
-        )  # fmt: skip
+    def _order(self, world_size: int) -> EpochOrder:
+        repeats = repeat_factors(self.train_dataset, self.data.repeat_threshold)
+        images_per_step = self.data.batch_size * world_size
+        return EpochOrder(
+            self.train_dataset.table.sizes, images_per_step, self.seed, self.data.aspect_grouping, repeats
+        )
+
+    def _sampler(self, rank: int, world_size: int) -> StepBatchSampler:
+        order, trainer = self._order(world_size), self.trainer
+        if trainer is not None and trainer.max_epochs == -1 and trainer.max_steps > 0:
+            return StepBatchSampler(order, rank, world_size, trainer.max_steps * trainer.accumulate_grad_batches)
+        # Lightning restores the position of a loader within an epoch, but not between two.
+        epoch = trainer.current_epoch if trainer is not None else 0
+        return StepBatchSampler(order, rank, world_size, math.ceil(order.length / order.images_per_step), epoch)
 
     def _skip(self, error: str) -> None:
         if error not in self.skipped:
@@ -171,7 +183,7 @@ class DetectionDataModule(pl.LightningDataModule):
         ``val_padding`` says so. An image that cannot be read is an error here whatever ``data.on_error`` says: numbers
         of other images would be other numbers.
         """
-        part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._place())
+        part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
         self.val_padding = not part
         return DetectionLoader(
             Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size, **self._loading()
@@ -197,8 +209,8 @@ class DetectionDataModule(pl.LightningDataModule):
         ]
         return "\n".join(lines)
 
-    def _place(self) -> tuple[int, int]:
-        """Number of this process and number of processes."""
+    def _ranks(self) -> tuple[int, int]:
+        """Rank of this process and world size."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loading(self) -> dict[str, Any]:

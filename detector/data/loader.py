@@ -113,18 +113,21 @@ class DetectionLoader(DataLoader[Any]):
 
 
 class StepLoader(DetectionLoader):
-    """Batches of a :class:`StepBatchSampler`, with the position in its stream as state.
+    """Batches of a :class:`StepBatchSampler`; each iteration goes on where the one before it ended.
 
     Lightning keeps the state in its checkpoints and puts it back, so that a resumed run goes on with the next batch.
+
+    Attributes:
+        next_step: step of the batch that is handed out next, whatever loader processes have prepared.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: StepBatchSampler, **arguments: Any) -> None:
         super().__init__(dataset, batch_sampler=sampler, **arguments)
         self.stream = sampler
-        self.next_step = sampler.start_step  # of the next batch to be handed out, whatever is in preparation
+        self.next_step = sampler.start_step
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.next_step = self.stream.start_step
+        self.stream.start_step = self.next_step
         try:
             for batch in super().__iter__():
                 self.next_step += 1
@@ -143,5 +146,4 @@ class StepLoader(DetectionLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Let the next iteration start where the state was taken."""
-        self.stream.set_position(state["step"])
         self.next_step = state["step"]

@@ -73,6 +73,11 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
     return folder
 
 
+def files(split: str) -> tuple[str, str]:
+    """Annotation file and image folder of a split, relative to the folder of the data set."""
+    return f"{split}.json", "images"
+
+
 def check_config(config: ShapesConfig) -> None:
     """Raise :class:`ConfigError` if no object fits the configuration."""
     if config.min_object > config.max_object:
@@ -95,9 +100,10 @@ def fingerprint(config: ShapesConfig) -> str:
 
 def draw_data_set(folder: Path, config: ShapesConfig) -> None:
     """Draw both splits into ``folder``: images, annotations and ``config.json``."""
-    (folder / "images").mkdir()
     for split, count in zip(SPLITS, (config.train_images, config.val_images), strict=True):
-        (folder / f"{split}.json").write_text(json.dumps(_draw_split(folder / "images", split, count, config)))
+        annotations, images = (folder / name for name in files(split))
+        images.mkdir(exist_ok=True)
+        annotations.write_text(json.dumps(_draw_split(images, split, count, config)))
     (folder / "config.json").write_text(json.dumps({"version": VERSION, **asdict(config)}, indent=2) + "\n")
 
 

@@ -84,7 +84,7 @@ def train(config: Config) -> TrainResult:
 def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     console = Console(quiet=place.rank > 0, soft_wrap=not Console().is_terminal)
     start = run_folder.find_start(config)
-    data = DetectionDataModule(config.data, config.augment, config.seed)
+    data = DetectionDataModule(config.data, config.augment, config.seed, config.trainer.limit_eval_images)
     data.prepare_data()
     data.setup()
     settle(config, data.images_per_epoch)
@@ -101,9 +101,6 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
     if place.rank == 0:
         run_folder.take(config, start)
     folder = Path(config.run_dir).expanduser().absolute()
-    data.total_batches = config.trainer.max_steps * config.optim.accumulate
-    data.start_batch = start.step * config.optim.accumulate
-    data.eval_limit = config.trainer.limit_eval_images
 
     monitor = Monitor(config.trainer.log_every)
     checkpoints = Checkpoints(folder / "checkpoints", config.trainer)

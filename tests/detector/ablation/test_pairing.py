@@ -29,10 +29,9 @@ def start_of(config):
     data.setup()
     pl.seed_everything(config.seed, verbose=False)
     module = DetectionModule(config, data.class_names, data.category_ids)
-    data.total_batches = BATCHES
     batches = [
         digest([*images, *(value for target in targets for _, value in sorted(target.items()))])
-        for images, targets in data.train_dataloader()
+        for images, targets in map(data.training_batch, range(BATCHES))
     ]
     assert len(batches) == BATCHES
     return digest(module.state_dict().values()), batches, module
@@ -65,7 +64,6 @@ def test_no_operator_draws_random_numbers(make_study):
         _, _, module = start_of(cell.config)
         data = DetectionDataModule(cell.config.data, cell.config.augment, 0)
         data.setup()
-        data.total_batches = 1
         batch = next(iter(data.train_dataloader()))
         torch.manual_seed(batch_seed(0, 0, 0))
         sum(module.model(*batch).values()).backward()

@@ -22,11 +22,12 @@ def drawn(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def shapes_module(root, workers=0, seed=0, **changes):
+def shapes_module(root, workers=0, seed=0, limit_eval_images=0, **changes):
     module = DetectionDataModule(
         DataConfig(root=str(root), shapes=SHAPES, workers=workers, batch_size=4, eval_batch_size=2, **changes),
         STRONG,
         seed,
+        limit_eval_images,
     )
     module.prepare_data()
     module.setup("fit")
@@ -42,6 +43,15 @@ def coco_module(root, **changes):
     module.prepare_data()
     module.setup()
     return module
+
+
+def trainer_of(rank=0, world_size=1, max_steps=-1, max_epochs=1):
+    """What the data module reads of a Trainer."""
+    return SimpleNamespace(
+        global_rank=rank, world_size=world_size, max_steps=max_steps, max_epochs=max_epochs, current_epoch=0,
+        accumulate_grad_batches=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )  # fmt: skip
 
 
 def equal(a, b):
@@ -64,8 +74,7 @@ def test_batches_by_their_number(drawn):
         assert found == [int(target["image_id"]) for target in batch[1]]
     ranks = [shapes_module(drawn) for _ in range(2)]
     for rank, module in enumerate(ranks):
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=SimpleNamespace(
-            root_device=torch.device("cpu")))  # fmt: skip
+        module.trainer = trainer_of(rank, 2)
     ids = [int(t["image_id"]) for module in ranks for t in module.training_batch(4)[1]]
     assert [ranks[0].train_dataset.image_ids[i] for i in ranks[0].training_indices(4)] == ids
 
@@ -84,7 +93,9 @@ def test_identity_is_that_of_the_files_when_they_were_read(drawn, tmp_path):
 
 
 def first_batches(module, count=6):
-    return list(itertools.islice(module.train_dataloader(), count))
+    """Over as many epochs as it takes: three batches of four are an epoch of ten images."""
+    epochs = itertools.repeat(module.train_dataloader())
+    return list(itertools.islice(itertools.chain.from_iterable(epochs), count))
 
 
 def test_batches_are_lists(drawn):
@@ -140,15 +151,27 @@ def test_passes_augment_differently(drawn):
     assert not torch.equal(dataset[0, 3][0], dataset[1, 3][0])
 
 
-def test_start_batch_goes_on_where_a_run_stopped(drawn):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_epoch_goes_on_where_the_last_one_ended(drawn, workers):
+    module = shapes_module(drawn, workers=workers)
+    loader = module.train_dataloader()
+    assert len(loader) == 3  # of four of ten images, the last one filled from the next epoch
+    epochs = [list(loader) for _ in range(2)]
+    assert [len(epoch) for epoch in epochs] == [3, 3]
+    assert all(map(equal, epochs[0] + epochs[1], (module.training_batch(n) for n in range(6))))
+    loader.load_state_dict({"step": 4})  # in the middle of an epoch
+    assert all(map(equal, list(loader), epochs[1][1:]))
+    assert len(list(loader)) == 3
+
+
+def test_a_trainer_that_counts_steps_has_one_epoch_of_them(drawn):
+    """Whatever the epochs of the data: gradients are accumulated over their ends."""
     module = shapes_module(drawn)
-    module.total_batches = 6
-    whole = list(module.train_dataloader())
-    assert len(whole) == 6
-    module.start_batch = 4
-    rest = list(module.train_dataloader())
-    assert len(rest) == 2
-    assert all(map(equal, rest, whole[4:]))
+    module.trainer = trainer_of(max_steps=5, max_epochs=-1)
+    module.trainer.accumulate_grad_batches = 2
+    assert len(module.train_dataloader()) == 10
+    module.trainer = trainer_of(max_steps=5, max_epochs=2)
+    assert len(module.train_dataloader()) == 3
 
 
 def test_validation_is_every_image_once_unchanged_and_in_order(drawn):
@@ -160,9 +183,8 @@ def test_validation_is_every_image_once_unchanged_and_in_order(drawn):
     assert all(torch.equal(image, module.val_dataset[i][0]) for i, (image, _) in enumerate(seen))
 
 
-def test_eval_limit(drawn):
-    module = shapes_module(drawn)
-    module.eval_limit = 3
+def test_limit_eval_images(drawn):
+    module = shapes_module(drawn, limit_eval_images=3)
     assert module.val_image_ids == [1, 2, 3]
     assert [int(t["image_id"]) for _, targets in module.val_dataloader() for t in targets] == [1, 2, 3]
 
@@ -170,10 +192,7 @@ def test_eval_limit(drawn):
 def test_processes_share_the_images(drawn):
     def on(rank):
         module = shapes_module(drawn)
-        module.total_batches = 5
-        module.trainer = SimpleNamespace(
-            global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu"))
-        )
+        module.trainer = trainer_of(rank, 2, max_steps=5, max_epochs=-1)
         ids = [
             [int(t["image_id"]) for _, targets in loader for t in targets]
             for loader in (module.train_dataloader(), module.val_dataloader())
@@ -191,8 +210,7 @@ def test_a_process_without_images_of_its_own_gets_one_that_does_not_count(drawn)
     seen, padding = [], []
     for rank in range(4):
         module = shapes_module(drawn)
-        strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=4, strategy=strategy)
+        module.trainer = trainer_of(rank, 4)
         ids = [int(t["image_id"]) for _, targets in module.val_dataloader() for t in targets]
         padding.append(module.val_padding)
         assert len(ids) == 1 if module.val_padding else ids
@@ -316,7 +334,7 @@ class Recorder(pl.LightningModule):
 
 def test_state_of_the_loader_counts_batches_handed_out_not_those_in_preparation(drawn):
     module = shapes_module(drawn, workers=1)
-    module.total_batches = 6
+    module.trainer = trainer_of(max_steps=6, max_epochs=-1)
     loader = module.train_dataloader()
     assert loader.state_dict() == {"step": 0}
     batches = iter(loader)
@@ -332,7 +350,6 @@ def test_state_of_the_loader_counts_batches_handed_out_not_those_in_preparation(
 def test_a_resumed_lightning_run_sees_what_an_uninterrupted_one_sees(drawn, tmp_path, workers, recwarn):
     def run(stop, checkpoint=None):
         module, data = Recorder(), shapes_module(drawn, workers=workers)
-        data.total_batches = 7
         trainer = pl.Trainer(
             accelerator="cpu",
             max_steps=stop,
@@ -352,6 +369,7 @@ def test_a_resumed_lightning_run_sees_what_an_uninterrupted_one_sees(drawn, tmp_
     assert whole.validated == [1, 2, 3, 4, 5] * 2  # after steps 3 and 6
     sampler = data.train_dataloader().batch_sampler
     assert whole.seen == [[data.train_dataset.image_ids[i] for _, i in sampler.batch(n)] for n in range(7)]
+    assert len(whole.seen) > 2 * data.images_per_epoch / 4
 
     trainer, first, _ = run(4)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -360,3 +378,29 @@ def test_a_resumed_lightning_run_sees_what_an_uninterrupted_one_sees(drawn, tmp_
     assert trainer.global_step == 7
     assert torch.equal(second.weight, whole.weight)
     assert not [w for w in recwarn if "not resumable" in str(w.message)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_trainer_that_counts_epochs_sees_other_batches_in_each(drawn, tmp_path, workers):
+    """Resumed within an epoch, at its last step, and after its end."""
+
+    def run(checkpoint=None, max_epochs=3, keep=False):
+        module = Recorder()
+        saved = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=max_epochs, callbacks=[saved] if keep else [], logger=False,
+                             enable_checkpointing=keep, enable_progress_bar=False, enable_model_summary=False,
+                             use_distributed_sampler=False)  # fmt: skip
+        trainer.fit(module, datamodule=shapes_module(drawn, workers=workers), ckpt_path=checkpoint,
+                    weights_only=True if checkpoint else None)  # fmt: skip
+        return trainer, module
+
+    trainer, whole = run(keep=True)
+    assert (trainer.global_step, trainer.current_epoch) == (9, 3)
+    sampler = shapes_module(drawn).train_dataloader().batch_sampler
+    assert whole.seen == [[i + 1 for _, i in sampler.batch(n)] for n in range(9)]
+    trainer, _ = run(max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    for name, steps in (("step=4", 4), ("step=6", 6), ("end", 6)):
+        _, second = run(tmp_path / f"{name}.ckpt")
+        assert second.seen == whole.seen[steps:]
+        assert torch.equal(second.weight, whole.weight)

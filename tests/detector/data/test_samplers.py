@@ -1,6 +1,5 @@
 """The stream of training batches."""
 
-import itertools
 import math
 
 import numpy as np
@@ -8,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.data.samplers import StepBatchSampler, shard
+from detector.data.samplers import EpochOrder, StepBatchSampler, shard
 
 SIZES = [(480, 640)] * 13 + [(640, 480)] * 7 + [(500, 500)] * 3
+
+
+def batches_of(sizes, batch_size, seed, rank=0, world_size=1, *, steps, **order):
+    return StepBatchSampler(EpochOrder(sizes, batch_size * world_size, seed, **order), rank, world_size, steps=steps)
 
 
 def stream(sampler):
@@ -27,9 +30,7 @@ def stream(sampler):
 def test_every_image_once_a_pass_and_batches_full(sizes, batch_size, world, seed, group):
     passes = 3
     steps = -(-passes * len(sizes) // (batch_size * world))
-    ranks = [
-        list(StepBatchSampler(sizes, batch_size, seed, r, world, total_steps=steps, group=group)) for r in range(world)
-    ]
+    ranks = [list(batches_of(sizes, batch_size, seed, r, world, steps=steps, group=group)) for r in range(world)]
     assert all(len(batches) == steps for batches in ranks)
     assert all(len(batch) == batch_size for batches in ranks for batch in batches)
     keys = [key for step in zip(*ranks, strict=True) for batch in step for key in batch]
@@ -39,23 +40,24 @@ def test_every_image_once_a_pass_and_batches_full(sizes, batch_size, world, seed
 
 @given(st.integers(0, 60), st.integers(1, 7), st.booleans())
 def test_batch_depends_on_seed_and_step_only(step, batch_size, group):
-    whole = list(itertools.islice(StepBatchSampler(SIZES, batch_size, 5, group=group), 64))
-    alone = StepBatchSampler(SIZES, batch_size, 5, group=group, start_step=step, total_steps=64)
+    whole = list(batches_of(SIZES, batch_size, 5, group=group, steps=64))
+    alone = batches_of(SIZES, batch_size, 5, group=group, steps=64)
+    alone.start_step = step
     assert list(alone) == whole[step:]
     assert alone.batch(step // 2) == whole[step // 2]  # and backwards
 
 
 def test_position_can_be_set():
-    sampler = StepBatchSampler(SIZES, 4, 0, total_steps=10)
+    sampler = batches_of(SIZES, 4, 0, steps=10)
     whole = list(sampler)
-    sampler.set_position(7)
+    sampler.start_step = 7
     assert list(sampler) == whole[7:]
     assert len(sampler) == 10  # Lightning counts from the start of the run
 
 
 def test_passes_and_seeds_differ():
     def order(seed, number):
-        return [i for p, i in stream(StepBatchSampler(SIZES, 1, seed, total_steps=2 * len(SIZES))) if p == number]
+        return [i for p, i in stream(batches_of(SIZES, 1, seed, steps=2 * len(SIZES))) if p == number]
 
     assert len({tuple(order(s, p)) for s in (0, 1, 2) for p in (0, 1)}) == 6
 
@@ -66,7 +68,7 @@ def test_like_shapes_share_batches():
     steps = 10 * len(sizes) // 8
 
     def mixed(group):
-        batches = StepBatchSampler(sizes, 8, 0, total_steps=steps, group=group)
+        batches = batches_of(sizes, 8, 0, steps=steps, group=group)
         return sum(len({shape[i] for _, i in batch}) > 1 for batch in batches) / steps
 
     assert mixed(False) > 0.9
@@ -77,34 +79,29 @@ def test_like_shapes_share_batches():
 def test_shapes_take_turns_within_a_pass():
     """Training must not see all upright images first."""
     sizes = [(480, 640)] * 400 + [(640, 480)] * 400
-    upright = [sum(i >= 400 for _, i in batch) for batch in StepBatchSampler(sizes, 8, 0, total_steps=100)]
+    upright = [sum(i >= 400 for _, i in batch) for batch in batches_of(sizes, 8, 0, steps=100)]
     assert 15 < sum(n > 4 for n in upright[:50]) < 35
 
 
 def test_processes_of_a_step_see_like_shapes_in_every_pass():
     sizes = [(480, 640)] * 83 + [(640, 480)] * 83  # a pass does not end with a step
-    ranks = [StepBatchSampler(sizes, 4, 0, r, 2, total_steps=166) for r in range(2)]
+    ranks = [batches_of(sizes, 4, 0, r, 2, steps=166) for r in range(2)]
     same = [len({i >= 83 for batch in step for _, i in batch}) == 1 for step in zip(*ranks, strict=True)]
     assert sum(same) >= 166 - 8 * 2  # of each of 8 passes, the leftovers and the seam
 
 
-def test_stream_without_end():
-    sampler = StepBatchSampler([(1, 1)] * 3, 2, 0)
-    assert len(list(itertools.islice(sampler, 1000))) == 1000
-    with pytest.raises(TypeError, match="no end"):
-        len(sampler)
+def test_an_iteration_goes_on_to_the_next_multiple_of_its_steps():
+    sampler = batches_of(SIZES, 4, 0, steps=10)
+    sampler.start_step = 10
+    assert list(sampler) == [sampler.batch(step) for step in range(10, 20)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"sizes": [], "batch_size": 2, "seed": 0}, "no images"),
-        ({"sizes": [(1, 1)], "batch_size": 2, "seed": 0, "rank": 2, "world": 2}, "rank 2 is not among 2 processes"),
-    ],
+    ("sizes", "rank", "words"), [([], 0, "no images"), ([(1, 1)], 2, "rank 2 is not among 2 processes")]
 )
-def test_mistakes_of_the_caller(arguments, words):
+def test_mistakes_of_the_caller(sizes, rank, words):
     with pytest.raises(ValueError, match=words):
-        StepBatchSampler(**arguments)
+        batches_of(sizes, 2, 0, rank, 2, steps=1)
 
 
 @given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 8))
@@ -126,7 +123,7 @@ def test_repeats_are_rounded_down_or_up(factors, batch_size, world, seed):
     steps = -(-3 * length // (batch_size * world))
     sizes = [(3, 4), (4, 3)] * len(factors)
     ranks = [
-        list(StepBatchSampler(sizes[: len(factors)], batch_size, seed, r, world, total_steps=steps, repeats=factors))
+        list(batches_of(sizes[: len(factors)], batch_size, seed, r, world, steps=steps, repeats=factors))
         for r in range(world)
     ]
     keys = [key for step in zip(*ranks, strict=True) for batch in step for key in batch]
@@ -140,12 +137,12 @@ def test_repeats_are_rounded_down_or_up(factors, batch_size, world, seed):
 
 def test_repeats_on_average():
     """2 or 3 times in each pass is 2.5 on average."""
-    sampler = StepBatchSampler([(1, 1)] * 4, 1, 0, total_steps=7 * 400, repeats=np.array([1, 1, 2.5, 2.5]))
+    sampler = batches_of([(1, 1)] * 4, 1, 0, steps=7 * 400, repeats=np.array([1, 1, 2.5, 2.5]))
     counts = np.bincount([i for _, i in stream(sampler)])
     assert counts[:2].tolist() == [400, 400]
     assert counts[2:] / 400 == pytest.approx([2.5, 2.5], abs=0.1)
 
 
 def test_no_repeats_changes_nothing():
-    plain, ones = (StepBatchSampler(SIZES, 4, 7, total_steps=30, repeats=r) for r in (None, np.ones(len(SIZES))))
+    plain, ones = (batches_of(SIZES, 4, 7, steps=30, repeats=r) for r in (None, np.ones(len(SIZES))))
     assert list(plain) == list(ones)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.datamodule import DetectionDataModule
-from detector.data.samplers import StepBatchSampler
+from detector.data.samplers import EpochOrder, StepBatchSampler
 from detector.evaluation.run import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
 from detector.training.interrupt import requeue
@@ -120,7 +120,7 @@ def test_interrupted_and_resumed(two, tmp_path):
 @pytest.mark.slow
 def test_message_of_the_process_that_fails(two, odd_data, tmp_path):
     """An image that only process 1 reads is damaged after the data were checked."""
-    sampler = StepBatchSampler([(64, 64)] * 8, 1, 0, rank=1, world=2, total_steps=4)
+    sampler = StepBatchSampler(EpochOrder([(64, 64)] * 8, 2, 0), 1, 2, steps=4)
     broken = odd_data / "images" / f"train{sampler.batch(2)[0][1] + 1}.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:60])

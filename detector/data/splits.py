@@ -1,0 +1,95 @@
+"""Which files a split of a data set has, and what becomes of what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.config.schema import DataConfig
+from detector.data import shapes
+from detector.exceptions import DataError
+from detector.files import file_digest
+
+if TYPE_CHECKING:
+    from detector.data.coco import CocoDataset
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        name: "train" or "val".
+        annotations: COCO JSON.
+        images: folder that its file names are relative to.
+        on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
+        keep_empty: keep images without a box.
+    """
+
+    name: str
+    annotations: Path
+    images: Path
+    on_invalid: str = "error"
+    keep_empty: bool = True
+
+    @property
+    def drops_invalid(self) -> bool:
+        """Whether annotations that cannot be read are left out instead of being an error."""
+        return self.on_invalid != "error"
+
+    def dataset(self) -> CocoDataset:
+        """The images and boxes.
+
+        Raises:
+            DataError: a file is missing or cannot be used; lists what is wrong.
+        """
+        from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
+
+        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+
+
+def find_split(data: DataConfig, name: str) -> Split:
+    """The files of a split, whether they are there or not; the built-in data set is drawn if it is not there.
+
+    Args:
+        data: configuration of the data set.
+        name: "train" or "val".
+
+    Raises:
+        ConfigError: the built-in data set cannot be drawn with these keys.
+        DataError: no annotation file is named for the split, or the built-in data set cannot be written.
+    """
+    root = Path(data.root).expanduser()
+    if is_builtin(data):
+        root = shapes.ensure_shapes(root, data.shapes)
+        annotations, images = shapes.files(name)
+    elif not has_split(data, name):
+        raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
+    else:
+        annotations, images = getattr(data, f"{name}_annotations"), getattr(data, f"{name}_images")
+    # Every image counts in evaluation, those without a box too.
+    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+
+
+def has_split(data: DataConfig, name: str) -> bool:
+    """Whether the configuration names files of the split."""
+    return is_builtin(data) or bool(getattr(data, f"{name}_annotations"))
+
+
+def is_builtin(data: DataConfig) -> bool:
+    """Whether the data set is the built-in one, which is drawn from a seed."""
+    return data.name == "shapes"
+
+
+def fingerprint(data: DataConfig) -> str:
+    """What tells the content of two data sets apart that have one configuration; nothing is drawn.
+
+    It is the version of the built-in drawing, or digests of the annotation files.
+
+    Raises:
+        OSError: an annotation file cannot be read.
+    """
+    if is_builtin(data):
+        return f"shapes {shapes.VERSION}"
+    return " ".join(file_digest(find_split(data, name).annotations) for name in ("train", "val"))
