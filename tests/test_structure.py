@@ -21,7 +21,6 @@ ORDER = (
 )
 # Imports inside functions that go the other way, and why.
 LATE = {
-    ("models", "training"),  # a checkpoint becomes a detector, but can be looked at without Lightning
     ("detector", "inference"),  # detector.load
 }
 # What shows or counts the insides of the operators: the figures of their weights, the bytes that the kernels move.

@@ -24,7 +24,7 @@ from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_
 from detector.config.schema import Config, parse
 from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
-from detector.models import checkpoint
+from detector.models.checkpoint import read_checkpoint
 from detector.training.run import settings, train
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run_cell(
 
 def keep_weights(best: Path, out: Path) -> None:
     """Copy what :func:`detector.load` needs of a checkpoint; the optimiser's state is most of it and not needed."""
-    content = checkpoint.read(best)
+    content = read_checkpoint(best).content
     kept = {key: content[key] for key in ("state_dict", "hyper_parameters")}
     buffer = io.BytesIO()  # on a full disk PyTorch's own writer of files has no OSError
     torch.save(kept, buffer)

@@ -15,8 +15,7 @@ from detector.ablation.record import peak_memory_mb
 from detector.data.coco import CocoDataset
 from detector.evaluation.detect import choose_device
 from detector.evaluation.run import validation_files
-from detector.models import checkpoint
-from detector.training.module import DetectionModule
+from detector.models.checkpoint import TrainedModel, load_trained_model, read_checkpoint
 
 IMAGES = 12  # validation images that inference is timed on
 REPEATS = 7
@@ -31,9 +30,8 @@ def measure(best: Path) -> dict[str, float | None]:
         ``peak_memory_mb``: of the process up to here, GPU memory if a GPU was used.
     """
     memory = peak_memory_mb()
-    content = checkpoint.read(best)
-    config = checkpoint.stored_config(best, content)
-    module = checkpoint.load(best, choose_device(config.trainer.accelerator))
+    config = read_checkpoint(best).config
+    module = load_trained_model(best, choose_device(config.trainer.accelerator))
     annotations, folder = validation_files(config.data, str(best))
     dataset = CocoDataset(annotations, folder, on_invalid=config.data.on_invalid)
     device = next(module.parameters()).device
@@ -57,13 +55,13 @@ def median_ms(calls: Sequence[Callable[[], Any]], device: torch.device) -> float
     return statistics.median(times[1:])
 
 
-def inference_ms(module: DetectionModule, images: list[Tensor]) -> float:
+def inference_ms(module: TrainedModel, images: list[Tensor]) -> float:
     """Median time of an image in a batch of its own."""
     with torch.inference_mode():
         return median_ms([lambda image=image: module([image]) for image in images], images[0].device)  # type: ignore[misc]
 
 
-def operator_ms(module: DetectionModule, images: list[Tensor]) -> tuple[float, float]:
+def operator_ms(module: TrainedModel, images: list[Tensor]) -> tuple[float, float]:
     """Median times of the RoI operator, forward and backward to the feature maps, for one training step's proposals."""
     features, proposals, sizes = inputs_of_operator(module, images)
     count = module.config.model.head.batch_size_per_image
@@ -81,7 +79,7 @@ def operator_ms(module: DetectionModule, images: list[Tensor]) -> tuple[float, f
 
 
 def inputs_of_operator(
-    module: DetectionModule, images: list[Tensor]
+    module: TrainedModel, images: list[Tensor]
 ) -> tuple[dict[str, Tensor], list[Tensor], list[tuple[int, int]]]:
     """What the RoI operator of a detector is called with for a batch: maps by name, proposals, sizes of the images."""
     seen: list[Any] = []

@@ -23,9 +23,8 @@ from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.run import validation_files
-from detector.models import checkpoint
+from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
-from detector.training.module import DetectionModule
 from detector.words import counted
 
 FILE = "diagnostics.json"
@@ -79,7 +78,7 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
     result: dict[str, Any] = {"swap": {}, "truth": {}, "jitter": {}}
     for level, cell in cells.items():
         result["seed"] = cell.seed
-        module = checkpoint.load(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
+        module = load_trained_model(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
         module.config.data.root = cell.config.data.root
         annotations, images = validation_files(cell.config.data, cell.name)
         dropping = cell.config.data.on_invalid != "error"
@@ -111,7 +110,7 @@ def interchangeable(cell: Cell, donor: Cell) -> bool:
     return same_model and cell.config.roi.output_size == donor.config.roi.output_size
 
 
-def with_operator(module: DetectionModule, roi: RoiConfig) -> DetectionModule:
+def with_operator(module: TrainedModel, roi: RoiConfig) -> TrainedModel:
     """A shallow copy of a detector with another RoI operator; the weights are shared."""
     changed = copy.copy(module)
     changed._modules = dict(module._modules)
@@ -179,7 +178,7 @@ def shifted(image: Tensor, distance: float) -> Tensor:
 
 
 @torch.inference_mode()
-def jitter(module: DetectionModule, samples: list[Any]) -> dict[str, list[float]]:
+def jitter(module: TrainedModel, samples: list[Any]) -> dict[str, list[float]]:
     """How much pooled features and class scores of the true boxes change when image and boxes move a little.
 
     Args:
@@ -206,7 +205,7 @@ def jitter(module: DetectionModule, samples: list[Any]) -> dict[str, list[float]
     return {"pooled": means[0], "score": means[1]}
 
 
-def at_truth(module: DetectionModule, image: Tensor, target: Any, distance: float) -> tuple[Tensor, Tensor]:
+def at_truth(module: TrainedModel, image: Tensor, target: Any, distance: float) -> tuple[Tensor, Tensor]:
     """Pooled features [N, C, h, w] and scores [N] of the true classes at the true boxes of a moved image."""
     model: Any = module.model
     device = next(module.parameters()).device
@@ -220,7 +219,7 @@ def at_truth(module: DetectionModule, image: Tensor, target: Any, distance: floa
 
 
 @torch.inference_mode()
-def truth_as_proposals(module: DetectionModule, dataset: CocoDataset, count: int) -> Detections:
+def truth_as_proposals(module: TrainedModel, dataset: CocoDataset, count: int) -> Detections:
     """Detections in the first ``count`` images when the proposals are the true boxes: what the box head does alone."""
     model: Any = module.model
     device = next(module.parameters()).device

@@ -19,7 +19,7 @@ from detector.benchmark.memory import PeakMemory
 from detector.benchmark.report import Measured, Section
 from detector.benchmark.timing import Bench, latencies, synchronize
 from detector.config.schema import BenchmarkConfig, ModelConfig, RoiConfig
-from detector.models.checkpoint import load
+from detector.models.checkpoint import load_trained_model
 from detector.models.faster_rcnn import build_model
 from detector.words import three_digits
 
@@ -98,7 +98,7 @@ class Source:
     def __init__(self, checkpoint: str, height: int, width: int):
         self.state: dict[str, Tensor] | None = None
         if checkpoint:
-            module = load(checkpoint)
+            module = load_trained_model(checkpoint)
             config, self.state, self.classes = module.config, module.model.state_dict(), len(module.class_names) + 1
             self.model, self.roi = replace(config.model, weights="none"), config.roi
             self.name = f"{checkpoint} (model={self.model.name})"

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -17,9 +16,7 @@ from detector.data.coco import CocoDataset, Target
 from detector.data.loader import DetectionLoader
 from detector.evaluation.detections import Detections
 from detector.exceptions import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from detector.training.module import DetectionModule
+from detector.models.checkpoint import TrainedModel
 
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -40,7 +37,7 @@ class DetectorRun:
 
 
 def run_detector(
-    module: DetectionModule,
+    module: TrainedModel,
     dataset: CocoDataset,
     category_ids: Sequence[int],
     *,
@@ -84,7 +81,7 @@ def run_detector(
     return result
 
 
-def precision_of(module: DetectionModule) -> contextlib.AbstractContextManager[None]:
+def precision_of(module: TrainedModel) -> contextlib.AbstractContextManager[None]:
     """The autocast that ``module`` was trained with, except that half precision is left to GPUs."""
     device = next(module.parameters()).device
     dtype = AUTOCAST.get(module.config.trainer.precision)

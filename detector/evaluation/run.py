@@ -27,7 +27,7 @@ from detector.evaluation.report import write_report
 from detector.evaluation.tables import error_table, note_lines, operating_table
 from detector.exceptions import ConfigError, DataError
 from detector.files import replacing
-from detector.models import checkpoint as checkpoints
+from detector.models.checkpoint import load_trained_model
 from detector.terminal import slow_progress
 
 METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
@@ -94,7 +94,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         DetectorError: the checkpoint or the data set is missing or damaged, or their classes differ.
     """
     folder = output_folder(config)
-    module = checkpoints.load(config.checkpoint, choose_device(config.accelerator))
+    module = load_trained_model(config.checkpoint, choose_device(config.accelerator))
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh

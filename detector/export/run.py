@@ -27,9 +27,8 @@ from detector.export.parity import ROUNDING, SCORE_TOLERANCE, Found, Parity, com
 from detector.export.static import StaticDetector
 from detector.files import replacing
 from detector.inference.sources import ImageSource, open_source
-from detector.models.checkpoint import load
+from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.poolers import build_pooler, pooled_strides
-from detector.training.module import DetectionModule
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
 Runner = Callable[[Tensor], Found]
@@ -60,7 +59,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
         raise ConfigError(f"{there[0]} is there already; choose another output=FILE, or replace it with overwrite=true")
     if config.compile and config.format != "torch_export":
         raise ConfigError("compile=true: only format=torch_export can be compiled; onnxruntime does so as it loads")
-    module = load(config.checkpoint)
+    module = load_trained_model(config.checkpoint)
     size = image_size(config, module)
     dynamic = config.format == "onnx" and config.dynamic
     images = parity_images(config, None if dynamic else size)
@@ -83,7 +82,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
     return files, parity
 
 
-def check(module: DetectionModule, images: list[Tensor], runners: dict[str, Runner]) -> dict[str, Parity]:
+def check(module: TrainedModel, images: list[Tensor], runners: dict[str, Runner]) -> dict[str, Parity]:
     """Compare what each of ``runners`` finds with what ``module`` finds, by name.
 
     What is outside the tolerances is compared with the model in float64 too. ``module`` is not usable afterwards.
@@ -105,7 +104,7 @@ def check(module: DetectionModule, images: list[Tensor], runners: dict[str, Runn
     }
 
 
-def export_onnx(module: DetectionModule, size: tuple[int, int], dynamic: bool, path: Path) -> Runner:
+def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path: Path) -> Runner:
     """Write ``path`` and return what runs it in onnxruntime on the CPU."""
     try:
         import onnx
@@ -130,7 +129,7 @@ def export_onnx(module: DetectionModule, size: tuple[int, int], dynamic: bool, p
 
 
 def export_torch(
-    module: DetectionModule, size: tuple[int, int], candidates: int, path: Path, compiled: Path | None
+    module: TrainedModel, size: tuple[int, int], candidates: int, path: Path, compiled: Path | None
 ) -> dict[Path, Runner]:
     """Write ``path`` and, if given, ``compiled``; returns what runs them."""
     model = copy.deepcopy(module.model)
@@ -203,7 +202,7 @@ def output_file(config: ExportConfig) -> Path:
     return results_folder("", "export", name, config.checkpoint)
 
 
-def image_size(config: ExportConfig, module: DetectionModule) -> tuple[int, int]:
+def image_size(config: ExportConfig, module: TrainedModel) -> tuple[int, int]:
     """Height and width of the exported detector's images."""
     if not config.image_size:
         side = module.config.model.min_size[-1]
@@ -246,7 +245,7 @@ def drawing(number: int, side: int = 256) -> Tensor:
 
 
 def describe(
-    config: ExportConfig, module: DetectionModule, size: tuple[int, int], dynamic: bool, parity: dict[str, Parity]
+    config: ExportConfig, module: TrainedModel, size: tuple[int, int], dynamic: bool, parity: dict[str, Parity]
 ) -> dict[str, Any]:
     """What ``NAME.json`` says."""
     static = config.format == "torch_export"

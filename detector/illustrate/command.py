@@ -112,10 +112,10 @@ def feature_map(checkpoint: str, image: Tensor, box: tuple[float, float, float, 
 
     The channel whose values differ most within ``box``; cells that only see padding are cut off.
     """
-    from detector.models.checkpoint import load
+    from detector.models.checkpoint import load_trained_model
     from detector.models.poolers import feature_maps
 
-    model = load(checkpoint).model
+    model = load_trained_model(checkpoint).model
     with torch.inference_mode():
         batch, _ = model.transform([image])
         maps = feature_maps(model, batch.tensors)

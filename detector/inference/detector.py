@@ -16,9 +16,8 @@ from detector.config.schema import Config
 from detector.data.images import image_tensor, read_image
 from detector.evaluation.detect import choose_device, precision_of
 from detector.exceptions import DataError
-from detector.models import checkpoint as checkpoints
+from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.plots.boxes import draw_boxes
-from detector.training.module import DetectionModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Detector:
         category_ids: their category ids in the data that it was trained on.
     """
 
-    def __init__(self, module: DetectionModule):
+    def __init__(self, module: TrainedModel):
         self.module = module
         self.class_names = module.class_names
         self.category_ids = module.category_ids
@@ -136,7 +135,7 @@ def load(checkpoint: str | Path, device: str | torch.device | None = None) -> De
     Raises:
         WeightsError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    return Detector(checkpoints.load(checkpoint, device or choose_device("auto")))
+    return Detector(load_trained_model(checkpoint, device or choose_device("auto")))
 
 
 def as_image(image: Any) -> Tensor:

@@ -2,52 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config, parse
 from detector.exceptions import ConfigError, WeightsError
+from detector.models.faster_rcnn import build_model
+from detector.models.weights import mismatch
 
-if TYPE_CHECKING:
-    from detector.training.module import DetectionModule
+FACTS = ("config", "class_names", "category_ids")  # of "hyper_parameters"; DetectionModule.on_save_checkpoint adds them
 
 
-def load(checkpoint: str | Path, device: str | torch.device = "cpu") -> DetectionModule:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint of a run holds.
+
+    Attributes:
+        path: the file.
+        content: everything in it, on the CPU; ``content["state_dict"]`` has the weights.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that it was trained with.
+
+        Raises:
+            WeightsError: it is not one that this version knows.
+        """
+        try:
+            return parse(self.content["hyper_parameters"]["config"], Config)
+        except ConfigError as error:
+            raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
+
+    @property
+    def class_names(self) -> list[str]:
+        """``class_names[label - 1]`` is the name of a label; label 0 is the background."""
+        return list(self.content["hyper_parameters"]["class_names"])
+
+    @property
+    def category_ids(self) -> list[int]:
+        """``category_ids[label - 1]`` is the category of a label in the annotations that it was trained on."""
+        return list(self.content["hyper_parameters"]["category_ids"])
+
+
+class TrainedModel(nn.Module):
+    """The network of a checkpoint and what its numbers mean; the names of its weights are those of the file.
+
+    Attributes:
+        model: torchvision's ``FasterRCNN``, without its initial weights.
+        config, class_names, category_ids: those of :class:`Checkpoint`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        super().__init__()
+        self.config = checkpoint.config
+        self.class_names, self.category_ids = checkpoint.class_names, checkpoint.category_ids
+        architecture = replace(self.config.model, weights="none")  # the file of the initial weights may be gone
+        self.model = build_model(architecture, self.config.roi, num_classes=len(self.class_names) + 1)
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Detections of ``images`` (float32 [3, H, W], 0..1, any sizes), which the module must be in eval mode for.
+
+        Returns:
+            One dict per image: ``boxes`` float32 [N, 4] xyxy in its pixels, ``labels`` int64 [N] in 1..K, ``scores``
+            float32 [N], highest first.
+        """
+        return self.model(images)
+
+
+def load_trained_model(checkpoint: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
     """The detector of a checkpoint, in eval mode.
 
     Args:
         checkpoint: ``best.ckpt`` or ``last.ckpt`` of a run, or the run's folder (its best checkpoint).
         device: where to put it, e.g. ``"cuda"``.
 
-    Returns:
-        A module that takes a list of images (float32 [3, H, W], 0..1) and returns one dict an image with ``boxes``,
-        ``labels`` and ``scores``. It knows its ``class_names``, ``category_ids`` and ``config``.
-
     Raises:
         WeightsError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    # Lightning is slow to import, and a folder of a run can be looked at without it.
-    from detector.models.weights import mismatch
-    from detector.training.module import DetectionModule
-
-    path = checkpoint_file(checkpoint)
-    content = read(path)
-    facts = content["hyper_parameters"]
-    module = DetectionModule(
-        stored_config(path, content), facts["class_names"], facts["category_ids"], pretrained=False
-    )
-    problem = mismatch(content["state_dict"], module.state_dict())
+    stored = read_checkpoint(checkpoint_file(checkpoint))
+    module = TrainedModel(stored)
+    weights = stored.content["state_dict"]
+    problem = mismatch(weights, module.state_dict())
     if problem:
-        raise WeightsError(f"{path}: its weights do not fit the model it describes. {problem}.")
-    module.load_state_dict(content["state_dict"])
+        raise WeightsError(f"{stored.path}: its weights do not fit the model it describes. {problem}.")
+    module.load_state_dict(weights)
     return module.to(device).eval()
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of this project, on the CPU.
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project without running code from it.
 
     Raises:
         WeightsError: the file is missing, damaged, or something else.
@@ -63,22 +116,9 @@ def read(path: str | Path) -> dict[str, Any]:
             "something else, damaged or cut off, or holds more than tensors and plain values, which is never loaded"
         ) from None
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
-    wanted = ("config", "class_names", "category_ids")
-    if not isinstance(facts, dict) or "state_dict" not in content or any(key not in facts for key in wanted):
+    if not isinstance(facts, dict) or "state_dict" not in content or any(key not in facts for key in FACTS):
         raise WeightsError(
             f"{path}: not a checkpoint of this project: it lacks its weights, configuration or class names. "
             "Bare backbone weights go to model.weights of a training."
         )
-    return content
-
-
-def stored_config(path: str | Path, content: dict[str, Any]) -> Config:
-    """The configuration that a checkpoint was trained with.
-
-    Raises:
-        WeightsError: it is not one that this version knows.
-    """
-    try:
-        return parse(content["hyper_parameters"]["config"], Config)
-    except ConfigError as error:
-        raise WeightsError(f"{path}: its configuration is not one of this version: {error}") from None
+    return Checkpoint(path, content)

@@ -19,7 +19,7 @@ from detector.config.schema import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
 from detector.exceptions import ConfigError, WeightsError
 from detector.files import replacing
-from detector.models import checkpoint
+from detector.models.checkpoint import read_checkpoint
 from detector.training.checkpoints import BEST, LAST
 from detector.training.claim import LOCK
 
@@ -94,26 +94,24 @@ def _find_checkpoint(config: Config) -> Start:
         logger.info("resume  there is no %s: the run starts at step 0", path)
         return Start()
     try:
-        content = checkpoint.read(path)
+        checkpoint = read_checkpoint(path)
     except WeightsError as error:
         best = path.with_name(BEST)
         if path.name != LAST or not best.is_file():
             raise
         raise WeightsError(f"{error}. To go on from the best weights: resume={best} run_dir=NEW_FOLDER") from None
-    before = checkpoint.stored_config(path, content)
-    differing = differences(to_dict(before), to_dict(config))
+    differing = differences(to_dict(checkpoint.config), to_dict(config))
     if differing:
         listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
         raise ConfigError(
             f"{path} cannot be continued with this configuration:\n{listed}\n{advice(config, run_folder(path))}"
         )
-    stored = content["hyper_parameters"]
     return Start(
         path,
-        int(content["global_step"]),
-        before.trainer.max_steps,
-        {key: stored[key] for key in ("class_names", "category_ids")},
-        content.get(DetectionDataModule.__qualname__, {}),  # where Lightning keeps what the data module says
+        int(checkpoint.content["global_step"]),
+        checkpoint.config.trainer.max_steps,
+        {"class_names": checkpoint.class_names, "category_ids": checkpoint.category_ids},
+        checkpoint.content.get(DetectionDataModule.__qualname__, {}),  # where Lightning keeps what the data module says
     )
 
 

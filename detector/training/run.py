@@ -20,7 +20,7 @@ from detector.config.schema import Config
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.coco import CocoResult
 from detector.exceptions import ConfigError
-from detector.models import checkpoint
+from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
 from detector.training import folder as run_folder
@@ -121,7 +121,7 @@ def _train(config: Config, accelerator: str, place: Place) -> TrainResult:
         trainer.validate(module, datamodule=data, verbose=False)
     result, detections = checkpoints.best_result, checkpoints.best_detections
     if result is None:  # the best weights are those of an earlier process
-        module.load_state_dict(checkpoint.read(folder / "checkpoints" / BEST)["state_dict"])
+        module.load_state_dict(read_checkpoint(folder / "checkpoints" / BEST).content["state_dict"])
         evaluator = build_trainer(config, accelerator, place, folder, display, [])
         evaluator.validate(module, datamodule=data, verbose=False)
         result, detections = module.result, module.detections

@@ -3,7 +3,7 @@
 import torch
 
 from detector.config.schema import Config, parse, to_dict
-from detector.training.module import DetectionModule
+from detector.models.faster_rcnn import build_model
 
 NAMES, IDS = ["cat", "dog"], [3, 7]
 
@@ -26,9 +26,9 @@ def make_content():
         Config,
     )
     torch.manual_seed(0)
-    module = DetectionModule(config, NAMES, IDS)
+    model = build_model(config.model, config.roi, num_classes=len(NAMES) + 1)
     return {
-        "state_dict": module.state_dict(),
+        "state_dict": model.state_dict(prefix="model."),
         "global_step": 1,
         "hyper_parameters": {"config": to_dict(config), "class_names": NAMES, "category_ids": IDS},
     }

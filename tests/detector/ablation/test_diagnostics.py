@@ -107,10 +107,10 @@ def test_representatives_have_one_seed(trained):
 
 
 def test_an_exchanged_operator_leaves_the_detector_as_it_was(trained):
-    from detector.models import checkpoint
+    from detector.models.checkpoint import load_trained_model
 
     cell = trained.cells[0]
-    module = checkpoint.load(cell.folder / WEIGHTS)
+    module = load_trained_model(cell.folder / WEIGHTS)
     pooler = module.model.roi_heads.box_roi_pool
     exchanged = with_operator(module, RoiConfig(kind="align", output_size=[3, 3]))
     assert type(exchanged.model.roi_heads.box_roi_pool).__name__ == "MultiScaleRoIAlign"
@@ -120,12 +120,12 @@ def test_an_exchanged_operator_leaves_the_detector_as_it_was(trained):
 
 
 def test_no_shift_no_jitter(trained, monkeypatch):
-    from detector.models import checkpoint
+    from detector.models.checkpoint import load_trained_model
 
     monkeypatch.setattr(diagnostics, "SHIFTS", (0.0, 4.0))
     cell = trained.cells[0]
     folder = ensure_shapes_of(cell)
     dataset = CocoDataset(folder / "val.json", folder / "images")
-    found = jitter(checkpoint.load(cell.folder / WEIGHTS), [dataset[i] for i in range(len(dataset))])
+    found = jitter(load_trained_model(cell.folder / WEIGHTS), [dataset[i] for i in range(len(dataset))])
     assert found["pooled"][0] == found["score"][0] == 0
     assert found["pooled"][1] > 0

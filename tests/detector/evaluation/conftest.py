@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from untrained import IDS, NAMES, make_content
+from untrained import IDS, NAMES
 
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
@@ -102,19 +102,14 @@ def data_set(tmp_path):
     return folder
 
 
-@pytest.fixture(scope="module")
-def checkpoint_content():
-    return make_content()
-
-
 @pytest.fixture
-def checkpoint(tmp_path, data_set, checkpoint_content):
+def checkpoint(tmp_path, data_set, untrained):
     """The checkpoint in a run folder, trained (it says) on ``data_set``."""
-    facts = checkpoint_content["hyper_parameters"]
+    facts = untrained["hyper_parameters"]
     config = {**facts["config"], "data": {**facts["config"]["data"], "root": str(data_set)}}
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
     path.parent.mkdir(parents=True)
-    torch.save({**checkpoint_content, "hyper_parameters": {**facts, "config": config}}, path)
+    torch.save({**untrained, "hyper_parameters": {**facts, "config": config}}, path)
     return path
 
 

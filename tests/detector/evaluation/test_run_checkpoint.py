@@ -44,9 +44,9 @@ def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
 
 
 def test_the_detections_are_those_of_the_model(checkpoint, data_set):
-    from detector.models.checkpoint import load
+    from detector.models.checkpoint import load_trained_model
 
-    module = load(checkpoint)
+    module = load_trained_model(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")
     run = run_detector(module, dataset, IDS, batch_size=1, sample=[1, 4])
     assert run.detections.images.tolist() == [40, 10, 30, 20, 50]
@@ -63,9 +63,9 @@ def test_the_detections_are_those_of_the_model(checkpoint, data_set):
 
 
 def test_the_autocast_of_training_is_used(checkpoint, data_set):
-    from detector.models.checkpoint import load
+    from detector.models.checkpoint import load_trained_model
 
-    module = load(checkpoint)
+    module = load_trained_model(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")
     seen = []
     module.model.backbone.register_forward_hook(

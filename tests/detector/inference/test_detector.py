@@ -6,7 +6,7 @@ from PIL import Image
 import detector
 from detector.exceptions import DataError
 from detector.inference.detector import as_image
-from detector.models.checkpoint import load as load_module
+from detector.models.checkpoint import load_trained_model
 
 
 def test_every_kind_of_image_gives_the_same(checkpoint, data_set):
@@ -17,7 +17,7 @@ def test_every_kind_of_image_gives_the_same(checkpoint, data_set):
     one = detector.load(checkpoint, "cpu")
     kinds = [path, str(path), picture, array, array.astype(np.float32) / 255, planes, planes.float() / 255]
     with torch.no_grad():
-        expected = load_module(checkpoint)([planes.float() / 255])[0]
+        expected = load_trained_model(checkpoint)([planes.float() / 255])[0]
     assert len(expected["boxes"]) == 5
     for kind in kinds:
         (found,) = one(kind)

@@ -9,7 +9,7 @@ import torch
 import detector
 from detector.config.schema import Config, to_dict
 from detector.exceptions import WeightsError
-from detector.models import checkpoint
+from detector.models.checkpoint import load_trained_model, read_checkpoint
 from detector.training.module import DetectionModule
 
 
@@ -42,7 +42,7 @@ def save(tmp_path, content):
 
 
 def test_load(tmp_path, module, content):
-    loaded = checkpoint.load(save(tmp_path, content))
+    loaded = load_trained_model(save(tmp_path, content))
     assert not loaded.training
     assert loaded.class_names == ["cat", "dog"]
     assert loaded.category_ids == [3, 17]
@@ -57,12 +57,12 @@ def test_load(tmp_path, module, content):
 def test_load_a_run_folder(tmp_path, content):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     torch.save(content, tmp_path / "run/checkpoints/best.ckpt")
-    assert checkpoint.load(tmp_path / "run").class_names == ["cat", "dog"]
+    assert load_trained_model(tmp_path / "run").class_names == ["cat", "dog"]
 
 
 def test_initial_weights_are_not_needed(tmp_path, content):
     content["hyper_parameters"]["config"]["model"]["weights"] = "a file that is gone.pth"
-    assert checkpoint.load(save(tmp_path, content)).config.model.weights == "a file that is gone.pth"
+    assert load_trained_model(save(tmp_path, content)).config.model.weights == "a file that is gone.pth"
 
 
 def test_training_mode_is_refused(module):
@@ -73,14 +73,14 @@ def test_training_mode_is_refused(module):
 
 def test_missing_file(tmp_path):
     with pytest.raises(WeightsError, match=r"x\.ckpt: there is no such checkpoint"):
-        checkpoint.load(tmp_path / "x.ckpt")
+        load_trained_model(tmp_path / "x.ckpt")
 
 
 def test_truncated_file(tmp_path, content):
     path = save(tmp_path, content)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=r"x\.ckpt: cannot be read as a checkpoint"):
-        checkpoint.load(path)
+        load_trained_model(path)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_truncated_file(tmp_path, content):
 )
 def test_foreign_file(tmp_path, foreign):
     with pytest.raises(WeightsError, match="not a checkpoint of this project"):
-        checkpoint.load(save(tmp_path, foreign))
+        load_trained_model(save(tmp_path, foreign))
 
 
 def test_configuration_of_another_version(tmp_path, content):
     content["hyper_parameters"] = {**content["hyper_parameters"], "config": {"modell": {}}}
     with pytest.raises(WeightsError, match=r"not one of this version: unknown key 'modell'"):
-        checkpoint.load(save(tmp_path, content))
+        load_trained_model(save(tmp_path, content))
 
 
 def test_weights_that_do_not_fit_its_configuration(tmp_path, content):
@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_its_configuration(tmp_path, content):
     with pytest.raises(
         WeightsError, match=r"do not fit .* 2 missing: model\.roi_heads\.box_predictor\.cls_score\.weight"
     ):
-        checkpoint.load(save(tmp_path, content))
+        load_trained_model(save(tmp_path, content))
 
 
 class Bomb:
@@ -117,15 +117,16 @@ def test_no_code_of_the_file_is_run(tmp_path, content):
     content["bomb"] = Bomb(tmp_path / "trace")
     path = save(tmp_path, content)
     with pytest.raises(WeightsError, match="which is never loaded"):
-        checkpoint.load(path)
+        load_trained_model(path)
     (tmp_path / "y.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     with pytest.raises(WeightsError):
-        checkpoint.read(tmp_path / "y.ckpt")
+        read_checkpoint(tmp_path / "y.ckpt")
     assert not (tmp_path / "trace").exists()
 
 
-def test_configuration_is_stored_as_plain_values(content):
-    assert content["hyper_parameters"]["config"] == to_dict(checkpoint.stored_config("x", content))
+def test_configuration_is_stored_as_plain_values(tmp_path, content):
+    stored = read_checkpoint(save(tmp_path, content))
+    assert content["hyper_parameters"]["config"] == to_dict(stored.config)
 
 
 def test_unknown_attribute():

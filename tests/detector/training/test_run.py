@@ -13,7 +13,7 @@ from detector.config.schema import Config, LoggerConfig, parse, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.exceptions import ConfigError, DataError, WeightsError
-from detector.models import checkpoint as checkpoints
+from detector.models.checkpoint import load_trained_model
 from detector.training.folder import differences
 from detector.training.loggers import build_loggers
 from detector.training.module import batch_seed
@@ -83,7 +83,7 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
         "class_names": ["circle", "rectangle", "triangle", "star", "ring", "cross"],
         "category_ids": [1, 2, 3, 4, 5, 6],
     }
-    module = checkpoints.load(result.best_checkpoint)
+    module = load_trained_model(result.best_checkpoint)
     assert not module.training
     from detector.data.coco import CocoDataset
 
