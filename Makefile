@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Overrides of the configuration: make train ARGS="roi=pool seed=3"
 ARGS ?=
 
-.PHONY: train test install lint types benchmark cuda-matrix gpu-check clean
+.PHONY: train test install lint types benchmark cuda-matrix gpu-check docs clean
 
 train: $(VENV)/installed
 	$(RUN) scripts/train.py $(ARGS)
@@ -30,6 +30,10 @@ benchmark: $(VENV)/installed
 cuda-matrix: $(VENV)/installed
 	$(RUN) -m roi_ops.cuda.compile_all $(ARGS)
 
+# The documentation as a site in site/; a broken link or a docstring that does not fit its function is an error.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 # On a machine with a GPU: tests of the kernels there, memory checks, benchmark; within 20 minutes.
 gpu-check: $(VENV)/installed
 	$(RUN) scripts/gpu_check.py $(ARGS)
@@ -43,4 +47,4 @@ $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h r
 	touch $@
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build site
