@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from detector.ablation.record import peak_memory_mb
-from detector.data.coco import CocoDataset
+from detector.data.splits import validation_split
 from detector.evaluation.detect import choose_device
-from detector.evaluation.run import validation_files
 from detector.models.checkpoint import TrainedModel, load_trained_model, read_checkpoint
 
 IMAGES = 12  # validation images that inference is timed on
@@ -32,8 +31,7 @@ def measure(best: Path) -> dict[str, float | None]:
     memory = peak_memory_mb()
     config = read_checkpoint(best).config
     module = load_trained_model(best, choose_device(config.trainer.accelerator))
-    annotations, folder = validation_files(config.data, str(best))
-    dataset = CocoDataset(annotations, folder, on_invalid=config.data.on_invalid)
+    dataset = validation_split(config.data, str(best)).dataset()
     device = next(module.parameters()).device
     images = [dataset[i][0].to(device) for i in range(min(IMAGES, len(dataset)))]
     forward, backward = operator_ms(module, [images[i % len(images)] for i in range(config.data.batch_size)])

@@ -18,11 +18,11 @@ from detector.ablation.cell import WEIGHTS
 from detector.ablation.study import Cell, Study, read_json_or_none, write_json
 from detector.config.schema import RoiConfig, to_dict
 from detector.data.coco import CocoDataset
+from detector.data.splits import validation_split
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
-from detector.evaluation.run import validation_files
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.words import counted
@@ -80,10 +80,9 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
         result["seed"] = cell.seed
         module = load_trained_model(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
         module.config.data.root = cell.config.data.root
-        annotations, images = validation_files(cell.config.data, cell.name)
-        dropping = cell.config.data.on_invalid != "error"
-        truth = GroundTruth(annotations, drop_invalid=dropping)
-        dataset = CocoDataset(annotations, images, on_invalid=cell.config.data.on_invalid)
+        split = validation_split(cell.config.data, cell.name)
+        truth = GroundTruth(split.annotations, split.drops_invalid)
+        dataset = split.dataset()
         count = min(EVALUATED, len(dataset))
         result["jitter"][level] = jitter(module, [dataset[i] for i in range(min(SHIFTED, len(dataset)))])
         result["truth"][level] = score(truth_as_proposals(module, dataset, count), truth, dataset.image_ids[:count])

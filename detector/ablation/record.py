@@ -20,6 +20,7 @@ import numpy as np
 from detector.ablation.study import METRICS, RECORD, write_json
 from detector.config.results_folder import now
 from detector.config.schema import parse
+from detector.data.splits import validation_split
 from detector.evaluation.cocoeval import IOU_THRESHOLDS
 from detector.exceptions import DataError
 from detector.files import replacing
@@ -66,16 +67,14 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
 
 def matches_of(config: Config, run: Path) -> Matches:
     """Which detection of a run's best weights matches which object of its validation images."""
-    from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
-    from detector.evaluation.detections import Detections
+    from detector.evaluation.detections import Detections  # PyTorch takes seconds to import
     from detector.evaluation.ground_truth import GroundTruth
     from detector.evaluation.matches import match
-    from detector.evaluation.run import validation_files
 
-    annotations, images = validation_files(config.data, str(run))
-    truth = GroundTruth(annotations, drop_invalid=config.data.on_invalid != "error")
+    split = validation_split(config.data, str(run))
+    truth = GroundTruth(split.annotations, split.drops_invalid)
     found = Detections.from_json(run / "predictions.json", truth.image_ids, truth.category_ids)
-    scored = CocoDataset(annotations, images, on_invalid=config.data.on_invalid).image_ids
+    scored = split.dataset().image_ids
     return match(truth, found, scored[: config.trainer.limit_eval_images or None])
 
 

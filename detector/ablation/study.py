@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 from detector.config.checks import flat
 from detector.config.composition import check_choice, compose
 from detector.config.schema import Config, DataConfig, StudyConfig, parse, to_dict
-from detector.data.shapes import VERSION as SHAPES_VERSION
+from detector.data.splits import fingerprint
 from detector.exceptions import ConfigError, DataError
-from detector.files import file_digest, replacing
+from detector.files import replacing
 
 CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -278,11 +278,8 @@ def data_fingerprint(data: DataConfig) -> str:
     Raises:
         DataError: an annotation file is missing.
     """
-    if data.name == "shapes":
-        return f"shapes {SHAPES_VERSION}"  # the rest is in the configuration
-    root = Path(data.root).expanduser()
     try:
-        return " ".join(file_digest(root / name) for name in (data.train_annotations, data.val_annotations))
+        return fingerprint(data)
     except OSError as error:
         raise DataError(
             f"{error.filename}: the annotations cannot be read: {error.strerror}. Say where the data are: "

@@ -14,10 +14,10 @@ from rich.progress import track
 
 from detector.benchmark.report import Measured, Section
 from detector.benchmark.timing import Bench, latencies
-from detector.config.schema import AugmentConfig, BenchmarkConfig, ShapesConfig
+from detector.config.schema import AugmentConfig, BenchmarkConfig, DataConfig, ShapesConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader
-from detector.data.shapes import ensure_shapes
+from detector.data.splits import find_split
 from detector.data.transforms import Augment
 from detector.exceptions import ConfigError
 from detector.words import counted, three_digits
@@ -67,8 +67,7 @@ def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
         return CocoDataset(config.annotations, config.images, on_invalid="drop")
     side = 64 if config.quick else min(config.image_size)
     shapes = ShapesConfig(train_images=1, val_images=8 if config.quick else 32, image_size=side, max_object=side // 2)
-    drawn = ensure_shapes(folder, shapes)
-    return CocoDataset(drawn / "val.json", drawn / "images")
+    return find_split(DataConfig(root=str(folder), shapes=shapes), "val").dataset()
 
 
 def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:

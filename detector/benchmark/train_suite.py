@@ -30,8 +30,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from detector.benchmark.report import Measured, compared
 from detector.benchmark.timing import Bench, Row
 from detector.config.schema import BenchmarkConfig, Config
-from detector.data.coco import CocoDataset
-from detector.data.shapes import ensure_shapes
+from detector.data.splits import find_split
 from detector.models.backbone import TAPS
 from detector.training.module import Batch, DetectionModule
 from detector.training.monitor import Monitor
@@ -147,8 +146,7 @@ def configured(name: str, channels_last: bool, side: int, folder: str, bench: Be
 
 def drawn(config: Config, device: torch.device) -> tuple[list[str], list[Batch]]:
     """Names of the classes, and as many batches as the run has steps, on ``device``."""
-    folder = ensure_shapes(Path(config.data.root), config.data.shapes)
-    dataset = CocoDataset(folder / "train.json", folder / "images")
+    dataset = find_split(config.data, "train").dataset()
     size, batches = config.data.batch_size, []
     for step in range(config.trainer.max_steps):
         pairs = [dataset[(step * size + i) % len(dataset)] for i in range(size)]

@@ -72,6 +72,23 @@ def find_split(data: DataConfig, name: str) -> Split:
     return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
 
 
+def validation_split(data: DataConfig, trained: str) -> Split:
+    """The validation split that ``trained``, a checkpoint or a run, was trained with.
+
+    Raises:
+        DataError: its files are not where they were in training.
+    """
+    split = find_split(data, "val")
+    for path in (split.annotations, split.images):
+        if not path.exists():
+            raise DataError(
+                f"{trained} was trained with the validation set {split.annotations} and the images in {split.images}, "
+                f"but there is no {path} (relative paths start at {Path.cwd()}); say where the data are with "
+                "annotations=FILE.json images=FOLDER"
+            )
+    return split
+
+
 def has_split(data: DataConfig, name: str) -> bool:
     """Whether the configuration names files of the split."""
     return is_builtin(data) or bool(getattr(data, f"{name}_annotations"))

@@ -11,9 +11,8 @@ import numpy as np
 from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
-from detector.config.schema import DataConfig, EvaluateConfig
-from detector.data.coco import CocoDataset
-from detector.data.shapes import ensure_shapes
+from detector.config.schema import EvaluateConfig
+from detector.data.splits import Split, validation_split
 from detector.evaluation.analysis import Analysis, analyse
 from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.cocoeval import COCO_LIMIT
@@ -101,17 +100,18 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     data = module.config.data
     if config.annotations:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
+        split = Split("val", annotations, images, data.on_invalid)
     else:
-        annotations, images = validation_files(data, config.checkpoint)
-    dataset = CocoDataset(annotations, images, on_invalid=data.on_invalid)
-    truth = GroundTruth(annotations, drop_invalid=data.on_invalid != "error")
+        split = validation_split(data, config.checkpoint)
+    dataset = split.dataset()
+    truth = GroundTruth(split.annotations, split.drops_invalid)
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,
         dataset.class_names,
         dataset.category_ids,
         config.checkpoint,
-        str(annotations),
+        str(split.annotations),
     )
 
     # Spread over the data set: neighbours in a file are often alike.
@@ -134,14 +134,21 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(annotations), "images": resolved(images)},
+        "data": {"annotations": resolved(split.annotations), "images": resolved(split.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(next(module.parameters()).device),
         "images_per_second": round(found.images_per_second, 2),
     }
     return write_results(
-        config, truth, found.detections, dataset.image_ids, limit, images, facts, [renumbered] if renumbered else []
+        config,
+        truth,
+        found.detections,
+        dataset.image_ids,
+        limit,
+        split.images,
+        facts,
+        [renumbered] if renumbered else [],
     )
 
 
@@ -196,29 +203,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def validation_files(data: DataConfig, checkpoint: str) -> tuple[Path, Path]:
-    """Annotation file and image folder of the validation set in a checkpoint's configuration.
-
-    The built-in data set is drawn again if it is not there; it is the same by its seed.
-
-    Raises:
-        DataError: they are not where they were in training.
-    """
-    root = Path(data.root).expanduser()
-    if data.name == "shapes":
-        folder = ensure_shapes(root, data.shapes)
-        return folder / "val.json", folder / "images"
-    annotations, images = root / data.val_annotations, root / data.val_images
-    for path in (annotations, images):
-        if not path.exists():
-            raise DataError(
-                f"{checkpoint} was trained with the validation set {annotations} and the images in "
-                f"{images}, but there is no {path} (relative paths start at {Path.cwd()}); say where the "
-                "data are with annotations=FILE.json images=FOLDER"
-            )
-    return annotations, images
 
 
 # --------------------------------------------------------------------------------- inputs and outputs

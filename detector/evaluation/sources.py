@@ -11,8 +11,9 @@ import yaml
 
 from detector.config.commands import script
 from detector.config.schema import parse
+from detector.data.splits import validation_split
 from detector.evaluation.cocoeval import COCO_LIMIT
-from detector.evaluation.run import METRICS, PREDICTIONS, validation_files
+from detector.evaluation.run import METRICS, PREDICTIONS
 from detector.exceptions import ConfigError, DataError
 
 
@@ -119,10 +120,10 @@ def located(source: Source, path: str) -> Source:
         config = parse(source.trained)
     except ConfigError:
         return source  # of another version: the user is asked for the annotations
-    annotations, images = validation_files(config.data, path)
+    split = validation_split(config.data, path)
     return source._replace(
-        annotations=annotations,
-        images=images,
+        annotations=split.annotations,
+        images=split.images,
         first_images=config.trainer.limit_eval_images,
         limit=max(COCO_LIMIT, config.model.head.detections_per_image),
     )

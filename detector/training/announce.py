@@ -11,6 +11,7 @@ from rich.console import Console
 from detector.config.commands import script
 from detector.config.schema import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
+from detector.data.splits import is_builtin
 from detector.models.backbone import anchor_strides
 from detector.training.folder import Start
 from detector.training.length import passes
@@ -93,7 +94,7 @@ def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
             f"`python {script('inspect_data')} ... fix=OUT.json` leaves them out of training"
         )
     if model.weights == "none":
-        if config.data.name != "shapes":
+        if not is_builtin(config.data):
             found.append(
                 "the network starts from random weights, which takes many times the steps and the images that "
                 "pretrained ones do. model.weights=IMAGENET1K_V2 downloads torchvision's; "

@@ -128,8 +128,7 @@ class DetectionModule(pl.LightningModule):
     def _ground_truth(self) -> GroundTruth:
         if self._truth is None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            dropping = self.config.data.on_invalid != "error"
-            self._truth = GroundTruth(data.val_dataset.annotations, drop_invalid=dropping)
+            self._truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
         return self._truth
 
     def _gather(self, own: Detections) -> list[Detections]:

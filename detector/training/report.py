@@ -60,7 +60,7 @@ def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> No
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
-    truth = GroundTruth(data.val_dataset.annotations, drop_invalid=config.data.on_invalid != "error")
+    truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
     matches = match(truth, detections, data.val_image_ids)
     folder = outcome.run_dir
     write_summary(
