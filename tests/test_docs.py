@@ -17,6 +17,7 @@ from detector.ablation.launch import read
 from detector.config import schema
 from detector.config.arguments import CommandLine
 from detector.config.checks import is_known
+from detector.config.defaults import default
 from detector.exceptions import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +93,7 @@ def test_command(page, command, monkeypatch, own_study):
             arguments = [a for a in arguments if a not in ("--config-dir", "DIR")]
             arguments = ["--config-dir", str(own_study), *arguments]
         elif "--config-dir" in arguments:
-            (own_study / "config.yaml").write_text(yaml.safe_dump(schema.to_dict(schema.Config())))
+            (own_study / "config.yaml").write_text(yaml.safe_dump(schema.to_dict(default(schema.Config))))
             arguments[arguments.index("--config-dir") + 1] = str(own_study)
         check_script("benchmark" if name == "gpu_check" else name, arguments, monkeypatch)  # it passes them on
     elif found[0] == "make":

@@ -21,7 +21,8 @@ from detector.ablation.execute import end_with
 from detector.ablation.record import write_record
 from detector.ablation.study import CELL
 from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output
-from detector.config.schema import Config, parse
+from detector.config.defaults import parse_partial
+from detector.config.schema import Config
 from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
 from detector.models.checkpoint import read_checkpoint
@@ -49,7 +50,7 @@ def run_cell(
         DetectorError: the run cannot be done.
     """
     cell: dict[str, Any] = read_json(folder / CELL, "a cell of a study")
-    config = parse(cell["config"])
+    config = parse_partial(cell["config"])
     with settings(config):  # the threads of the training are those of the costs and of the record
         outcome = train(config)
         costs = measure(outcome.best_checkpoint)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector.ablation.study import METRICS, RECORD, write_json
+from detector.config.defaults import parse_partial
 from detector.config.results_folder import now
-from detector.config.schema import parse
 from detector.data.splits import validation_split
 from detector.evaluation.cocoeval import IOU_THRESHOLDS
 from detector.exceptions import DataError
@@ -44,7 +44,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         outcome: of the training.
         costs: as :func:`detector.ablation.costs.measure` returns them.
     """
-    config = parse(cell["config"])
+    config = parse_partial(cell["config"])
     matches = matches_of(config, outcome.run_dir)
     accumulated = matches.accumulated()
     store(folder / MATCHES, matches)

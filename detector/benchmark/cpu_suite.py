@@ -12,6 +12,7 @@ from torch import Tensor
 import roi_ops
 from detector.benchmark.timing import Bench, Row, host_times
 from detector.benchmark.workloads import SCALES, Scene, with_indices
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.models.faster_rcnn import build_model
 
@@ -106,9 +107,9 @@ def training_step(bench: Bench) -> Row:
     calls = []
     for kind in ("align", "torchvision_align"):
         torch.manual_seed(0)
-        config = ModelConfig(name="c5", min_size=[side], norm="frozen")
+        config = default(ModelConfig, name="c5", min_size=[side], norm="frozen")
         config.anchors.sizes = [[32, 64, 128, 256, 512]]
-        model = build_model(config, RoiConfig(kind=kind), num_classes=2)
+        model = build_model(config, default(RoiConfig, kind=kind), num_classes=2)
 
         def step(model: torch.nn.Module = model) -> None:
             torch.manual_seed(1)

@@ -18,6 +18,7 @@ import roi_ops
 from detector.benchmark import cpu_suite
 from detector.benchmark.timing import Bench, Call, Row
 from detector.benchmark.workloads import Scene
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.models.faster_rcnn import build_model
 
@@ -132,7 +133,9 @@ def training_step(bench: Bench) -> Row:
     calls = []
     for kind in ("align", "torchvision_align"):
         torch.manual_seed(0)
-        model = build_model(ModelConfig(name="fpn", min_size=[side]), RoiConfig(kind=kind), num_classes=2)
+        model = build_model(
+            default(ModelConfig, name="fpn", min_size=[side]), default(RoiConfig, kind=kind), num_classes=2
+        )
         model.to(bench.device, memory_format=torch.channels_last)
 
         def step(model: torch.nn.Module = model) -> None:

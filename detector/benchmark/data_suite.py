@@ -7,6 +7,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from rich.progress import track
 
 from detector.benchmark.report import Measured, Section
 from detector.benchmark.timing import Bench, latencies
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, BenchmarkConfig, DataConfig, ShapesConfig
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader
@@ -22,11 +24,11 @@ from detector.data.transforms import Augment
 from detector.exceptions import ConfigError
 from detector.words import counted, three_digits
 
-AUGMENTATIONS = {
-    "horizontal_flip": AugmentConfig(horizontal_flip=1.0),
-    "photometric": AugmentConfig(horizontal_flip=0.0, photometric=1.0),
-    "scale_jitter": AugmentConfig(horizontal_flip=0.0, scale_jitter=[0.5, 1.5]),
-    "iou_crop": AugmentConfig(horizontal_flip=0.0, iou_crop=1.0),
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "horizontal_flip": {"horizontal_flip": 1.0},
+    "photometric": {"horizontal_flip": 0.0, "photometric": 1.0},
+    "scale_jitter": {"horizontal_flip": 0.0, "scale_jitter": [0.5, 1.5]},
+    "iou_crop": {"horizontal_flip": 0.0, "iou_crop": 1.0},
 }
 BATCH = 4
 LOADED = 1024  # images that the loader reads, some of them again, for seconds of measuring
@@ -66,8 +68,10 @@ def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
     if config.annotations:
         return CocoDataset(config.annotations, config.images, on_invalid="drop")
     side = 64 if config.quick else min(config.image_size)
-    shapes = ShapesConfig(train_images=1, val_images=8 if config.quick else 32, image_size=side, max_object=side // 2)
-    return find_split(DataConfig(root=str(folder), shapes=shapes), "val").dataset()
+    shapes = default(
+        ShapesConfig, train_images=1, val_images=8 if config.quick else 32, image_size=side, max_object=side // 2
+    )
+    return find_split(default(DataConfig, root=str(folder), shapes=shapes), "val").dataset()
 
 
 def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
@@ -77,8 +81,9 @@ def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
     for index in range(count):
         item = dataset[index]  # the file is in the page cache from here on
         times["read and decode"] += latencies(partial(dataset.__getitem__, index), 1, cpu)
-        for name, config in AUGMENTATIONS.items():
-            times.setdefault(name, []).extend(latencies(partial(Augment(config), *item), 1, cpu))
+        for name, changes in AUGMENTATIONS.items():
+            augment = Augment(default(AugmentConfig, **changes))
+            times.setdefault(name, []).extend(latencies(partial(augment, *item), 1, cpu))
     return times
 
 

@@ -18,6 +18,7 @@ from torchvision.models.detection import FasterRCNN
 from detector.benchmark.memory import PeakMemory
 from detector.benchmark.report import Measured, Section
 from detector.benchmark.timing import Bench, latencies, synchronize
+from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, ModelConfig, RoiConfig
 from detector.models.checkpoint import load_trained_model
 from detector.models.faster_rcnn import build_model
@@ -103,15 +104,15 @@ class Source:
             self.model, self.roi = replace(config.model, weights="none"), config.roi
             self.name = f"{checkpoint} (model={self.model.name})"
         else:
-            self.roi, self.classes = RoiConfig(), CLASSES
-            self.model = ModelConfig(min_size=[min(height, width)], max_size=max(height, width))
+            self.roi, self.classes = default(RoiConfig), CLASSES
+            self.model = default(ModelConfig, min_size=[min(height, width)], max_size=max(height, width))
             self.name = f"model=fpn, untrained, {CLASSES - 1} classes"
 
     def build(self, setting: Setting, device: torch.device) -> FasterRCNN:
         """The detector on ``device``, in eval mode."""
         torch.manual_seed(0)
         own = setting.roi == self.roi.kind
-        roi = self.roi if own else RoiConfig(kind=setting.roi, output_size=self.roi.output_size)
+        roi = self.roi if own else default(RoiConfig, kind=setting.roi, output_size=self.roi.output_size)
         model = build_model(replace(self.model, channels_last=setting.layout == "channels_last"), roi, self.classes)
         if self.state is not None:
             model.load_state_dict(self.state)

@@ -29,6 +29,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from detector.benchmark.report import Measured, compared
 from detector.benchmark.timing import Bench, Row
+from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, Config
 from detector.data.splits import find_split
 from detector.models.backbone import TAPS
@@ -124,7 +125,7 @@ def measure_step(name: str, channels_last: bool, bench: Bench) -> Row:
 
 def configured(name: str, channels_last: bool, side: int, folder: str, bench: Bench) -> Config:
     """The configuration of the run that is measured."""
-    config = Config(run_dir=folder)
+    config = default(Config, run_dir=folder)
     config.model.name, config.model.channels_last = name, channels_last
     config.model.min_size, config.model.max_size = [side], side
     if name == "c5":

@@ -32,7 +32,7 @@ from detector.config.composition import (
     quoted,
     read_config,
 )
-from detector.config.schema import parse
+from detector.config.defaults import parse_partial
 from detector.exceptions import ConfigError
 
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
@@ -283,7 +283,7 @@ def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
     raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
     if cfg.get("resume") == "auto" and "${now" in raw_folder and not sweep:
         raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
-    config = parse(cfg, schema)
+    config = parse_partial(cfg, schema)
     trainer = getattr(config, "trainer", None)
     if sweep and trainer is not None and (trainer.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
         raise ConfigError(

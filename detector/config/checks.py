@@ -1,6 +1,6 @@
 """What the fields of a configuration class may hold, and the check of keys and values against them.
 
-The classes are in ``config.py``; here is only how they are written and how a configuration is held against them. Every
+The classes are in ``schema.py``; here is only how they are written and how a configuration is held against them. Every
 mistake is a :class:`ConfigError` that names the key and what is known or allowed.
 """
 
@@ -10,28 +10,20 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from detector.exceptions import ConfigError
 
 
-def one_of(default: str, *others: str) -> Any:
-    """A string field that may hold ``default`` or one of ``others``."""
-    return field(default=default, metadata={"choices": (default, *others)})
+def one_of(*choices: str) -> Any:
+    """A string field that may hold one of ``choices``."""
+    return field(metadata={"choices": choices})
 
 
-def number(default: float | int | None, low: float | None = None, high: float | None = None) -> Any:
-    """A numeric field within ``[low, high]``; a bound of None is no bound."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def values(*default: Any, low: float | None = None, high: float | None = None) -> Any:
-    """A list field whose numbers, nested or not, lie within ``[low, high]``."""
-    return field(
-        default_factory=lambda: [list(v) if isinstance(v, tuple) else v for v in default],
-        metadata={"low": low, "high": high},
-    )
+def number(low: float | None = None, high: float | None = None) -> Any:
+    """A number, or a list of numbers, nested or not, within ``[low, high]``; a bound of None is no bound."""
+    return field(metadata={"low": low, "high": high})
 
 
 def known_keys(schema: type, prefix: str = "") -> list[str]:
@@ -63,8 +55,8 @@ def is_known(key: str, schema: type) -> bool:
 
 
 def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:
-    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have, and for a single value
-    where a list is wanted, which OmegaConf refuses in words of its own."""
+    """Raise :class:`ConfigError` for the first key of ``plain`` that ``schema`` does not have, for a single value where
+    a list is wanted, which OmegaConf refuses in words of its own, and for keys of ``schema`` without a value."""
     root = root or schema
     if not isinstance(plain, dict):
         raise ConfigError(f"{prefix.rstrip('.')}: expected a group of keys, got {plain!r}")
@@ -79,6 +71,10 @@ def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = N
             if not isinstance(value, list) or (nested and not all(isinstance(v, list) for v in value)):
                 wanted = f"a list of lists, as in [[{value}]]" if nested else f"a list, as in [{value}]"
                 raise ConfigError(f"{prefix}{key}={value}: must be {wanted}".replace("[[[", "[[").replace("]]]", "]]"))
+    without = [f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING]
+    lacking = [prefix + name for name in without if name not in plain]
+    if lacking:
+        raise ConfigError(f"{', '.join(lacking)}: has no value")
 
 
 def unknown_key(key: str, schema: type) -> str:

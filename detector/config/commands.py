@@ -16,6 +16,11 @@ def scripts_folder(package: Path = PACKAGE) -> Path:
     return inside if inside.is_dir() else package.parent / "scripts"
 
 
+def configs_folder() -> Path:
+    """The folder of the YAML files that come with the project."""
+    return scripts_folder().parent / "configs"
+
+
 def names(folder: Path) -> list[str]:
     """The commands there are, sorted: a script each."""
     return sorted(file.stem for file in folder.glob("*.py"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -108,13 +110,24 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
     searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in folders if folder != home]
     try:
-        with hydra.initialize_config_dir(str(home), version_base="1.3"):
+        with no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
+
+
+@contextmanager
+def no_running_hydra() -> Iterator[None]:
+    """Put away the Hydra that started this job, if one did: there can be only one in a process."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def quoted(value: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from detector.config.commands import script
-from detector.config.schema import parse
+from detector.config.defaults import parse_partial
 from detector.data.splits import validation_split
 from detector.evaluation.cocoeval import COCO_LIMIT
 from detector.evaluation.run import METRICS, PREDICTIONS
@@ -117,7 +117,7 @@ def located(source: Source, path: str) -> Source:
     if source.annotations is not None or source.trained is None:
         return source
     try:
-        config = parse(source.trained)
+        config = parse_partial(source.trained)
     except ConfigError:
         return source  # of another version: the user is asked for the annotations
     split = validation_split(config.data, path)

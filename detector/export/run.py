@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detector.config.defaults import default
 from detector.config.results_folder import checkpoint_file, results_folder
 from detector.config.schema import ExportConfig, ShapesConfig
 from detector.data.paint import paint
@@ -238,7 +239,7 @@ def parity_images(config: ExportConfig, size: tuple[int, int] | None) -> list[Te
 
 def drawing(number: int, side: int = 256) -> Tensor:
     """A picture as in the built-in data set, float32 [3, side, side]."""
-    config = ShapesConfig(image_size=side, min_object=20, max_object=120)
+    config = default(ShapesConfig, image_size=side, min_object=20, max_object=120)
     rng = np.random.default_rng(number)
     pixels = paint(rng, draw_objects(rng, config), side, config.difficulty)
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

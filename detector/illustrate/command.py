@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detector import illustrate as operators
+from detector.config.defaults import default
 from detector.config.results_folder import results_folder
 from detector.config.schema import IllustrateConfig, ShapesConfig
 from detector.data.images import read_image
@@ -100,7 +101,7 @@ def check_box(key: str, box: list[float], size: tuple[int, int]) -> tuple[float,
 
 def built_in_image(side: int = 192) -> tuple[Tensor, list[float]]:
     """An image of the kind of the built-in data set, float32 [3, side, side], and the box of its object."""
-    config = ShapesConfig(image_size=side, min_object=60, max_object=110, max_objects=3, difficulty=0.3)
+    config = default(ShapesConfig, image_size=side, min_object=60, max_object=110, max_objects=3, difficulty=0.3)
     rng = np.random.default_rng(8)  # a cross on a dark background
     objects = draw_objects(rng, config)
     pixels = paint(rng, objects, side, config.difficulty)

@@ -110,7 +110,8 @@ def propose_anchors(boxes: np.ndarray, inputs: np.ndarray, config: ModelConfig) 
     ratios = k_means(np.log(side[:, 1] / side[:, 0]), len(config.anchors.aspect_ratios))
     rounded = [float(max(1.0, round(v))) for v in np.exp(sizes)]
     anchors = AnchorConfig(
-        [rounded[i : i + per_map] for i in range(0, len(rounded), per_map)], [float(f"{v:.2g}") for v in np.exp(ratios)]
+        sizes=[rounded[i : i + per_map] for i in range(0, len(rounded), per_map)],
+        aspect_ratios=[float(f"{v:.2g}") for v in np.exp(ratios)],
     )
     iou = best_iou(boxes, inputs, anchors.sizes, anchors.aspect_ratios, anchor_strides(config))
     return AnchorFit(anchors.sizes, anchors.aspect_ratios, iou, config.rpn.fg_iou_thresh)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
-from detector.config.schema import Config, parse
+from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
 from detector.models.weights import mismatch
@@ -39,7 +40,7 @@ class Checkpoint:
             WeightsError: it is not one that this version knows.
         """
         try:
-            return parse(self.content["hyper_parameters"]["config"], Config)
+            return parse_partial(self.content["hyper_parameters"]["config"], Config)
         except ConfigError as error:
             raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from detector.config.schema import Config, parse, to_dict
+from detector.config.defaults import parse_partial
+from detector.config.schema import Config, to_dict
 from detector.models.faster_rcnn import build_model
 
 NAMES, IDS = ["cat", "dog"], [3, 7]
@@ -10,7 +11,7 @@ NAMES, IDS = ["cat", "dog"], [3, 7]
 
 def make_content():
     """The content of the checkpoint; all scores are about a third, so every image gets detections."""
-    config = parse(
+    config = parse_partial(
         {
             "model": {
                 "weights": "none",

@@ -11,6 +11,7 @@ from studies import TINY, FakeTraining
 from detector.ablation import execute as module
 from detector.ablation.cell import run_cell
 from detector.ablation.execute import execute, is_finished, meaning, run_process
+from detector.config.defaults import default
 from detector.config.schema import StudyConfig
 
 KEYS = {"keep_weights": False, "common": {**TINY, "data": "shapes", "model": "c4"}}
@@ -79,7 +80,7 @@ def test_failures_are_counted_and_explained_and_forgotten(cell, monkeypatch):
 
 def test_the_threads_of_the_training_are_those_of_the_costs_and_of_the_record(make_study):
     (cell,) = make_study(**KEYS, extra={"trainer.threads": 3}, seeds=[0], factors={"roi": ["align"]}).cells
-    cell.write(StudyConfig(keep_weights=False))
+    cell.write(default(StudyConfig, keep_weights=False))
     before, measured = torch.get_num_threads(), []
     assert before != 3
 

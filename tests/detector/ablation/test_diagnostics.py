@@ -7,6 +7,7 @@ from studies import TINY
 from detector.ablation import diagnostics
 from detector.ablation.cell import WEIGHTS, keep_weights
 from detector.ablation.diagnostics import jitter, ramp, representatives, shifted, update, with_operator
+from detector.config.defaults import default
 from detector.config.schema import RoiConfig
 from detector.data.coco import CocoDataset
 from detector.data.shapes import ensure_shapes
@@ -24,14 +25,14 @@ from detector.training.module import DetectionModule
     ],
 )
 def test_linear_operators_are_exact_on_a_ramp(keys, offset):
-    found = ramp(RoiConfig(**keys))
+    found = ramp(default(RoiConfig, **keys))
     assert found["offset"] == pytest.approx(offset, abs=1e-9)
     assert found["shift_error"] == pytest.approx(0, abs=1e-9)
 
 
 def test_maximum_of_samples_follows_a_shift():
     """The highest of two samples a bin is a quarter of a bin beyond its centre, wherever the box is."""
-    found = ramp(RoiConfig(kind="align", mode="max"))
+    found = ramp(default(RoiConfig, kind="align", mode="max"))
     assert found["shift_error"] == pytest.approx(0, abs=1e-9)
     assert found["offset"] > 0.5
 
@@ -39,7 +40,7 @@ def test_maximum_of_samples_follows_a_shift():
 def test_rounded_bins_do_not_follow_a_shift():
     """RoIPool moves by whole cells. A uniform fraction u rounded to 0 or 1 misses by |u - 1| or u: root mean square
     sqrt(E[u (1 - u)]) = sqrt(1 / 6) where a move is rounded fairly."""
-    assert ramp(RoiConfig(kind="pool"))["shift_error"] == pytest.approx(6**-0.5, abs=0.05)
+    assert ramp(default(RoiConfig, kind="pool"))["shift_error"] == pytest.approx(6**-0.5, abs=0.05)
 
 
 def test_shifted_images():
@@ -112,7 +113,7 @@ def test_an_exchanged_operator_leaves_the_detector_as_it_was(trained):
     cell = trained.cells[0]
     module = load_trained_model(cell.folder / WEIGHTS)
     pooler = module.model.roi_heads.box_roi_pool
-    exchanged = with_operator(module, RoiConfig(kind="align", output_size=[3, 3]))
+    exchanged = with_operator(module, default(RoiConfig, kind="align", output_size=[3, 3]))
     assert type(exchanged.model.roi_heads.box_roi_pool).__name__ == "MultiScaleRoIAlign"
     assert module.model.roi_heads.box_roi_pool is pooler
     assert exchanged.model.roi_heads.box_head is module.model.roi_heads.box_head

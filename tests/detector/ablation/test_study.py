@@ -7,6 +7,7 @@ from studies import CONFIGS, TINY
 
 from detector.ablation.study import Study, data_fingerprint, identity_of, levels_of
 from detector.config.composition import compose
+from detector.config.defaults import default
 from detector.config.schema import AblateConfig, DataConfig, parse
 from detector.exceptions import ConfigError, DataError
 
@@ -67,7 +68,7 @@ def test_hash_changes_with_what_matters(make_study, key):
 
 
 def test_hash_follows_the_content_of_the_annotations(tmp_path):
-    data = DataConfig(name="coco", root=str(tmp_path))
+    data = default(DataConfig, name="coco", root=str(tmp_path))
     (tmp_path / "train.json").write_text("{}")
     (tmp_path / "val.json").write_text("{}")
     first = data_fingerprint(data)

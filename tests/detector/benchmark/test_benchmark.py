@@ -12,6 +12,7 @@ from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, tab
 from detector.benchmark.memory import PeakMemory
 from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import Scene
+from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig
 from detector.exceptions import ConfigError
 from detector.export.parity import compare
@@ -79,7 +80,7 @@ def test_the_script_measures_and_writes(tmp_path, device):
 
 # -------------------------------------------------------------------------------------- the other suites
 def quick(suite, tmp_path, **keys):
-    config = BenchmarkConfig(suite=suite, quick=True, output_dir=str(tmp_path), progress_bar=False, **keys)
+    config = default(BenchmarkConfig, suite=suite, quick=True, output_dir=str(tmp_path), progress_bar=False, **keys)
     measured, files = run(config)
     assert [file.name for file in files[:2]] == [f"{suite}_cpu.md", f"{suite}_cpu.json"]
     text, report = files[0].read_text(), json.loads(files[1].read_text())

@@ -20,7 +20,7 @@ SCRIPT = '''
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from detector.config.command_line import run
 from detector.config.checks import number, one_of
@@ -29,16 +29,16 @@ from detector.exceptions import DataError
 
 @dataclass
 class Inner:
-    size: int = number(1, 0, 9)
+    size: int = number(0, 9)
     kind: str = one_of("round", "square")
 
 
 @dataclass
 class Outer:
-    seed: int = 0
-    run_dir: str = ""
-    what: str = ""
-    shape: Inner = field(default_factory=Inner)
+    seed: int
+    run_dir: str
+    what: str
+    shape: Inner
 
 
 def main(config):

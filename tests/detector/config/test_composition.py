@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.config.composition import compose
-from detector.config.schema import parse
+from detector.config.defaults import parse_partial
 from detector.training.folder import command
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -28,7 +28,7 @@ def test_the_command_that_goes_on_names_the_folder_whatever_it_is_called(tmp_pat
     assert words[:4] == ["--config-dir", str(run), "--config-name", "config"]
     composed = compose([run, CONFIGS], "config", words[4:])
     assert (composed.run_dir, composed.resume) == (str(run), "auto")
-    assert parse({"run_dir": composed.run_dir}).run_dir == str(run)
+    assert parse_partial({"run_dir": composed.run_dir}).run_dir == str(run)
 
 
 def test_configs_in_a_folder_with_such_a_name(tmp_path):

@@ -1,6 +1,6 @@
 """The schema and the files in configs/: they agree, every choice composes, and mistakes are explained."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import hydra
@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from detector.config import schema
 from detector.config.checks import known_keys, unknown_key
+from detector.config.defaults import PRIMARIES, default, parse_partial
 from detector.config.schema import Config, EvaluateConfig, parse, to_dict
 from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import check_model
@@ -38,19 +39,62 @@ EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml
 COMBINATIONS = sorted(path.stem for path in (CONFIGS / "data_model").glob("*.yaml"))
 
 
-def compose(*arguments):
+def compose(*arguments, primary="train"):
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("train", overrides=list(arguments))
+        return hydra.compose(primary, overrides=list(arguments))
 
 
-def test_defaults_of_the_schema_compose():
-    assert isinstance(parse({}), Config)
+def nested_keys(content, prefix=""):
+    """Dotted keys, groups included."""
+    for key, value in content.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from nested_keys(value, f"{prefix}{key}.")
+
+
+def folders(config):
+    """The folders with the time of the composition in their names."""
+    return {key: getattr(config, key) for key in ("run_dir", "output_dir") if hasattr(config, key)}
+
+
+@pytest.mark.parametrize("schema", PRIMARIES, ids=lambda s: s.__name__)
+def test_no_key_lacks_a_value_in_a_file(schema):
+    """The files alone: nothing of the schema is in what they give."""
+    name, *arguments = PRIMARIES[schema]
+    composed = compose(*arguments, primary=name)
+    assert set(nested_keys(OmegaConf.to_container(composed))) >= set(known_keys(schema))
+    config = parse(composed, schema)
+    assert config == default(schema, **folders(config))
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_base_files_are_the_schema(name):
+def test_base_files_have_every_key_of_their_group(name):
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert content == to_dict(BASES[name]())
+    assert set(nested_keys(content)) == set(known_keys(BASES[name]))
+
+
+def test_the_schema_holds_no_values():
+    for group in BASES.values():
+        assert all(f.default is MISSING and f.default_factory is MISSING for f in fields(group))
+
+
+def test_defaults_can_be_changed_without_changing_those_of_others():
+    changed = default(Config, seed=3)
+    changed.model.anchors.sizes[0][0] = 7.0
+    assert (changed.seed, default(Config).seed) == (3, 0)
+    assert default(Config).model == default(schema.ModelConfig)
+    assert default(schema.AnchorConfig).sizes == [[32.0], [64.0], [128.0], [256.0], [512.0]]
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_filled():
+    stored = to_dict(default(Config, seed=5))
+    stored["model"]["rpn"]["nms_thresh"] = 0.6
+    del stored["roi"], stored["model"]["rpn"]["box_loss"]
+    config = parse_partial(stored)
+    assert (config.seed, config.model.rpn.nms_thresh) == (5, 0.6)
+    assert (config.model.rpn.box_loss, config.roi) == ("smooth_l1", default(schema.RoiConfig))
+    with pytest.raises(ConfigError, match=r"model\.rpn\.box_loss: has no value"):
+        parse(stored)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
@@ -150,11 +194,12 @@ def test_arguments_win_over_recipes():
 )
 def test_mistakes_are_explained(content, message):
     with pytest.raises(ConfigError, match=message):
-        parse(content)
+        parse_partial(content)
 
 
 def test_whole_numbers_are_sizes_too():
-    assert parse({"model": {"anchors": {"sizes": [[8, 16.5], [32]]}}}).model.anchors.sizes == [[8.0, 16.5], [32.0]]
+    config = parse_partial({"model": {"anchors": {"sizes": [[8, 16.5], [32]]}}})
+    assert config.model.anchors.sizes == [[8.0, 16.5], [32.0]]
 
 
 def test_to_dict_and_back():

@@ -5,14 +5,19 @@ import json
 import pytest
 import torch
 
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.datamodule import DetectionDataModule
 
 
 @pytest.fixture
 def bccd(shared_dir):
-    data = DataConfig(name="coco", root=str(shared_dir / "data" / "bccd"), workers=0, batch_size=4, eval_batch_size=4)
-    module = DetectionDataModule(data, AugmentConfig(scale_jitter=[0.7, 1.4], iou_crop=0.5, photometric=0.5), 0)
+    data = default(
+        DataConfig, name="coco", root=str(shared_dir / "data" / "bccd"), workers=0, batch_size=4, eval_batch_size=4
+    )
+    module = DetectionDataModule(
+        data, default(AugmentConfig, scale_jitter=[0.7, 1.4], iou_crop=0.5, photometric=0.5), 0
+    )
     module.setup()
     return module
 

@@ -9,12 +9,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.exceptions import DataError
 
-SHAPES = ShapesConfig(train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
-STRONG = AugmentConfig(vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)
+SHAPES = default(ShapesConfig, train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
+STRONG = default(AugmentConfig, vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def drawn(tmp_path_factory):
 
 def shapes_module(root, workers=0, seed=0, limit_eval_images=0, **changes):
     module = DetectionDataModule(
-        DataConfig(root=str(root), shapes=SHAPES, workers=workers, batch_size=4, eval_batch_size=2, **changes),
+        default(DataConfig, root=str(root), shapes=SHAPES, workers=workers, batch_size=4, eval_batch_size=2, **changes),
         STRONG,
         seed,
         limit_eval_images,
@@ -36,8 +37,8 @@ def shapes_module(root, workers=0, seed=0, limit_eval_images=0, **changes):
 
 def coco_module(root, **changes):
     module = DetectionDataModule(
-        DataConfig(name="coco", root=str(root), batch_size=2, eval_batch_size=2, **{"workers": 0, **changes}),
-        AugmentConfig(),
+        default(DataConfig, name="coco", root=str(root), batch_size=2, eval_batch_size=2, **{"workers": 0, **changes}),
+        default(AugmentConfig),
         0,
     )
     module.prepare_data()

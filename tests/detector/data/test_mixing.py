@@ -5,6 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
 from detector.data.mixing import MIN_VISIBLE, copy_paste, cover, mosaic, visible
 from detector.data.transforms import Augment, AugmentedDataset, item_rng
@@ -180,7 +181,7 @@ class Scenes:
 def test_mixing_depends_on_the_seed_and_the_key_only():
     off = {"horizontal_flip": 0.0}
     plain, mixed = (
-        AugmentedDataset(Scenes(), Augment(AugmentConfig(**off, **keys)), seed=3)
+        AugmentedDataset(Scenes(), Augment(default(AugmentConfig, **off, **keys)), seed=3)
         for keys in ({}, {"mosaic": 1.0, "copy_paste": 1.0})
     )
     results = [mixed[draw, 1] for draw in (0, 0, 1)]

@@ -5,6 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
+from detector.config.defaults import default
 from detector.config.schema import ShapesConfig
 from detector.data.paint import coverage, hsv_to_rgb, paint
 from detector.data.scene import CLASS_NAMES, OUTLINES, Placed, draw_objects
@@ -52,7 +53,7 @@ def test_an_edge_inside_a_pixel_covers_its_share():
 
 
 def test_nothing_outside_the_box_is_painted():
-    config = ShapesConfig(empty_fraction=0.0, difficulty=0.0)
+    config = default(ShapesConfig, empty_fraction=0.0, difficulty=0.0)
     for seed in range(10):
         (placed, *_) = objects = draw_objects(np.random.default_rng(seed), config)
         with_object = paint(np.random.default_rng(seed), objects[:1], 128, 0.0)
@@ -69,7 +70,7 @@ def test_nothing_outside_the_box_is_painted():
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 def test_objects_stand_out_from_their_background(difficulty):
     """The colour of an object differs from what is behind it by more than the texture and noise around it."""
-    config = ShapesConfig(empty_fraction=0.0, max_objects=1)
+    config = default(ShapesConfig, empty_fraction=0.0, max_objects=1)
     for seed in range(12):
         (placed,) = draw_objects(np.random.default_rng(seed), config)
         image = paint(np.random.default_rng(seed), [placed], 128, difficulty) / 255

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.config.defaults import default
 from detector.config.schema import ShapesConfig
 from detector.data.scene import CLASS_NAMES, MAX_HIDDEN, OUTLINES, Placed, draw_objects, extent
 
@@ -91,9 +92,9 @@ def test_objects_keep_to_the_configuration(config, seed):
 
 
 def test_share_of_empty_images_and_all_classes_and_counts_occur():
-    config = ShapesConfig(empty_fraction=0.3)
+    config = default(ShapesConfig, empty_fraction=0.3)
     drawn = [draw_objects(np.random.default_rng(i), config) for i in range(400)]
     assert 0.22 < np.mean([not objects for objects in drawn]) < 0.38
     assert {placed.label for objects in drawn for placed in objects} == {1, 2, 3, 4, 5, 6}
     assert {len(objects) for objects in drawn} == {0, 1, 2, 3, 4, 5, 6}
-    assert draw_objects(np.random.default_rng(0), ShapesConfig(empty_fraction=1.0)) == []
+    assert draw_objects(np.random.default_rng(0), default(ShapesConfig, empty_fraction=1.0)) == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.defaults import default
 from detector.config.schema import ShapesConfig
 from detector.data import shapes
 from detector.data.coco import CocoDataset
@@ -16,7 +17,9 @@ from detector.data.scene import CLASS_NAMES
 from detector.data.shapes import ensure_shapes, fingerprint
 from detector.exceptions import ConfigError, DataError
 
-SMALL = ShapesConfig(train_images=6, val_images=3, image_size=64, min_object=8, max_object=24, empty_fraction=0.2)
+SMALL = default(
+    ShapesConfig, train_images=6, val_images=3, image_size=64, min_object=8, max_object=24, empty_fraction=0.2
+)
 
 
 def content_of(folder):
@@ -149,7 +152,7 @@ def test_images_are_rgb_and_not_flat(tmp_path):
 
 @pytest.mark.slow
 def test_default_set_is_balanced_and_quick(tmp_path):
-    folder = ensure_shapes(tmp_path, ShapesConfig())
+    folder = ensure_shapes(tmp_path, default(ShapesConfig))
     dataset = CocoDataset(folder / "train.json", folder / "images")
     assert len(dataset) == 600
     counts = np.array(dataset.class_counts)

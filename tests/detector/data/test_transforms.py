@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
 from detector.data import transforms
 from detector.data.transforms import MIN_CROP, MIN_VISIBLE, Augment, item_rng, rescale, turn_hue
@@ -18,7 +19,7 @@ OFF = {"horizontal_flip": 0.0, "vertical_flip": 0.0, "scale_jitter": [1.0, 1.0],
 
 
 def config(**changes):
-    return AugmentConfig(**{**OFF, **changes})
+    return default(AugmentConfig, **{**OFF, **changes})
 
 
 def picture_of(boxes, height=96, width=128):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from detector.config.defaults import default
 from detector.config.schema import Config, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
@@ -55,7 +56,7 @@ def as_run(folder, name, data, **changes):
     run = folder / name
     run.mkdir(parents=True)
     (run / "predictions.json").write_text((data / f"{name[0]}.json").read_text())
-    config = to_dict(Config())
+    config = to_dict(default(Config))
     config["data"] |= {"name": "coco", "root": str(data), "val_annotations": "gt.json"}
     for key, value in changes.items():
         config["trainer"][key] = value

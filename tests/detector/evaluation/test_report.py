@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig
 from detector.evaluation.errors import KINDS
 from detector.evaluation.gallery import ADVANCE, TEXT, Box, labelled
@@ -58,7 +59,8 @@ def folder(tmp_path_factory):
     }
     (root / "gt.json").write_text(json.dumps(truth))
     (root / "dt.json").write_text(json.dumps(found))
-    config = EvaluateConfig(
+    config = default(
+        EvaluateConfig,
         annotations=str(root / "gt.json"),
         predictions=str(root / "dt.json"),
         images=str(root / "images"),

@@ -9,6 +9,7 @@ import pytest
 from evaluating import settings
 from omegaconf import OmegaConf
 
+from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
@@ -189,7 +190,7 @@ def test_a_folder_that_cannot_be_made(results):
     ],
 )
 def test_the_two_usages(given):
-    check_inputs(EvaluateConfig(**dict.fromkeys(given, "x")))
+    check_inputs(default(EvaluateConfig, **dict.fromkeys(given, "x")))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_the_two_usages(given):
 )
 def test_other_combinations_say_what_to_give(given):
     with pytest.raises(ConfigError) as caught:
-        check_inputs(EvaluateConfig(**dict.fromkeys(given, "x")))
+        check_inputs(default(EvaluateConfig, **dict.fromkeys(given, "x")))
     message = str(caught.value)
     assert "give checkpoint=RUN/checkpoints/best.ckpt" in message
     assert "annotations=GT.json predictions=DETECTIONS.json" in message
@@ -220,7 +221,7 @@ def test_the_yaml_file_is_the_schema_with_a_comment_on_every_key():
     path = Path(__file__).resolve().parents[3] / "configs" / "evaluate.yaml"
     loaded = OmegaConf.to_container(OmegaConf.load(path))
     values = {key: value for key, value in loaded.items() if key not in ("defaults", "hydra")}
-    assert values == to_dict(EvaluateConfig())
+    assert values == to_dict(default(EvaluateConfig))
     for line in path.read_text().splitlines():
-        if line.split(":")[0] in to_dict(EvaluateConfig()):
+        if line.split(":")[0] in to_dict(default(EvaluateConfig)):
             assert len(line.split("  # ", 1)[1]) > 10, line

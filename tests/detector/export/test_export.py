@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms, nms
 
-from detector.config.schema import Config, ExportConfig, RoiConfig, parse, to_dict
+from detector.config.defaults import default, parse_partial
+from detector.config.schema import Config, ExportConfig, RoiConfig, to_dict
 from detector.exceptions import ConfigError, DataError, ExportError
 from detector.export import run as exporting
 from detector.export.nms import suppress
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def tiny(roi=None, **model):
     """An untrained detector of three classes; ``model`` are keys of the group."""
-    config = parse(
+    config = parse_partial(
         {
             "model": {
                 "norm": "frozen",
@@ -119,11 +120,12 @@ def test_without_a_detection_everything_is_zero():
 # --------------------------------------------------------------------------------------------- poolers
 @pytest.mark.parametrize(
     "roi",
-    [RoiConfig(), RoiConfig(aligned=True), RoiConfig(sampling_ratio=0), RoiConfig(mode="max"),
-     RoiConfig(mode="max", aligned=True, sampling_ratio=3), RoiConfig(kind="pool")],
+    [{}, {"aligned": True}, {"sampling_ratio": 0}, {"mode": "max"},
+     {"mode": "max", "aligned": True, "sampling_ratio": 3}, {"kind": "pool"}],
     ids=["align", "aligned", "adaptive", "max", "max_aligned", "pool"],
 )  # fmt: skip
 def test_the_onnx_pooler_computes_the_operator(roi):
+    roi = default(RoiConfig, **roi)
     torch.manual_seed(0)
     names, strides = ["0", "1", "2"], [4, 8, 16]
     features = {
@@ -140,9 +142,9 @@ def test_the_onnx_pooler_computes_the_operator(roi):
 @pytest.mark.parametrize(
     ("roi", "says"),
     [
-        (RoiConfig(kind="prroi"), "no operator for roi.kind=prroi"),
-        (RoiConfig(kind="tent"), "no operator for roi.kind=tent"),  # docs/adding_an_operator.md
-        (RoiConfig(mode="max", sampling_ratio=0), "adaptive"),
+        (default(RoiConfig, kind="prroi"), "no operator for roi.kind=prroi"),
+        (default(RoiConfig, kind="tent"), "no operator for roi.kind=tent"),  # docs/adding_an_operator.md
+        (default(RoiConfig, mode="max", sampling_ratio=0), "adaptive"),
     ],
 )
 def test_what_onnx_cannot_express_says_what_to_choose(roi, says):
@@ -221,8 +223,9 @@ def test_parity_at_the_cuts():
 # ---------------------------------------------------------------------------------------------- files
 def settings_for(checkpoint, tmp_path, **changes):
     ending = ".pt2" if changes.get("format") == "torch_export" else ".onnx"
-    return ExportConfig(
-        **{"checkpoint": str(checkpoint), "output": str(tmp_path / f"out{ending}"), "parity_images": 2, **changes}
+    return default(
+        ExportConfig,
+        **{"checkpoint": str(checkpoint), "output": str(tmp_path / f"out{ending}"), "parity_images": 2, **changes},
     )
 
 
@@ -341,7 +344,9 @@ def test_mistakes(checkpoint, tmp_path, monkeypatch):
             export(
                 settings_for(checkpoint, tmp_path)
                 if not keys
-                else ExportConfig(**{"checkpoint": str(checkpoint), "output": str(tmp_path / "x.onnx"), **keys})
+                else default(
+                    ExportConfig, **{"checkpoint": str(checkpoint), "output": str(tmp_path / "x.onnx"), **keys}
+                )
             )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"multiscale-rcnn\[export\]"):

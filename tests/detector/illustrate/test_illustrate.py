@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.config.defaults import default
 from detector.config.schema import IllustrateConfig
 from detector.exceptions import ConfigError
 from detector.illustrate import dissect, figures, number_map, responses
@@ -95,7 +96,7 @@ def test_the_map_of_numbers_is_one_of_digits():
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, change, key):
     with pytest.raises(ConfigError, match=key.replace("[", r"\[")):
-        illustrate(IllustrateConfig(output_dir=str(tmp_path), **change))
+        illustrate(default(IllustrateConfig, output_dir=str(tmp_path), **change))
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import detector
+from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, PredictConfig
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
@@ -24,13 +25,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def settings(**changes):
-    return PredictConfig(**{"accelerator": "cpu", "workers": 0, "progress_bar": False, **changes})
+    return default(PredictConfig, **{"accelerator": "cpu", "workers": 0, "progress_bar": False, **changes})
 
 
 def test_results_score_as_evaluation_does(checkpoint, data_set, tmp_path):
     images, truth = data_set / "images", data_set / "val.json"
     summary = predict(settings(checkpoint=str(checkpoint), source=str(images), annotations=str(truth)))
-    config = EvaluateConfig(
+    config = default(
+        EvaluateConfig,
         checkpoint=str(checkpoint),
         accelerator="cpu",
         workers=0,

@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from detector.config.defaults import default
 from detector.config.schema import AnchorConfig, ModelConfig
 from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
 from detector.models.backbone import anchor_strides, build_backbone
@@ -23,7 +24,7 @@ MODELS = [{"name": "fpn"}, {"name": "fpn", "fpn_strides": [8, 16]}, {"name": "fp
 def test_the_best_iou_is_that_of_torchvisions_anchors(seed, model):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(20, 300, 2)
-    strides = anchor_strides(ModelConfig(**model))
+    strides = anchor_strides(default(ModelConfig, **model))
     sizes = [sorted(rng.integers(8, 200, 2).astype(float).tolist()) for _ in strides]
     ratios = [0.4, 1.0, 2.7]
     corner = rng.uniform(0, 0.8, (12, 2)) * [width, height]
@@ -42,14 +43,14 @@ def test_the_best_iou_is_that_of_torchvisions_anchors(seed, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_strides_are_those_of_the_model(model):
-    backbone = build_backbone(ModelConfig(**model))
+    backbone = build_backbone(default(ModelConfig, **model))
     found = backbone.module(torch.zeros(1, 3, 128, 64))
     maps = list(found.values()) if isinstance(found, dict) else [found]
-    assert [128 // m.shape[-2] for m in maps] == anchor_strides(ModelConfig(**model))
+    assert [128 // m.shape[-2] for m in maps] == anchor_strides(default(ModelConfig, **model))
 
 
 def test_factors_are_those_of_resizing():
-    config = ModelConfig(min_size=[200, 400], max_size=600)
+    config = default(ModelConfig, min_size=[200, 400], max_size=600)
     # 400 / 300; limited by the long side: 600 / 1000; 400 / 800.
     assert resize_factors(np.array([[300, 400], [1000, 500], [800, 800]]), config).tolist() == [400 / 300, 0.6, 0.5]
 
@@ -62,7 +63,7 @@ def test_k_means_finds_clusters():
 
 
 def test_better_anchors_for_one_kind_of_box():
-    config = ModelConfig(name="c4", anchors=AnchorConfig([[128.0, 256.0]], [1.0]))
+    config = default(ModelConfig, name="c4", anchors=AnchorConfig(sizes=[[128.0, 256.0]], aspect_ratios=[1.0]))
     corner = np.stack(np.meshgrid(np.arange(20) * 16.0, np.arange(20) * 16.0), -1).reshape(-1, 2)
     boxes = np.concatenate([corner, corner + np.array([20, 40])], axis=1)
     inputs = np.full((len(boxes), 2), 400.0)

@@ -8,6 +8,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import Subsample, build_backbone, group_norm
@@ -34,7 +35,7 @@ def maps_of(backbone, size=(64, 96)):
     ],
 )
 def test_maps_and_strides(model, channels, strides, pooled):
-    backbone = build_backbone(ModelConfig(**model, fpn_channels=24))
+    backbone = build_backbone(default(ModelConfig, **model, fpn_channels=24))
     maps = maps_of(backbone, (128, 192))
     assert [tuple(m.shape) for m in maps.values()] == [(1, channels, 128 // s, 192 // s) for s in strides]
     assert backbone.out_channels == channels
@@ -44,8 +45,8 @@ def test_maps_and_strides(model, channels, strides, pooled):
 
 def test_a_pyramid_of_fewer_maps_is_a_part_of_the_whole():
     """From the same weights: the map of the coarsest stride has no coarser one to add, the layers are the same."""
-    whole = build_backbone(ModelConfig(fpn_channels=24)).module
-    part = build_backbone(ModelConfig(fpn_channels=24, fpn_strides=[4, 8])).module
+    whole = build_backbone(default(ModelConfig, fpn_channels=24)).module
+    part = build_backbone(default(ModelConfig, fpn_channels=24, fpn_strides=[4, 8])).module
     assert len(part.body) == 7  # blocks 0 to 6: what comes after the map of stride 8 is not computed
     part.load_state_dict({key: value for key, value in whole.state_dict().items() if key in part.state_dict()})
     image = torch.rand(1, 3, 64, 96)
@@ -62,14 +63,14 @@ def test_a_pyramid_of_fewer_maps_is_a_part_of_the_whole():
 @pytest.mark.parametrize("strides", [[], [64], [2, 4], [4, 16], [16, 8], [8, 8], [128]])
 def test_strides_that_are_no_pyramid(strides):
     with pytest.raises(ConfigError, match=r"model\.fpn_strides=.*: give neighbours of 4, 8, 16, 32, 64"):
-        build_backbone(ModelConfig(fpn_strides=strides))
+        build_backbone(default(ModelConfig, fpn_strides=strides))
 
 
 def test_c5_is_the_features_of_the_tutorial():
     torch.manual_seed(3)
     reference = mobilenet_v2().features
     torch.manual_seed(3)
-    features = build_backbone(ModelConfig(name="c5")).module
+    features = build_backbone(default(ModelConfig, name="c5")).module
     assert features.state_dict().keys() == reference.state_dict().keys()
     image = torch.rand(2, 3, 64, 64)
     assert torch.equal(features.train()(image), reference.train()(image))
@@ -79,7 +80,7 @@ def test_all_models_start_from_the_same_features():
     states = []
     for name in ("c4", "c5", "fpn"):
         torch.manual_seed(5)
-        module = build_backbone(ModelConfig(name=name)).module
+        module = build_backbone(default(ModelConfig, name=name)).module
         states.append((module.body if name == "fpn" else module).state_dict())
     for state in states[1:]:
         assert all(torch.equal(state[key], value) for key, value in states[0].items())
@@ -97,7 +98,7 @@ def test_subsample_is_torchvisions_max_pool():
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
 def test_norm_kinds(name, kind):
-    backbone = build_backbone(ModelConfig(name=name, norm=kind, fpn_channels=16))
+    backbone = build_backbone(default(ModelConfig, name=name, norm=kind, fpn_channels=16))
     present = {type(m) for m in backbone.module.modules() if isinstance(m, tuple(NORMS.values()))}
     assert present == {NORMS[kind]}
     assert all(torch.isfinite(m).all() for m in maps_of(backbone).values())
@@ -113,7 +114,7 @@ def test_group_norm_has_groups_of_eight_channels_or_more(channels, groups):
 @pytest.mark.parametrize("trainable", range(6))
 def test_frozen_stages(trainable):
     """Stages end at blocks 1, 3, 6, 13 and 18; the last `trainable` of them train."""
-    features = build_backbone(ModelConfig(name="c5", trainable_stages=trainable)).module
+    features = build_backbone(default(ModelConfig, name="c5", trainable_stages=trainable)).module
     first = {0: 19, 1: 14, 2: 7, 3: 4, 4: 2, 5: 0}[trainable]
     for block, module in enumerate(features):
         assert all(p.requires_grad == (block >= first) for p in module.parameters()), block
@@ -126,6 +127,6 @@ def test_frozen_stages(trainable):
 @pytest.mark.parametrize(("trainable", "first"), [(0, 14), (1, 7), (4, 0), (5, 0)])
 @pytest.mark.parametrize("model", [{"name": "c4"}, {"fpn_strides": [8, 16]}])
 def test_stages_of_a_shorter_network_count_from_its_own_last(model, trainable, first):
-    module = build_backbone(ModelConfig(**model, trainable_stages=trainable)).module
+    module = build_backbone(default(ModelConfig, **model, trainable_stages=trainable)).module
     features = module if "name" in model else list(module.body.values())
     assert [all(p.requires_grad for p in m.parameters()) for m in features] == [b >= first for b in range(14)]

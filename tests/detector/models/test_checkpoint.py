@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 import detector
+from detector.config.defaults import default
 from detector.config.schema import Config, to_dict
 from detector.exceptions import WeightsError
 from detector.models.checkpoint import load_trained_model, read_checkpoint
@@ -16,7 +17,7 @@ from detector.training.module import DetectionModule
 @pytest.fixture(scope="module")
 def module():
     """A narrow detector of two classes."""
-    config = Config(seed=5)
+    config = default(Config, seed=5)
     config.model.min_size, config.model.fpn_channels, config.model.head.width = [64], 16, 16
     config.roi.kind = "torchvision_align"
     torch.manual_seed(0)

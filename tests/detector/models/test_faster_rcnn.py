@@ -9,6 +9,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import build_model
@@ -27,7 +28,7 @@ LOSSES = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_re
 
 def small(name="fpn", **keys):
     """A narrow model for images of 64 pixels."""
-    config = ModelConfig(**{"name": name, "fpn_channels": 16, "min_size": [64], "max_size": 128, **keys})
+    config = default(ModelConfig, **{"name": name, "fpn_channels": 16, "min_size": [64], "max_size": 128, **keys})
     config.head.width, config.head.batch_size_per_image = 16, 16
     config.rpn.post_nms_top_n_train = config.rpn.post_nms_top_n_test = 20
     sizes = [8.0, 16.0, 32.0, 64.0, 128.0]
@@ -47,7 +48,7 @@ def batch():
 @pytest.mark.parametrize("roi", ROIS)
 @pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
 def test_every_model_with_every_operator(name, roi):
-    model = build_model(small(name), RoiConfig(**ROIS[roi]), 3)
+    model = build_model(small(name), default(RoiConfig, **ROIS[roi]), 3)
     images, targets = batch()
     losses = model(images, targets)
     assert losses.keys() == LOSSES
@@ -64,7 +65,7 @@ def test_every_model_with_every_operator(name, roi):
 @pytest.mark.parametrize("norm", ["batch", "frozen", "sync", "group"])
 @pytest.mark.parametrize("layout", [True, False])
 def test_every_norm_and_layout(norm, layout):
-    model = build_model(small(norm=norm, channels_last=layout), RoiConfig(kind="torchvision_align"), 3)
+    model = build_model(small(norm=norm, channels_last=layout), default(RoiConfig, kind="torchvision_align"), 3)
     seen = []
     model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     losses = model(*batch())
@@ -78,7 +79,7 @@ def test_initial_weights_do_not_depend_on_the_operator():
     states = []
     for keys in ROIS.values():
         torch.manual_seed(2)
-        states.append(build_model(small(), RoiConfig(**keys), 3).state_dict())
+        states.append(build_model(small(), default(RoiConfig, **keys), 3).state_dict())
     for state in states[1:]:
         assert state.keys() == states[0].keys()
         assert all(torch.equal(state[key], value) for key, value in states[0].items())
@@ -104,11 +105,11 @@ def test_c5_is_the_model_of_the_tutorial(roi, width):
         min_size=96,
         max_size=200,
     ).double()
-    config = ModelConfig(name="c5", min_size=[96], max_size=200, channels_last=False)
+    config = default(ModelConfig, name="c5", min_size=[96], max_size=200, channels_last=False)
     config.anchors.sizes = [[32.0, 64.0, 128.0, 256.0, 512.0]]
     config.head.width = width
     config.rpn.post_nms_top_n_train = 2000  # torchvision's default; ours is that of detectron2
-    ours = build_model(config, RoiConfig(kind=roi), 3).double()
+    ours = build_model(config, default(RoiConfig, kind=roi), 3).double()
     ours.load_state_dict(reference.state_dict())
 
     images, targets = batch()
@@ -127,7 +128,7 @@ def test_c5_is_the_model_of_the_tutorial(roi, width):
 
 @pytest.mark.parametrize("name", ["fpn", "c5"])
 def test_coordinates_and_losses_stay_float32_under_autocast(name):
-    model = build_model(small(name), RoiConfig(kind="torchvision_align"), 3)
+    model = build_model(small(name), default(RoiConfig, kind="torchvision_align"), 3)
     seen = {}
     model.rpn.anchor_generator.register_forward_hook(lambda m, a, out: seen.update(anchors=out[0]))
     model.rpn.head.register_forward_hook(lambda m, a, out: seen.update(objectness=out[0][0], offsets=out[1][0]))
@@ -142,7 +143,7 @@ def test_coordinates_and_losses_stay_float32_under_autocast(name):
 
 def test_anchors_of_a_large_image_are_exact_under_autocast():
     """In bfloat16 an anchor centred on x = 772 would be at 772 rounded to a multiple of 4."""
-    model = build_model(small("c4"), RoiConfig(kind="torchvision_align"), 3)
+    model = build_model(small("c4"), default(RoiConfig, kind="torchvision_align"), 3)
     images = ImageList(torch.zeros(1, 3, 64, 800), [(64, 800)])
     wide = model.rpn.anchor_generator(images, [torch.zeros(1, 96, 4, 50)])[0]
     short = model.rpn.anchor_generator(images, [torch.zeros(1, 96, 4, 50, dtype=torch.bfloat16)])[0]
@@ -158,7 +159,7 @@ def test_configured_numbers_arrive():
             value = getattr(part, key)
             setattr(part, key, 0.01 * (prefix * 20 + i) if isinstance(value, float) else prefix * 20 + i)
     config.rpn.bg_iou_thresh = config.head.bg_iou_thresh = 0.05
-    model = build_model(config, RoiConfig(kind="torchvision_align", output_size=[3, 5]), 7)
+    model = build_model(config, default(RoiConfig, kind="torchvision_align", output_size=[3, 5]), 7)
     rpn, head = model.rpn, model.roi_heads
     assert rpn._pre_nms_top_n == {"training": config.rpn.pre_nms_top_n_train, "testing": config.rpn.pre_nms_top_n_test}
     assert rpn._post_nms_top_n == {
@@ -202,7 +203,7 @@ def test_values_that_do_not_go_together(change, message):
     config = small()
     change(config)
     with pytest.raises(ConfigError, match=message):
-        build_model(config, RoiConfig(kind="torchvision_align"), 3)
+        build_model(config, default(RoiConfig, kind="torchvision_align"), 3)
 
 
 @pytest.mark.parametrize(
@@ -215,4 +216,4 @@ def test_values_that_do_not_go_together(change, message):
 )
 def test_parameters_that_an_operator_does_not_have(keys, message):
     with pytest.raises(ConfigError, match=message):
-        build_model(small(), RoiConfig(**keys), 3)
+        build_model(small(), default(RoiConfig, **keys), 3)

@@ -10,6 +10,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import generalized_box_iou
 
+from detector.config.defaults import default
 from detector.config.schema import HeadConfig, ModelConfig, RoiConfig, RpnConfig
 from detector.models.faster_rcnn import build_model
 from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
@@ -17,7 +18,7 @@ from detector.models.losses import box_loss, classification_loss
 
 
 def heads(**keys):
-    return RegionHeads(HeadConfig(**keys), *[torch.nn.Identity()] * 3)
+    return RegionHeads(default(HeadConfig, **keys), *[torch.nn.Identity()] * 3)
 
 
 def regions(count=40, classes=4):
@@ -40,7 +41,7 @@ def test_default_losses_of_anchors_are_torchvisions():
     labels = [torch.randint(-1, 2, (300,), generator=generator).float() for _ in range(2)]
     objectness, deltas = torch.randn(600, 1, generator=generator), torch.randn(600, 4, generator=generator)
     targets = list(torch.randn(600, 4, generator=generator).split(300))
-    network = ProposalNetwork(RpnConfig(batch_size_per_image=64), None, None)
+    network = ProposalNetwork(default(RpnConfig, batch_size_per_image=64), None, None)
     results = []
     for function in (network.compute_loss, lambda *a: RegionProposalNetwork.compute_loss(network, *a)):
         torch.manual_seed(0)
@@ -119,11 +120,11 @@ def test_agnostic_predictor_has_one_box():
     ids=lambda keys: next(iter(keys)),
 )
 def test_model_with_each_choice(keys):
-    config = ModelConfig(name="fpn", fpn_channels=16, min_size=[64])
+    config = default(ModelConfig, name="fpn", fpn_channels=16, min_size=[64])
     config.anchors.sizes = [[8.0], [16.0], [32.0], [64.0], [128.0]]
-    config.head = HeadConfig(width=16, **keys)
+    config.head = default(HeadConfig, width=16, **keys)
     config.rpn.box_loss = keys.get("box_loss", "smooth_l1")
-    model = build_model(config, RoiConfig(), 3)
+    model = build_model(config, default(RoiConfig), 3)
     target = {"boxes": torch.tensor([[5.0, 8, 30, 40]]), "labels": torch.tensor([2])}
     sum(model([torch.rand(3, 64, 64)], [target]).values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
@@ -44,7 +45,9 @@ def test_pool_takes_each_box_from_its_level(pyramid):
 
 
 def test_torchvision_align_is_torchvisions(pyramid):
-    pooler = build_pooler(RoiConfig(kind="torchvision_align", sampling_ratio=3, canonical_scale=56), NAMES, STRIDES)
+    pooler = build_pooler(
+        default(RoiConfig, kind="torchvision_align", sampling_ratio=3, canonical_scale=56), NAMES, STRIDES
+    )
     reference = MultiScaleRoIAlign(NAMES, 7, 3, canonical_scale=56)
     assert torch.equal(pooler(*pyramid), reference(*pyramid))
 
@@ -52,26 +55,31 @@ def test_torchvision_align_is_torchvisions(pyramid):
 @pytest.mark.parametrize("aligned", [False, True])
 def test_align_on_one_map_is_torchvisions(pyramid, aligned):
     features, boxes, sizes = pyramid
-    pooler = build_pooler(RoiConfig(output_size=[4, 5], sampling_ratio=3, aligned=aligned), ["2"], [16])
+    pooler = build_pooler(default(RoiConfig, output_size=[4, 5], sampling_ratio=3, aligned=aligned), ["2"], [16])
     expected = roi_align(features["2"], boxes, (4, 5), 1 / 16, 3, aligned)
     torch.testing.assert_close(pooler(features, boxes, sizes), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("align", "torchvision_align"), ("pool", "torchvision_pool")])
 def test_ours_equals_theirs(pyramid, ours, theirs):
-    a, b = (build_pooler(RoiConfig(kind=kind, canonical_scale=56), NAMES, STRIDES) for kind in (ours, theirs))
+    a, b = (build_pooler(default(RoiConfig, kind=kind, canonical_scale=56), NAMES, STRIDES) for kind in (ours, theirs))
     torch.testing.assert_close(a(*pyramid), b(*pyramid), rtol=1e-5, atol=1e-6)
 
 
 def test_scales_are_those_of_the_strides():
     for kind in ("align", "pool", "prroi", "torchvision_pool"):
-        assert build_pooler(RoiConfig(kind=kind), NAMES, STRIDES).spatial_scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+        assert build_pooler(default(RoiConfig, kind=kind), NAMES, STRIDES).spatial_scales == [
+            1 / 4,
+            1 / 8,
+            1 / 16,
+            1 / 32,
+        ]
 
 
 @pytest.mark.parametrize("kind", ["align", "pool", "prroi", "torchvision_align", "torchvision_pool"])
 def test_no_boxes(pyramid, kind):
     features, _, sizes = pyramid
-    pooler = build_pooler(RoiConfig(kind=kind, output_size=[2, 3]), NAMES, STRIDES)
+    pooler = build_pooler(default(RoiConfig, kind=kind, output_size=[2, 3]), NAMES, STRIDES)
     assert pooler(features, [torch.zeros(0, 4)] * 2, sizes).shape == (0, 3, 2, 3)
 
 
@@ -85,10 +93,10 @@ def test_no_boxes(pyramid, kind):
     ],
 )
 def test_strides_of_the_pooled_maps_of_a_model(model, strides):
-    config = ModelConfig(**model, fpn_channels=8)
+    config = default(ModelConfig, **model, fpn_channels=8)
     config.head.width = 8
     config.anchors.sizes = [[16.0]] * len(anchor_strides(config))
-    detector = build_model(config, RoiConfig(), 2)
+    detector = build_model(config, default(RoiConfig), 2)
     assert pooled_strides(detector) == strides
     assert list(feature_maps(detector, torch.zeros(1, 3, 64, 64)))[: len(strides)] == [
         *detector.roi_heads.box_roi_pool.featmap_names

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from detector.config.defaults import default
 from detector.config.schema import ModelConfig
 from detector.exceptions import WeightsError
 from detector.models.backbone import build_backbone
@@ -19,7 +20,7 @@ def state():
 
 
 def features(**keys):
-    return build_backbone(ModelConfig(**{"name": "c5", **keys})).module
+    return build_backbone(default(ModelConfig, **{"name": "c5", **keys})).module
 
 
 def save(tmp_path, content):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from small import SHORT, SMALL, arguments, configure
 
+from detector.config.defaults import default
 from detector.config.schema import Config
 
 
@@ -20,7 +21,7 @@ def tiny(tmp_path, shapes_root):
     """A function: keys, with ``__`` for the dots -> the configuration of a tiny run into ``tmp_path / "run"``."""
 
     def make(**keys):
-        config = Config(run_dir=str(tmp_path / "run"))
+        config = default(Config, run_dir=str(tmp_path / "run"))
         given = {key.replace("__", "."): value for key, value in keys.items()}
         return configure(config, SMALL | SHORT | {"data.root": str(shapes_root)} | given)
 

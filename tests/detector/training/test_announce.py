@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from test_recipes import composed
 
+from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.training.announce import notes, rate
@@ -20,11 +21,11 @@ from detector.training.announce import notes, rate
     ],
 )
 def test_rate_says_how_it_comes_about(name, batch, line):
-    assert rate(OptimConfig(name=name, lr=0.02, base_batch=16), batch) == line
+    assert rate(default(OptimConfig, name=name, lr=0.02, base_batch=16), batch) == line
 
 
 def test_rate_for_any_number_of_images_stands_alone():
-    assert rate(OptimConfig(lr=0.0005), 4) == "lr 0.0005"
+    assert rate(default(OptimConfig, lr=0.0005), 4) == "lr 0.0005"
 
 
 def test_random_weights_on_photographs_are_said_and_what_to_do():
@@ -48,9 +49,9 @@ def test_images_of_both_splits_are_said(tmp_path):
         content = {"images": [entry(n) for n in numbers], "annotations": [box], "categories": [{"id": 1, "name": "x"}]}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
     for folder, overfit, shared in (("a/../a", 0, 2), ("b", 0, 0), ("a", 1, 0)):
-        config = DataConfig(name="coco", root=str(tmp_path), train_annotations="train.json", train_images="a",
+        config = default(DataConfig, name="coco", root=str(tmp_path), train_annotations="train.json", train_images="a",
                             val_annotations="val.json", val_images=folder, overfit_images=overfit)  # fmt: skip
-        data = DetectionDataModule(config, AugmentConfig(), 0)
+        data = DetectionDataModule(config, default(AugmentConfig), 0)
         data.setup()
         assert data.shared_images == shared
     (note,) = notes(composed(), 10, 2)

@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[3]
 TAKE = """
 import sys
+from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
 from detector.training.claim import claimed
 from detector.training.folder import find_start, take
 
-config = Config(run_dir=sys.argv[1], seed=int(sys.argv[2]))
+config = default(Config, run_dir=sys.argv[1], seed=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.models.faster_rcnn import build_model
 from detector.training.memory import expected_memory, input_size, saved_bytes, without_content
@@ -16,7 +17,7 @@ from detector.training.run import train
 
 
 def test_input_size_by_hand():
-    config = Config()  # short side 800, long side at most 1333
+    config = default(Config)  # short side 800, long side at most 1333
     assert input_size(config, np.array([[480, 640], [100, 50]])) == (1344, 672)  # 1333 x 666
     assert input_size(config, np.array([[480, 640]])) == (800, 1088)  # 800 x 1066
     config.augment.large_scale, config.model.min_size, config.model.max_size = [0.5, 2.0], [1024], 1024
@@ -41,7 +42,7 @@ class Head(nn.Module):
 
 
 def test_saved_bytes_by_hand():
-    config = Config()
+    config = default(Config)
     config.data.batch_size, config.roi.output_size, config.model.head.batch_size_per_image = 2, [2, 2], 5
     image, feature = 2 * 3 * 32 * 64, 2 * 4 * 32 * 64
     # The convolution keeps the image, ReLU and exp keep their results, the linear layer its input.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from detector.config.defaults import default
 from detector.config.schema import Config, ModelConfig, OptimConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
@@ -22,7 +23,7 @@ from detector.training.optim import (
 
 
 def factors(total, steps, **keys):
-    config = OptimConfig(**keys)
+    config = default(OptimConfig, **keys)
     return [lr_factor(step, config, total) for step in steps]
 
 
@@ -75,7 +76,9 @@ def test_training_shorter_than_its_warm_up():
 
 
 def test_scheduler_sets_the_rates():
-    config = OptimConfig(lr=2.0, schedule="step", warmup_steps=2, warmup_factor=0.5, milestones=[0.5], gamma=0.1)
+    config = default(
+        OptimConfig, lr=2.0, schedule="step", warmup_steps=2, warmup_factor=0.5, milestones=[0.5], gamma=0.1
+    )
     optimizer = build_optimizer(nn.Linear(2, 2), config)
     scheduler = build_scheduler(optimizer, config, 6)
     rates = []
@@ -89,7 +92,7 @@ def test_scheduler_sets_the_rates():
 def test_groups():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.Linear(4, 2, bias=False))
     model[3].weight.requires_grad_(False)
-    weights, others = parameter_groups(model, OptimConfig(weight_decay=0.3, norm_weight_decay=0.1))
+    weights, others = parameter_groups(model, default(OptimConfig, weight_decay=0.3, norm_weight_decay=0.1))
     assert [id(p) for p in weights["params"]] == [id(model[0].weight)]
     expected = [model[0].bias, model[1].weight, model[1].bias, model[2].weight, model[2].bias]
     assert [id(p) for p in others["params"]] == [id(p) for p in expected]
@@ -98,7 +101,7 @@ def test_groups():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_fused_and_plain_agree(name):
-    config = OptimConfig(name=name, lr=0.1, weight_decay=0.01)
+    config = default(OptimConfig, name=name, lr=0.1, weight_decay=0.01)
     results = []
     for fused in (True, False):
         torch.manual_seed(0)
@@ -114,7 +117,7 @@ def test_fused_and_plain_agree(name):
 
 def test_sgd_step_by_hand():
     """v = g + 0.5 w = 3 + 0.5, w = 1 - 0.1 v; then v' = 0.9 v + g + 0.5 w."""
-    config = OptimConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.5)
+    config = default(OptimConfig, name="sgd", lr=0.1, momentum=0.9, weight_decay=0.5)
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
     optimizer = build_optimizer(model, config)
@@ -125,10 +128,10 @@ def test_sgd_step_by_hand():
 
 
 def detector_of(name, **keys):
-    config = ModelConfig(name=name, fpn_channels=8, **keys)
+    config = default(ModelConfig, name=name, fpn_channels=8, **keys)
     config.head.width = 8
     config.anchors.sizes = [[16.0]] * len(anchor_strides(config))
-    return build_model(config, RoiConfig(), 3)
+    return build_model(config, default(RoiConfig), 3)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def detector_of(name, **keys):
 def test_rates_by_layer(name, keys, stages):
     """The last stage of the backbone learns with 0.1 * 0.5 of the rate, each one before it with half of that."""
     model = detector_of(name, **keys)
-    config = OptimConfig(lr=0.1, backbone_lr=0.5, stage_decay=0.5)
+    config = default(OptimConfig, lr=0.1, backbone_lr=0.5, stage_decay=0.5)
     optimizer = build_optimizer(model, config)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rate) == len(list(model.parameters()))
@@ -155,7 +158,7 @@ def test_rates_by_layer(name, keys, stages):
 
 def test_backbone_is_frozen_for_a_while():
     model = detector_of("c4")
-    config = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0, backbone_frozen_steps=2, backbone_lr=0.5)
+    config = default(OptimConfig, lr=0.1, schedule="constant", warmup_steps=0, backbone_frozen_steps=2, backbone_lr=0.5)
     optimizer = build_optimizer(model, config)
     scheduler = build_scheduler(optimizer, config, 10)
     backbone, head = model.backbone[0][0].weight, model.rpn.head.cls_logits.weight
@@ -172,10 +175,10 @@ def test_backbone_is_frozen_for_a_while():
 
 def test_rate_follows_the_batch():
     """Sixteen images of SGD at 0.02 become eight at 0.01; of Adam, four times the images take twice the rate."""
-    sgd, adam = (OptimConfig(name=name, lr=0.02, base_batch=16) for name in ("sgd", "adamw"))
+    sgd, adam = (default(OptimConfig, name=name, lr=0.02, base_batch=16) for name in ("sgd", "adamw"))
     assert scaled_lr(sgd, 8) == pytest.approx(0.01)
     assert scaled_lr(adam, 64) == pytest.approx(0.04)
-    assert scaled_lr(OptimConfig(lr=0.02), 64) == 0.02
-    config = Config()
+    assert scaled_lr(default(OptimConfig, lr=0.02), 64) == 0.02
+    config = default(Config)
     config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
     assert images_per_step(config) == 120

@@ -14,6 +14,7 @@ import yaml
 from comparing import assert_same, checkpoint_of, rows
 from PIL import Image
 
+from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import EpochOrder, StepBatchSampler
@@ -83,7 +84,8 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
     images are empty, so that in most steps no process has a box, and in others one of them has."""
     outcome = train(two(optim__ema=0.5, trainer__eval_every=2, trainer__max_steps=6))
     assert outcome.steps == 6
-    single = EvaluateConfig(
+    single = default(
+        EvaluateConfig,
         checkpoint=str(outcome.best_checkpoint),
         output_dir=str(tmp_path / "single"),
         batch_size=2,
@@ -219,19 +221,19 @@ ENVIRONMENT["srun"] = {
 def test_place_in_a_job(starter, monkeypatch):
     for name, value in ENVIRONMENT[starter].items():
         monkeypatch.setenv(name, value)
-    place = find_place(TrainerConfig(devices=2, num_nodes=2))
+    place = find_place(default(TrainerConfig, devices=2, num_nodes=2))
     assert (place.rank, place.world, place.local_rank) == (3, 4, 1)
-    assert not must_launch(TrainerConfig(devices=4))
+    assert not must_launch(default(TrainerConfig, devices=4))
     with pytest.raises(ConfigError, match=rf"that is 1 process, but {starter} started 4"):
-        find_place(TrainerConfig())
+        find_place(default(TrainerConfig))
 
 
 def test_place_of_a_single_process_in_a_batch_script(monkeypatch):
     """The batch script of a job with four tasks is not one of them."""
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert find_place(TrainerConfig()).world == 1
-    assert must_launch(TrainerConfig(devices=2))
+    assert find_place(default(TrainerConfig)).world == 1
+    assert must_launch(default(TrainerConfig, devices=2))
 
 
 @pytest.mark.parametrize("padding", [False, True])
@@ -250,7 +252,7 @@ def test_detections_of_a_padding_image_do_not_count(tiny, monkeypatch, padding):
 
 def test_several_machines_are_not_started_here():
     with pytest.raises(ConfigError, match=r"started from outside:\n(.*\n)*.*torchrun --nnodes 2"):
-        find_place(TrainerConfig(num_nodes=2))
+        find_place(default(TrainerConfig, num_nodes=2))
 
 
 def test_requeue_of_an_array_job(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import hydra
 import pytest
 from comparing import rows
 
+from detector.config.defaults import default
 from detector.config.schema import Config, ShapesConfig, parse
 from detector.data.shapes import ensure_shapes
 from detector.exceptions import ConfigError
@@ -48,7 +49,7 @@ def roots(tmp_path_factory):
     """Folders of a few drawn images by choice of ``data``: with the names in the README, and with COCO 2017's."""
     drawn = ensure_shapes(
         tmp_path_factory.mktemp("drawn"),
-        ShapesConfig(train_images=IMAGES, val_images=2, image_size=64, max_object=40, empty_fraction=0),
+        default(ShapesConfig, train_images=IMAGES, val_images=2, image_size=64, max_object=40, empty_fraction=0),
     )
     own, official = (tmp_path_factory.mktemp(name) for name in ("coco", "coco2017"))
     (official / "annotations").mkdir()
@@ -120,7 +121,7 @@ def test_steps_win_where_passes_are_given_up(call_script):
 
 
 def test_passes_by_hand():
-    config = Config()
+    config = default(Config)
     config.data.batch_size, config.optim.accumulate, config.trainer.devices = 2, 3, 2  # 12 images a step
     config.trainer.epochs, config.trainer.eval_epochs, config.optim.warmup_steps = 3, 0.5, 5
     settle(config, 96)
@@ -128,7 +129,7 @@ def test_passes_by_hand():
 
 
 def test_without_passes_the_steps_stay():
-    config = Config()
+    config = default(Config)
     settle(config, 10)
     assert (config.trainer.max_steps, config.trainer.eval_every) == (1000, 0)
 

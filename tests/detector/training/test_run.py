@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from small import SHORT, SMALL, configure
 
+from detector.config.defaults import default
 from detector.config.schema import Config, LoggerConfig, parse, to_dict
 from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
@@ -35,7 +36,7 @@ def finished(tmp_path_factory):
     """A finished run of four steps, its configuration and its result."""
     root = tmp_path_factory.mktemp("finished")
     config = configure(
-        Config(run_dir=str(root / "run")),
+        default(Config, run_dir=str(root / "run")),
         SMALL
         | SHORT
         | {
@@ -283,7 +284,7 @@ def test_wandb_run_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
     monkeypatch.setattr(logger_of, "_WANDB_AVAILABLE", True)
-    wanted = LoggerConfig(csv=False, tensorboard=False, wandb=True, wandb_project="cells")
+    wanted = default(LoggerConfig, csv=False, tensorboard=False, wandb=True, wandb_project="cells")
     told = []
     for folder, step in (("a", 0), ("a", 3), ("b", 0)):
         (logger,) = build_loggers(wanted, tmp_path / folder, step)

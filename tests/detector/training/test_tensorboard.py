@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
@@ -51,7 +52,7 @@ def test_counts_by_hand(found):
 
 def test_tensorboard_reads_what_is_written(tmp_path, found):
     Image.new("RGB", (30, 20)).save(tmp_path / "sheet.png")
-    write_summary(tmp_path / "tb", Config(), *found, tmp_path / "sheet.png", 7)
+    write_summary(tmp_path / "tb", default(Config), *found, tmp_path / "sheet.png", 7)
     events = EventAccumulator(str(tmp_path / "tb"), size_guidance={"images": 0, "tensors": 0}).Reload()
     tags = events.Tags()
     (image,) = events.Images("predictions")
@@ -63,6 +64,6 @@ def test_tensorboard_reads_what_is_written(tmp_path, found):
 
 
 def test_settings():
-    found = settings(Config(seed=3))
+    found = settings(default(Config, seed=3))
     assert (found["seed"], found["model.min_size"], found["data.shapes.max_overlap"]) == (3, "[800]", 0.2)
     assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
