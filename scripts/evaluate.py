@@ -10,7 +10,7 @@ from detector.config.schema import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:
-    from detector.evaluation.run import evaluate_from_config  # PyTorch takes seconds to import: not for --help
+    from detector.evaluation.evaluate import evaluate_from_config  # PyTorch takes seconds to import: not for --help
     from detector.terminal import show
 
     show(evaluate_from_config(config))

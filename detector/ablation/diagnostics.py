@@ -18,11 +18,12 @@ from detector.ablation.cell import WEIGHTS
 from detector.ablation.study import Cell, Study, read_json_or_none, write_json
 from detector.config.schema import RoiConfig, to_dict
 from detector.data.coco import CocoDataset
+from detector.data.loader import DetectionLoader
 from detector.data.splits import validation_split
-from detector.evaluation.coco import evaluate
 from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.scoring import evaluate
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.words import counted
@@ -90,15 +91,15 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
         for other, donor in cells.items():
             if interchangeable(cell, donor):
                 exchanged = with_operator(module, donor.config.roi)
-                found = run_detector(exchanged, Subset(dataset, range(count)), module.category_ids,  # type: ignore[arg-type]
-                                     batch_size=cell.config.data.eval_batch_size).detections  # fmt: skip
+                loader = DetectionLoader(Subset(dataset, range(count)), batch_size=cell.config.data.eval_batch_size)
+                found = run_detector(exchanged, loader, module.category_ids).detections
                 result["swap"][level][other] = score(found, truth, dataset.image_ids[:count])
     return result
 
 
 def score(found: Detections, truth: GroundTruth, image_ids: list[int]) -> float | None:
     """AP in points."""
-    value = evaluate(truth, found, image_ids, evaluator="faster").metrics["AP"]
+    value = evaluate(truth, found, image_ids).metrics["AP"]
     return None if value is None else 100 * value
 
 

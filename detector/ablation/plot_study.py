@@ -80,7 +80,7 @@ def draw_dots(axes: Axes, analysis: Analysis, context: str, metric: str) -> None
 def draw_by_iou(axes: Axes, analysis: Analysis, context: str, part: str) -> None:
     """AP at each IoU threshold: the mean of each arm, or its difference to the baseline with intervals over both."""
     from detector.ablation.record import IOUS
-    from detector.evaluation.cocoeval import IOU_THRESHOLDS
+    from detector.evaluation.metrics import IOU_THRESHOLDS
 
     baseline = analysis.study.baseline
     style(axes, heading("AP by overlap" if part == "value" else f"difference to {baseline}", context))

@@ -21,7 +21,7 @@ from detector.ablation.study import METRICS, RECORD, write_json
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import now
 from detector.data.splits import validation_split
-from detector.evaluation.cocoeval import IOU_THRESHOLDS
+from detector.evaluation.metrics import IOU_THRESHOLDS
 from detector.exceptions import DataError
 from detector.files import replacing
 
@@ -51,7 +51,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
     write_json(folder / RECORD, {
         **cell,
         "metrics": outcome.result.metrics,
-        "by_iou": {name: accumulated.average_precision(iou=t) for name, t in zip(IOUS, IOU_THRESHOLDS, strict=True)},
+        "by_iou": dict(zip(IOUS, accumulated.by_iou(), strict=True)),
         "per_class": {c.name: {"AP": c.AP, "AP50": c.AP50, "AR100": c.AR100} for c in outcome.result.per_class},
         "images": outcome.result.images,
         "boxes": outcome.result.boxes,
@@ -88,7 +88,7 @@ def store(path: Path, matches: Matches) -> None:
 
 def replicates(matches: Matches) -> dict[str, np.ndarray]:
     """The twelve numbers, and AP at each IoU threshold as ``by_iou``, in each resample: float64 ``[B]``, ``[T, B]``."""
-    from detector.evaluation.significance import replicate, resample
+    from detector.evaluation.intervals import replicate, resample
 
     found = replicate(matches, resample(len(matches.image_ids), seed=SEED))
     return {**found.metrics(), "by_iou": found.by_iou()}

@@ -10,7 +10,7 @@ and three intervals answer three questions:
 * over seeds: would the difference be there with other seeds, *scored on these images*? Student's t of the S
   differences, ``t = mean / sqrt(s^2 / S)``; s^2 estimates var(a) + var(e) / I.
 * over images: would it be there on other images, *with these trained weights*? Bootstrap over images of the mean over
-  seeds (:mod:`detector.evaluation.significance`); its variance is var(b) / I + var(e) / (S I).
+  seeds (:mod:`detector.evaluation.intervals`); its variance is var(b) / I + var(e) / (S I).
 * over both: would it be there with other seeds *and* other images? The sum of the three terms. Adding the variances of
   the first two would count var(e) twice; the bootstraps of single seeds tell it apart. The degrees of freedom are
   Satterthwaite's. (The two-way random-effects model behind Owen's pigeonhole bootstrap, Annals of Applied Statistics 1,
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from detector.evaluation.significance import LEVEL, Interval, interval
+from detector.evaluation.intervals import LEVEL, Interval, interval
 
 ALPHA = 1 - LEVEL
 POWER = 0.8

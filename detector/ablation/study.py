@@ -23,11 +23,12 @@ from detector.config.checks import flat
 from detector.config.composition import check_choice, compose
 from detector.config.schema import Config, DataConfig, StudyConfig, parse, to_dict
 from detector.data.splits import fingerprint
+from detector.evaluation.metrics import METRIC_NAMES
 from detector.exceptions import ConfigError, DataError
 from detector.files import replacing
 
 CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+METRICS = METRIC_NAMES
 # Keys that the numbers of a run do not depend on: where files are, what is shown and written, how the work is shared.
 WITHOUT_EFFECT = (
     "run_dir", "resume", "seed", "logger", "data.root", "data.workers", "trainer.progress_bar", "trainer.log_every",

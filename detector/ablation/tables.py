@@ -13,7 +13,7 @@ import numpy as np
 from detector.ablation import statistics
 from detector.ablation.analysis import Analysis
 from detector.ablation.statistics import ALPHA
-from detector.evaluation.significance import Interval
+from detector.evaluation.intervals import Interval
 from detector.words import counted, three_digits
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")

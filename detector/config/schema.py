@@ -256,7 +256,7 @@ class EvaluateConfig:
     batch_size: int = number(1)
     workers: int = number(0)
     score_thresh: float = number(-1, 1)  # overrides the model's; -1: as trained
-    evaluator: str = one_of("pycocotools", "faster")
+    evaluator: str = one_of("builtin", "pycocotools")
     max_detections: int = number(0)  # counted for each image and class; 0: the model's limit, at least COCO's 100
     resamples: int = number(0)  # of the images, for the 95 % intervals; 0: no intervals
     report: bool  # write report.html, plots and CSV files too

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from detector.data.coco import CocoDataset, Target
+from detector.data.coco import Target
 from detector.data.loader import DetectionLoader
 from detector.evaluation.detections import Detections
 from detector.exceptions import ConfigError, DataError
@@ -38,42 +38,35 @@ class DetectorRun:
 
 def run_detector(
     module: TrainedModel,
-    dataset: CocoDataset,
+    loader: DetectionLoader,
     category_ids: Sequence[int],
-    *,
-    batch_size: int,
-    workers: int = 0,
     sample: Collection[int] = (),
     progress_bar: bool = False,
 ) -> DetectorRun:
-    """Detect the objects of all images of ``dataset``.
+    """Detect the objects of all images of ``loader``.
 
     Runs on the device of ``module``, under the autocast that it was trained with, except that half precision is left
-    to GPUs. Images of one batch are padded to a common size, so the numbers depend a little on ``batch_size``.
+    to GPUs. Images of one batch are padded to a common size, so the numbers depend a little on the batch size.
 
     Args:
         module: in eval mode.
-        dataset: images in the order of its file.
-        category_ids: ``category_ids[k - 1]`` is the category of label k in the annotations of ``dataset``.
-        batch_size: images a step.
-        workers: loader processes.
-        sample: positions in ``dataset`` whose image, target and output are kept.
-        progress_bar: show images a second and time left on the terminal.
+        loader: gives images and targets in the order of the data set.
+        category_ids: ``category_ids[k - 1]`` is the category of label k in the annotations.
+        sample: positions in the data set whose image, target and output are kept.
+        progress_bar: show images per second and time left on the terminal.
     """
     device = next(module.parameters()).device
-    loader = DetectionLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda")
-
     parts: list[Detections] = []
     result = DetectorRun(Detections.empty())
     done, start = 0, time.perf_counter()
     with torch.inference_mode(), precision_of(module), progress(progress_bar) as bar:
-        task = bar.add_task("detecting", total=len(dataset), speed="")
+        task = bar.add_task("detecting", total=len(loader.dataset), speed="")  # type: ignore[arg-type]
         for images, targets in loader:
             outputs = module([image.to(device, non_blocking=True) for image in images])
             parts.append(Detections.from_model(outputs, [int(t["image_id"]) for t in targets], category_ids))
-            for position, kept in enumerate(zip(images, targets, outputs, strict=True), start=done):
+            for position, (image, target, output) in enumerate(zip(images, targets, outputs, strict=True), start=done):
                 if position in sample:
-                    result.samples.append((kept[0], kept[1], {key: value.cpu() for key, value in kept[2].items()}))
+                    result.samples.append((image, target, {key: value.cpu() for key, value in output.items()}))
             done += len(images)
             result.images_per_second = done / (time.perf_counter() - start)
             bar.update(task, completed=done, speed=f"{result.images_per_second:.1f} images/s")
@@ -91,7 +84,7 @@ def precision_of(module: TrainedModel) -> contextlib.AbstractContextManager[None
 
 
 def progress(shown: bool) -> Progress:
-    """A progress bar with images a second and time left, on standard error."""
+    """A progress bar with images per second and time left, on standard error."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -139,7 +132,7 @@ def match_categories(
         data: the annotation file, for messages.
 
     Returns:
-        One category id a class of the detector, and a sentence if ids differ (else ``""``).
+        One category id per class of the detector, and a sentence if ids differ (else ``""``).
 
     Raises:
         DataError: the classes are not the same; shows both.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from detector.evaluation.intervals import Interval
+from detector.evaluation.matches import TRUE
+from detector.evaluation.metrics import IOU_THRESHOLDS
+from detector.evaluation.paired import Compared, Comparison
 from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
 from detector.plots.grid import Mark, Panel, draw_panels
 from detector.plots.labels import shortened
-
-if TYPE_CHECKING:
-    from detector.evaluation.comparison import Compared, Comparison
-    from detector.evaluation.significance import Interval
 
 CLASSES = 20  # classes with a row: those that changed most
 FOUND, FALSE, MISSED = PALETTE[2], PALETTE[1], PALETTE[7]
@@ -25,14 +24,10 @@ LINE = 0.22  # height of a row, inches
 
 def plot_differences(comparison: Comparison, out: str | Path) -> None:
     """Draw the differences of the COCO numbers, of AP by IoU threshold, and of the AP of each class."""
-    from detector.evaluation.cocoeval import IOU_THRESHOLDS
-
     found = comparison.differences
     names = comparison.runs[0].matches.class_names
-    change = [max(abs(d.by_class["AP"][k].value) for d in found) for k in range(len(names))]
-    shown = [k for k in sorted(range(len(names)), key=lambda k: -np.nan_to_num(change[k])) if not np.isnan(change[k])][
-        :CLASSES
-    ]
+    with_ap = [k for k in comparison.most_changed_classes() if not np.isnan(found[0].by_class["AP"][k].value)]
+    shown = with_ap[:CLASSES]
     panels: list[tuple[str, list[str], list[list[Interval]]]] = [
         ("COCO numbers", list(found[0].metrics), [list(d.metrics.values()) for d in found]),
         ("AP by overlap demanded", [f"IoU {t:.2f}" for t in IOU_THRESHOLDS], [d.by_iou for d in found]),
@@ -121,8 +116,6 @@ def draw_changes(
 
 def marks_of(run: Compared, position: int) -> tuple[list[Mark], str]:
     """The boxes of one image: detections found, false detections, objects not found; and how many there are."""
-    from detector.evaluation.matches import TRUE
-
     m = run.matches
     here = run.kept & (m.image == position)
     right, wrong = np.flatnonzero(here & (m.outcome[0, 0] == TRUE)), np.flatnonzero(run.false & (m.image == position))

@@ -21,12 +21,12 @@ the kind away, and takes missed objects out of the count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from pycocotools import mask
 
-from detector.evaluation.cocoeval import mean_known
 from detector.evaluation.matches import FALSE, IGNORED, TRUE, Matches, precision_recall
+from detector.evaluation.metrics import mean_known
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # t_f, t_b
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -53,6 +53,15 @@ class Errors:
     ap50: float | None
     cost: dict[str, float]
     counts: np.ndarray
+
+    @property
+    def total(self) -> dict[str, int]:
+        """Errors of each kind in all classes."""
+        return dict(zip(KINDS, self.counts.sum(axis=0).tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """AP at 0.5 and, by kind, what errors cost and how many there are."""
+        return {"AP50": self.ap50, "cost": self.cost, "count": self.total}
 
 
 def find_errors(matches: Matches) -> Errors:
@@ -89,27 +98,17 @@ def best_overlaps(matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     count = len(matches.score)
     same, other = np.zeros(count), np.zeros(count)
     same_object, other_object = np.full(count, -1), np.full(count, -1)
-    for rows, objects in by_image(matches):
+    for rows, objects in matches.by_image:
         objects = objects[~matches.crowd[objects]]
         if not len(objects) or not len(rows):
             continue
-        overlaps = mask.iou(matches.boxes_xywh[rows], matches.object_boxes[objects], np.zeros(len(objects), np.uint8))
+        overlaps = matches.overlaps(rows, objects)
         alike = matches.label[rows, None] == matches.object_label[objects]
         for values, best, which in ((overlaps * alike, same, same_object), (overlaps * ~alike, other, other_object)):
             top = values.argmax(axis=1)
             best[rows] = values[np.arange(len(rows)), top]
             which[rows] = np.where(best[rows] > 0, objects[top], -1)
     return same, same_object, other, other_object
-
-
-def by_image(matches: Matches) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The detections, best first, and the objects of each image."""
-    images = np.arange(len(matches.image_ids) + 1)
-    rows = np.lexsort((-matches.score, matches.image))
-    objects = np.argsort(matches.object_image, kind="stable")
-    edges = np.searchsorted(matches.image[rows], images)
-    object_edges = np.searchsorted(matches.object_image[objects], images)
-    return [(rows[edges[i] : edges[i + 1]], objects[object_edges[i] : object_edges[i + 1]]) for i in images[:-1]]
 
 
 def _costs(

@@ -1,14 +1,14 @@
-"""What an analysis says in words: which errors cost most, where they are, and what usually helps."""
+"""What a diagnosis says in words: which errors cost most, where they are, and what usually helps."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from detector.config.commands import script
-from detector.evaluation.analysis import Analysis
-from detector.evaluation.curves import SIDES
+from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED
 from detector.evaluation.matches import TRUE
+from detector.evaluation.slices import SIDES
 from detector.words import counted
 
 MEANING = {
@@ -42,19 +42,19 @@ STEEP = 0.6  # AP75 as a share of AP50 below which boxes count as inexact
 NAMED = 3  # classes that a sentence names
 
 
-def findings(analysis: Analysis) -> list[str]:
+def findings(diagnosis: Diagnosis) -> list[str]:
     """Sentences, the most costly errors first."""
-    if analysis.errors.ap50 is None:
+    if diagnosis.errors.ap50 is None:
         return ["There is no ground truth in these images: nothing can be said."]
-    said = _nothing_found(analysis) or _costs(analysis) + _overlap(analysis) + _sizes(analysis) + _scores(analysis)
+    said = _nothing_found(diagnosis) or _costs(diagnosis) + _overlap(diagnosis) + _sizes(diagnosis) + _scores(diagnosis)
     return said or ["No kind of error costs more than a rounding error of AP50."]
 
 
-def _nothing_found(analysis: Analysis) -> list[str]:
+def _nothing_found(diagnosis: Diagnosis) -> list[str]:
     """What to look at first where there is no true positive at all: errors then cost nothing, as nothing is won."""
-    if (analysis.matches.outcome[0, 0] == TRUE).any():
+    if (diagnosis.matches.outcome[0, 0] == TRUE).any():
         return []
-    if not len(analysis.matches.score):
+    if not len(diagnosis.matches.score):
         return [
             "There is no detection in these images. Has the detector been trained, and is its score threshold "
             "(score_thresh) low enough?"
@@ -66,9 +66,9 @@ def _nothing_found(analysis: Analysis) -> list[str]:
     ]
 
 
-def _costs(analysis: Analysis) -> list[str]:
+def _costs(diagnosis: Diagnosis) -> list[str]:
     """The kinds of error that cost most, the classes they are in, and what helps."""
-    errors, names = analysis.errors, analysis.matches.class_names
+    errors, names = diagnosis.errors, diagnosis.matches.class_names
     said = []
     for kind, cost in sorted(errors.cost.items(), key=lambda item: -item[1]):
         if cost < WORTH:
@@ -79,7 +79,7 @@ def _costs(analysis: Analysis) -> list[str]:
         what = "object" if number == MISSED else "detection"
         most = len(names) > 1 and counts[top] >= MANY * counts.sum()
         where = f", {counts[top]:,} of them {names[top]}" if most else ""
-        pair = _most_confused(analysis) if number == CLASSIFICATION else ""
+        pair = _most_confused(diagnosis) if number == CLASSIFICATION else ""
         named = {"missed": "Missed objects", "both": "Errors of class and box"}
         subject = named.get(kind, f"{kind.capitalize()} errors")
         said.append(
@@ -89,27 +89,27 @@ def _costs(analysis: Analysis) -> list[str]:
     return said
 
 
-def _most_confused(analysis: Analysis) -> str:
+def _most_confused(diagnosis: Diagnosis) -> str:
     """The two classes that are taken for each other most often."""
-    table = analysis.confusion[:-1, :-1].copy()
+    table = diagnosis.confusion[:-1, :-1].copy()
     np.fill_diagonal(table, 0)
     if table.max(initial=0) < 2:
         return ""
     true, taken = np.unravel_index(table.argmax(), table.shape)
-    names = analysis.matches.class_names
+    names = diagnosis.matches.class_names
     return f" Most often {names[true]} is taken for {names[taken]} ({table.max():,} times)."
 
 
-def _sizes(analysis: Analysis) -> list[str]:
+def _sizes(diagnosis: Diagnosis) -> list[str]:
     """The size of object that is found least, or found with the least exact boxes, if it is far behind."""
-    return _worst_size(analysis, 0, "found at any score") or _worst_size(
-        analysis, 5, "found with a box of IoU 0.75 or more"
+    return _worst_size(diagnosis, 0, "found at any score") or _worst_size(
+        diagnosis, 5, "found with a box of IoU 0.75 or more"
     )
 
 
-def _worst_size(analysis: Analysis, t: int, found: str) -> list[str]:
+def _worst_size(diagnosis: Diagnosis, t: int, found: str) -> list[str]:
     """The size with the lowest recall at the IoU threshold of number ``t``, in words."""
-    counts, recall = analysis.side_counts, analysis.side_recall[:, t]
+    counts, recall = diagnosis.side_counts, diagnosis.side_recall[:, t]
     usable = np.flatnonzero(counts >= ENOUGH)
     if len(usable) < 2:
         return []
@@ -126,22 +126,22 @@ def _worst_size(analysis: Analysis, t: int, found: str) -> list[str]:
     ]
 
 
-def _overlap(analysis: Analysis) -> list[str]:
+def _overlap(diagnosis: Diagnosis) -> list[str]:
     """Whether AP falls fast with the overlap that is demanded, in all or in some classes."""
-    ap50, ap75 = analysis.metrics["AP50"].value, analysis.metrics["AP75"].value
+    ap50, ap75 = diagnosis.metrics["AP50"].value, diagnosis.metrics["AP75"].value
     if ap50 < 0.1:
         return []
     fall = f"AP falls from {ap50:.3f} at IoU 0.50 to {ap75:.3f} at 0.75"
     rows = [
         row
-        for row in analysis.class_rows()
+        for row in diagnosis.class_rows()
         if row["boxes"] >= ENOUGH and row["AP50"] >= 0.1 and row["AP75"] < STEEP * row["AP50"]
     ]
     rows.sort(key=lambda row: row["AP75"] - row["AP50"])
     worst = ", ".join(f"{row['class']} {row['AP50']:.3f} to {row['AP75']:.3f}" for row in rows[:NAMED])
     if ap75 < STEEP * ap50:
-        loose = int((analysis.errors.kind == LOCALISATION).sum())
-        classes = f" The steepest: {worst}." if worst and len(analysis.matches.class_names) > 1 else ""
+        loose = int((diagnosis.errors.kind == LOCALISATION).sum())
+        classes = f" The steepest: {worst}." if worst and len(diagnosis.matches.class_names) > 1 else ""
         further = counted(loose, "further detection does", "further detections do")
         return [
             f"{fall}: objects are found, but their boxes are not exact ({further} not even reach 0.50).{classes} "
@@ -157,9 +157,9 @@ def _overlap(analysis: Analysis) -> list[str]:
     )
 
 
-def _scores(analysis: Analysis) -> list[str]:
+def _scores(diagnosis: Diagnosis) -> list[str]:
     """Whether scores can be read as probabilities."""
-    found, scores = analysis.calibration, analysis.matches.score
+    found, scores = diagnosis.calibration, diagnosis.matches.score
     if found.error is None:
         return []
     if scores.min() < 0 or scores.max() > 1:

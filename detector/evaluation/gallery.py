@@ -6,13 +6,13 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from detector.data.images import read_image
-from detector.evaluation.analysis import Analysis
+from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import TRUE
@@ -50,37 +50,44 @@ class Card:
     caption: str
 
 
-def worst_images(analysis: Analysis, kind: int, count: int) -> list[int]:
+class Gallery(NamedTuple):
+    """The images with the worst errors."""
+
+    cards: dict[str, list[Card]]  # by kind of error, the most costly kind first
+    pictures: dict[int, str]  # data URI of an image by its id
+    has_folder: bool  # whether the folder of the images is known
+
+
+def worst_images(diagnosis: Diagnosis, kind: int, count: int) -> list[int]:
     """Positions of the images with the highest sum of scores of errors of ``kind``; for missed objects, the most.
 
     Errors below the best threshold of their class count only where no image has others.
     """
-    m = analysis.matches
+    m = diagnosis.matches
     if kind == MISSED:
-        weight = np.bincount(m.object_image[analysis.errors.missed], minlength=len(m.image_ids)).astype(float)
+        weight = np.bincount(m.object_image[diagnosis.errors.missed], minlength=len(m.image_ids)).astype(float)
     else:
-        wrong = analysis.errors.kind == kind
+        wrong = diagnosis.errors.kind == kind
         weight = np.bincount(
-            m.image[wrong], m.score[wrong] * np.where(analysis.kept[wrong], 1.0, 1e-6), minlength=len(m.image_ids)
+            m.image[wrong], m.score[wrong] * np.where(diagnosis.kept[wrong], 1.0, 1e-6), minlength=len(m.image_ids)
         )
     order = np.argsort(-weight, kind="stable")[:count]
     return order[weight[order] > 0].tolist()
 
 
-def make_cards(analysis: Analysis, truth: GroundTruth, kind: int, count: int) -> list[Card]:
+def make_cards(diagnosis: Diagnosis, truth: GroundTruth, kind: int, count: int) -> list[Card]:
     """Cards of the ``count`` worst images of a kind of error."""
-    names = dict(zip(truth.image_ids, truth.file_names.tolist(), strict=True))
-    sizes = dict(zip(truth.image_ids, truth.sizes.tolist(), strict=True))
     cards = []
-    for image in worst_images(analysis, kind, count):
-        image_id = int(analysis.matches.image_ids[image])
-        boxes, caption = _boxes(analysis, image, kind)
-        height, width = sizes[image_id]
+    for image in worst_images(diagnosis, kind, count):
+        image_id = int(diagnosis.matches.image_ids[image])
+        boxes, caption = _boxes(diagnosis, image, kind)
+        height, width = truth.size_of(image_id)
         if not height or not width:  # not in the annotation file: room for all boxes
             height, width = (
                 int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes], [b.x + b.w for b in boxes])
             )
-        cards.append(Card(image_id, names[image_id], width, height, labelled(boxes, width, height), caption))
+        (name,) = truth.names_of([image_id])
+        cards.append(Card(image_id, name, width, height, labelled(boxes, width, height), caption))
     return cards
 
 
@@ -99,34 +106,34 @@ def labelled(boxes: list[Box], width: int, height: int) -> list[Box]:
     return placed
 
 
-def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
+def _boxes(diagnosis: Diagnosis, image: int, kind: int) -> tuple[list[Box], str]:
     """The boxes to draw in an image: objects, what is found, and on top the errors of one kind."""
 
     def box(xywh: np.ndarray, style: str, label: str, title: str) -> Box:
         x, y, w, h = xywh.tolist()
         return Box(x, y, w, h, style, label, title)
 
-    m, errors, names = analysis.matches, analysis.errors, analysis.matches.class_names
+    m, errors, names = diagnosis.matches, diagnosis.errors, diagnosis.matches.class_names
     objects, rows = np.flatnonzero(m.object_image == image), np.flatnonzero(m.image == image)
     rows = rows[np.argsort(-m.score[rows], kind="stable")]
-    drawn = [box(m.object_boxes[g], "true", "", _object_words(analysis, g)) for g in objects.tolist()]
-    for row in rows[analysis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
+    drawn = [box(m.object_boxes[g], "true", "", _object_words(diagnosis, g)) for g in objects.tolist()]
+    for row in rows[diagnosis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
         drawn.append(box(m.boxes_xywh[row], "found", "", f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
     if kind == MISSED:
         wrong = objects[errors.missed[objects]].tolist()
         drawn += [
-            box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(analysis, g))
+            box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(diagnosis, g))
             for g in wrong[:SHOWN]
         ]
     else:
         all_wrong = rows[errors.kind[rows] == kind]
-        shown = all_wrong[analysis.kept[all_wrong]]
+        shown = all_wrong[diagnosis.kept[all_wrong]]
         wrong = (shown if len(shown) else all_wrong[:1]).tolist()
         for row in wrong[:SHOWN]:
             about = errors.about[row]
             name, score = names[m.label[row]], m.score[row]
             words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
-                f", about {_object_words(analysis, about)}" if about >= 0 else ""
+                f", about {_object_words(diagnosis, about)}" if about >= 0 else ""
             )
             drawn.append(box(m.boxes_xywh[row], "error", f"{shortened(name)} {score:.2f}", words))
     noun = "object" if len(objects) == 1 else "objects"
@@ -134,8 +141,8 @@ def _boxes(analysis: Analysis, image: int, kind: int) -> tuple[list[Box], str]:
     return drawn, f"{len(wrong)} {KINDS[kind]}{part}; {len(objects)} {noun} in the image"
 
 
-def _object_words(analysis: Analysis, g: int) -> str:
-    m = analysis.matches
+def _object_words(diagnosis: Diagnosis, g: int) -> str:
+    m = diagnosis.matches
     crowd = "crowd of " if m.crowd[g] else ""
     return f"annotation {m.object_id[g]}: {crowd}{m.class_names[m.object_label[g]]}"
 
@@ -158,17 +165,17 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def make_gallery(analysis: Analysis, truth: GroundTruth, images: Path | None, count: int) -> dict[str, Any]:
-    """Cards by kind of error, the most costly kind first, and the pictures by image id.
+def make_gallery(diagnosis: Diagnosis, truth: GroundTruth, folder: Path | None, count: int) -> Gallery:
+    """The gallery of a run.
 
     Args:
-        analysis: of a run.
+        diagnosis: of the run.
         truth: its annotations.
-        images: folder of the images; None: boxes are drawn on grey.
-        count: images a kind.
+        folder: of the images; None: boxes are drawn on grey.
+        count: images per kind.
     """
-    kinds = sorted(range(len(KINDS)), key=lambda k: -analysis.errors.cost[KINDS[k]])
-    cards = {KINDS[k]: make_cards(analysis, truth, k, count) for k in kinds}
+    kinds = sorted(range(len(KINDS)), key=lambda k: -diagnosis.errors.cost[KINDS[k]])
+    cards = {KINDS[k]: make_cards(diagnosis, truth, k, count) for k in kinds}
     used = {card.image_id: card for some in cards.values() for card in some}
-    pictures = {i: picture(images, card) for i, card in used.items()} if images else {}
-    return {"cards": cards, "pictures": {i: uri for i, uri in pictures.items() if uri}}
+    pictures = {i: picture(folder, card) for i, card in used.items()} if folder else {}
+    return Gallery(cards, {i: uri for i, uri in pictures.items() if uri}, folder is not None)

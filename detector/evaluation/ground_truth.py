@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from detector.data.annotations import read_annotations
-from detector.files import problem_list
+from detector.evaluation.detections import Detections
+from detector.files import LARGEST, problem_list
 
 
 class GroundTruth:
@@ -93,10 +94,57 @@ class GroundTruth:
         if count:
             self.notes.append(f"{subject}: {count}; {treatment}.")
 
+    def names_of(self, image_ids: Sequence[int]) -> list[str]:
+        """The file names of these images, "" where the file gives none."""
+        return self.file_names[np.searchsorted(self.image_ids, image_ids)].tolist()
+
+    def size_of(self, image_id: int) -> tuple[int, int]:
+        """Height and width of an image; 0 where the file gives none."""
+        height, width = self.sizes[np.searchsorted(self.image_ids, image_id)].tolist()
+        return height, width
+
     def rows(self, image_ids: Sequence[int]) -> np.ndarray:
         """bool ``[A]``: the boxes of these images."""
         wanted = np.isin(np.array(self.image_ids, dtype=np.int64), np.asarray(image_ids, dtype=np.int64))
         return wanted[self.image]
+
+    def check(self, detections: Detections, image_ids: Sequence[int] | None = None) -> None:
+        """Raise :class:`DataError` for detections that pycocotools would misread or silently leave out.
+
+        Args:
+            detections: to be scored.
+            image_ids: images to be scored, which must be in the file.
+        """
+        unknown = sorted({int(i) for i in (() if image_ids is None else image_ids)} - set(self.image_ids))
+        if unknown:
+            raise problem_list(
+                f"{self.path}: images to be scored are not in this file", [f"image {i}" for i in unknown]
+            )
+        checks = (
+            (~np.isin(detections.image_id, self.image_ids), "image {image} is not in the annotation file"),
+            (~np.isin(detections.category_id, self.category_ids), "category {category} is not in the annotation file"),
+            (
+                ~(np.abs(detections.boxes_xywh) < LARGEST).all(axis=1),
+                "the box {box} (x, y, width, height) is not finite or absurdly large",
+            ),
+            ((detections.boxes_xywh[:, 2:] < 0).any(axis=1), "the box {box} (x, y, width, height) has a negative size"),
+            (~np.isfinite(detections.score), "the score {score} is not finite"),
+        )
+        problems = []
+        for wrong, message in checks:
+            for row in np.flatnonzero(wrong).tolist():
+                said = message.format(
+                    image=detections.image_id[row],
+                    category=detections.category_id[row],
+                    box=detections.boxes_xywh[row].tolist(),
+                    score=detections.score[row],
+                )
+                problems.append((row, said))
+        if problems:
+            raise problem_list(
+                f"{detections.source or 'detections'}: not usable with the annotations {self.path}",
+                [f"detection {row} (from 0): {message}" for row, message in sorted(problems)],
+            )
 
 
 def some(ids: Sequence[Any], limit: int = 5) -> str:

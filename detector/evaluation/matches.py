@@ -1,7 +1,7 @@
 """Which detection matches which object, as pycocotools matches them, kept in arrays.
 
 Matching is the slow half of an evaluation and does not depend on which images are counted how often. Kept, it can be
-accumulated again for any weighting of the images (:mod:`detector.evaluation.significance`), and asked why a detection
+accumulated again for any weighting of the images (:mod:`detector.evaluation.intervals`), and asked why a detection
 counts as wrong (:mod:`detector.evaluation.errors`).
 """
 
@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pycocotools import mask
 
-from detector.evaluation.cocoeval import AREAS, COCO_LIMIT, IOU_THRESHOLDS, RECALLS, Accumulated, limits
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.metrics import AREAS, COCO_LIMIT, IOU_THRESHOLDS, RECALLS, Accumulated, ClassResult, limits
 
 FALSE, TRUE, IGNORED = 0, 1, 2
 """What a detection counts as: false positive, true positive, or nothing (crowds, areas outside the range)."""
@@ -36,7 +37,8 @@ class Matches:
         category_ids: the K category ids, sorted.
         class_names: their names.
         limit: detections counted for each image and class.
-        row: int64 ``[N]``, place of the detection in what was given.
+        given: int64 ``[K]``, detections of each class, those beyond the limit included.
+        row: int64 ``[N]``, position of the detection among those given to :func:`match`.
         image: int32 ``[N]``, position in ``image_ids``.
         label: int32 ``[N]``, position in ``category_ids``.
         rank: int32 ``[N]``, 0 for the best of its image and class.
@@ -57,6 +59,7 @@ class Matches:
     category_ids: list[int]
     class_names: list[str]
     limit: int
+    given: np.ndarray
     row: np.ndarray
     image: np.ndarray
     label: np.ndarray
@@ -93,6 +96,28 @@ class Matches:
         found[:, self.crowd] = -1
         return found
 
+    @cached_property
+    def by_image(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The detections of each image, best first, and its objects."""
+        images = np.arange(len(self.image_ids) + 1)
+        rows, objects = np.lexsort((-self.score, self.image)), np.argsort(self.object_image, kind="stable")
+        edges = np.searchsorted(self.image[rows], images)
+        object_edges = np.searchsorted(self.object_image[objects], images)
+        return list(zip(np.split(rows, edges[1:-1]), np.split(objects, object_edges[1:-1]), strict=True))[: images[-1]]
+
+    def overlaps(self, rows: np.ndarray, objects: np.ndarray) -> np.ndarray:
+        """IoU of detections with objects, crowds as such, by pycocotools: float64 ``[rows, objects]``."""
+        if not len(rows) or not len(objects):
+            return np.zeros((len(rows), len(objects)))
+        crowd = self.crowd[objects].astype(np.uint8)
+        return mask.iou(self.boxes_xywh[rows], self.object_boxes[objects], crowd)
+
+    def class_counts(self, k: int) -> dict[str, Any]:
+        """Objects of class ``k`` without crowds, images that have one, and detections given."""
+        objects = self.objects_of[k]
+        images = self.object_image[objects][self.counted[0, objects]]
+        return {"boxes": len(images), "images": len(np.unique(images)), "detections": int(self.given[k])}
+
     def accumulated(self) -> Accumulated:
         """Precision and recall as pycocotools accumulates them, to the bit."""
         counts = limits(self.limit)
@@ -106,6 +131,12 @@ class Matches:
                     outcome = self.outcome[a, :, rows][:, self.rank[rows] < limit]
                     precision[:, :, k, a, m], recall[:, k, a, m] = precision_recall(outcome, positives)
         return Accumulated(precision, recall)
+
+    def class_results(self, found: Accumulated) -> list[ClassResult]:
+        """The numbers ``found`` of each class, with its counts."""
+        values = found.by_class()
+        rows = zip(self.category_ids, self.class_names, values["AP"], values["AP50"], values["AR100"], strict=True)
+        return [ClassResult(*row, **self.class_counts(k)) for k, row in enumerate(rows)]
 
 
 def _slices(labels: np.ndarray, classes: int) -> list[slice]:
@@ -146,10 +177,14 @@ def match(
 
     Args:
         truth: the annotations.
-        detections: checked against ``truth`` (:func:`detector.evaluation.coco.check`).
+        detections: of these and maybe other images.
         image_ids: images to be scored; None: all.
         max_detections: detections counted for each image and class, best first.
+
+    Raises:
+        DataError: a detection names an image or category that ``truth`` does not have, or is not finite.
     """
+    truth.check(detections, image_ids)
     everything = np.array(truth.image_ids, dtype=np.int64)
     ids = everything if image_ids is None else np.unique(np.asarray(image_ids, dtype=np.int64))
     objects = np.flatnonzero(truth.rows(ids.tolist()))
@@ -162,6 +197,7 @@ def match(
     rows = np.flatnonzero(np.isin(detections.image_id, ids))
     image = np.searchsorted(ids, detections.image_id[rows])
     label = np.searchsorted(np.array(truth.category_ids, dtype=np.int64), detections.category_id[rows])
+    given = np.bincount(label, minlength=len(truth.category_ids))
     score = detections.score[rows]
     order = np.lexsort((-score, image, label))
     rank = _rank(label[order] * len(ids) + image[order])
@@ -177,17 +213,13 @@ def match(
     outside = (size < bounds[:, :1]) | (size > bounds[:, 1:])
     # Unmatched until shown otherwise.
     outcome = np.repeat(np.where(outside, IGNORED, FALSE).astype(np.uint8)[:, None], len(IOU_THRESHOLDS), axis=1)
-    partner = np.full((len(IOU_THRESHOLDS), len(rows)), -1, dtype=np.int32)
-    object_boxes, object_id = truth.boxes_xywh[objects], truth.ids[objects]
-    pairs = _pairs(label * len(ids) + image, rank, object_label * len(ids) + object_image)
-    for group in pairs:
-        _match_group(group, boxes, object_boxes, crowd, counted, object_id, outcome, partner)
     as_int = lambda values: values.astype(np.int32)
-    return Matches(
+    matches = Matches(
         ids,
         truth.category_ids,
         truth.class_names,
         max_detections,
+        given,
         rows,
         as_int(image),
         as_int(label),
@@ -195,15 +227,18 @@ def match(
         score,
         boxes,
         outcome,
-        partner,
-        object_id,
+        np.full((len(IOU_THRESHOLDS), len(rows)), -1, dtype=np.int32),
+        truth.ids[objects],
         as_int(object_image),
         as_int(object_label),
-        object_boxes,
+        truth.boxes_xywh[objects],
         area,
         crowd,
         counted,
     )
+    for group in _pairs(label * len(ids) + image, rank, object_label * len(ids) + object_image):
+        _match_group(group, matches)
+    return matches
 
 
 def _rank(keys: np.ndarray) -> np.ndarray:
@@ -249,28 +284,22 @@ def _pairs(detection_keys: np.ndarray, rank: np.ndarray, object_keys: np.ndarray
             yield _Group(found, np.where(backwards < object_counts[part, None], last, -1))
 
 
-def _match_group(
-    group: _Group,
-    boxes: np.ndarray,
-    object_boxes: np.ndarray,
-    crowd: np.ndarray,
-    counted: np.ndarray,
-    object_id: np.ndarray,
-    outcome: np.ndarray,
-    partner: np.ndarray,
-) -> None:
-    """Match the pairs of a group rank by rank, all pairs, areas and thresholds at once; writes the last two arguments.
+def _match_group(group: _Group, matches: Matches) -> None:
+    """Match the pairs of a group rank by rank, all pairs, areas and thresholds at once.
 
     A detection takes the free object of highest IoU, of equal ones the last in the file; objects that are ignored
-    (crowds, other areas) only if there is no other. Crowds are never used up.
+    (crowds, other areas) only if there is no other. Crowds are never used up. Writes ``outcome`` and ``partner``.
     """
     there = group.objects >= 0  # [P, G]
-    is_crowd = crowd[group.objects] & there
-    ignored = ~counted[:, group.objects]  # [A, P, G]
+    is_crowd = matches.crowd[group.objects] & there
+    ignored = ~matches.counted[:, group.objects]  # [A, P, G]
     # pycocotools wants a match to reach min(t, 1 - 1e-10).
     threshold = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None, None]
     free = np.broadcast_to(there, (len(AREAS), len(IOU_THRESHOLDS), *there.shape)).copy()
-    overlaps = _overlaps(group, boxes, object_boxes, crowd)
+    overlaps = np.zeros((*group.detections.shape, group.objects.shape[1]))  # [P, D, G]
+    for pair, (found, objects) in enumerate(zip(group.detections, group.objects, strict=True)):
+        found, objects = found[found >= 0], objects[objects >= 0]
+        overlaps[pair, : len(found), : len(objects)] = matches.overlaps(found, objects)
     for d in range(group.detections.shape[1]):
         active = int((group.detections[:, d] >= 0).sum())  # a prefix
         overlap = overlaps[:active, d]  # [p, G]
@@ -288,20 +317,9 @@ def _match_group(
         free[a, t, p, g] = is_crowd[p, g]
         row, which = group.detections[p, d], group.objects[p, g]
         # pycocotools takes a match with an annotation of id 0 for none.
-        real = object_id[which] != 0
+        real = matches.object_id[which] != 0
         usual = normal[a, t, p]
-        outcome[a[~usual], t[~usual], row[~usual]] = IGNORED
-        outcome[a[usual & real], t[usual & real], row[usual & real]] = TRUE
+        matches.outcome[a[~usual], t[~usual], row[~usual]] = IGNORED
+        matches.outcome[a[usual & real], t[usual & real], row[usual & real]] = TRUE
         everywhere = a == 0
-        partner[t[everywhere], row[everywhere]] = which[everywhere]
-
-
-def _overlaps(group: _Group, boxes: np.ndarray, object_boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """IoU of each detection with each object of its pair, by pycocotools: float64 ``[P, D, G]``, 0 where none is."""
-    overlaps = np.zeros((*group.detections.shape, group.objects.shape[1]))
-    for p, (found, objects) in enumerate(zip(group.detections, group.objects, strict=True)):
-        found, objects = found[found >= 0], objects[objects >= 0]
-        overlaps[p, : len(found), : len(objects)] = mask.iou(
-            boxes[found], object_boxes[objects], crowd[objects].astype(np.uint8)
-        )
-    return overlaps
+        matches.partner[t[everywhere], row[everywhere]] = which[everywhere]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from detector.evaluation.diagnosis import Diagnosis
+from detector.evaluation.metrics import IOU_THRESHOLDS, RECALLS
+from detector.evaluation.slices import SIDES
 from detector.plots.figure import GRID, INK, MUTED, PALETTE, color_of, new_figure, save, style
 from detector.plots.labels import shortened
-
-if TYPE_CHECKING:
-    from detector.evaluation.analysis import Analysis
 
 CURVES = 10  # classes with a curve of their own: those with the most objects
 CELLS = 20  # classes in the confusion matrix: the most confused ones
@@ -21,21 +20,21 @@ PICTURES = ("errors", "precision_recall", "ap_by_iou", "recall_by_size", "calibr
 NUMBERS = 12  # classes up to which its cells have numbers
 
 
-def plot_analysis(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
-    """Draw every plot of an analysis into ``folder``; return the pictures by name."""
+def plot_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> dict[str, Path]:
+    """Draw every plot of a diagnosis into ``folder``; return the pictures by name."""
     folder = Path(folder)
-    drawings: list[tuple[Callable[[Axes, Analysis], None], float, float]] = [
+    drawings: list[tuple[Callable[[Axes, Diagnosis], None], float, float]] = [
         (draw_errors, 5.4, 3.3),
         (draw_precision_recall, 6.6, 3.7),
         (draw_ap_by_iou, 4.6, 3.3),
         (draw_recall_by_size, 5.4, 3.3),
         (draw_calibration, 4.3, 3.9),
-        (draw_confusion, *confusion_size(analysis)),
+        (draw_confusion, *confusion_size(diagnosis)),
     ]
     pictures = {}
     for name, (draw, width, height) in zip(PICTURES, drawings, strict=True):
         figure = new_figure(width, height)
-        draw(figure.add_subplot(), analysis)
+        draw(figure.add_subplot(), diagnosis)
         figure.tight_layout()
         pictures[name] = folder / f"{name}.png"
         save(figure, pictures[name])
@@ -54,10 +53,10 @@ def label(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=9, color=MUTED)
 
 
-def draw_errors(axes: Axes, analysis: Analysis) -> None:
+def draw_errors(axes: Axes, diagnosis: Diagnosis) -> None:
     """The AP50 that correcting each kind of error would win, with the number of errors."""
     style(axes, "What each kind of error costs")
-    errors = analysis.errors
+    errors = diagnosis.errors
     if errors.ap50 is None:
         nothing(axes, "no ground truth")
         return
@@ -81,18 +80,15 @@ def draw_errors(axes: Axes, analysis: Analysis) -> None:
     label(axes, f"AP50 won by correcting them (now {errors.ap50:.3f}); how many in brackets", "")
 
 
-def draw_precision_recall(axes: Axes, analysis: Analysis) -> None:
+def draw_precision_recall(axes: Axes, diagnosis: Diagnosis) -> None:
     """Precision over recall: the mean at four IoU thresholds, and the largest classes at 0.5."""
-    from detector.evaluation.cocoeval import IOU_THRESHOLDS, RECALLS
-    from detector.evaluation.curves import precision_curves
-
     style(axes, "Precision and recall")
-    mean = precision_curves(analysis.accumulated)
+    mean = diagnosis.accumulated.precision_curves()
     if np.isnan(mean).any():
         nothing(axes, "no ground truth")
         return
-    matches = analysis.matches
-    precision = analysis.accumulated.precision[0, :, :, 0, -1]
+    matches = diagnosis.matches
+    precision = diagnosis.accumulated.precision[0, :, :, 0, -1]
     sizes = np.bincount(matches.object_label[matches.counted[0]], minlength=len(matches.class_names))
     shown = [k for k in np.argsort(-sizes, kind="stable")[:CURVES].tolist() if sizes[k]]
     for k in shown if len(matches.class_names) > 1 else ():
@@ -112,12 +108,10 @@ def draw_precision_recall(axes: Axes, analysis: Analysis) -> None:
     label(axes, "recall", "precision")
 
 
-def draw_ap_by_iou(axes: Axes, analysis: Analysis) -> None:
+def draw_ap_by_iou(axes: Axes, diagnosis: Diagnosis) -> None:
     """AP at each IoU threshold with its interval."""
-    from detector.evaluation.cocoeval import IOU_THRESHOLDS
-
     style(axes, "AP by overlap demanded")
-    values = np.array(analysis.by_iou)
+    values = np.array(diagnosis.numbers.by_iou)
     if np.isnan(values[:, 0]).any():
         nothing(axes, "no ground truth")
         return
@@ -131,12 +125,10 @@ def draw_ap_by_iou(axes: Axes, analysis: Analysis) -> None:
     label(axes, "IoU threshold", "AP")
 
 
-def draw_recall_by_size(axes: Axes, analysis: Analysis) -> None:
+def draw_recall_by_size(axes: Axes, diagnosis: Diagnosis) -> None:
     """The share of objects found, by the side of a square of the object's area."""
-    from detector.evaluation.curves import SIDES
-
     style(axes, "Recall by size of the object")
-    counts, recall = analysis.side_counts, analysis.side_recall
+    counts, recall = diagnosis.side_counts, diagnosis.side_recall
     filled = np.flatnonzero(counts)
     if not len(filled):
         nothing(axes, "no ground truth")
@@ -159,10 +151,10 @@ def draw_recall_by_size(axes: Axes, analysis: Analysis) -> None:
     label(axes, "square root of the area, pixels; number of objects below", "share found, at any score")
 
 
-def draw_calibration(axes: Axes, analysis: Analysis) -> None:
+def draw_calibration(axes: Axes, diagnosis: Diagnosis) -> None:
     """The reliability diagram: what a score promises, and what it keeps."""
     style(axes, "Are scores probabilities?")
-    found = analysis.calibration
+    found = diagnosis.calibration
     if found.error is None:
         nothing(axes, "no detections")
         return
@@ -197,15 +189,15 @@ def draw_calibration(axes: Axes, analysis: Analysis) -> None:
     label(axes, "score", "share of true positives (IoU 0.5)")
 
 
-def confusion_size(analysis: Analysis) -> tuple[float, float]:
+def confusion_size(diagnosis: Diagnosis) -> tuple[float, float]:
     """Width and height of the confusion matrix in inches."""
-    side = 1.9 + 0.32 * (min(len(analysis.matches.class_names), CELLS) + 1)
+    side = 1.9 + 0.32 * (min(len(diagnosis.matches.class_names), CELLS) + 1)
     return max(side + 0.6, 4.2), max(side, 3.6)
 
 
-def draw_confusion(axes: Axes, analysis: Analysis) -> None:
+def draw_confusion(axes: Axes, diagnosis: Diagnosis) -> None:
     """Rows: what an object is; columns: what it is taken for; in shares of the row."""
-    table, names = analysis.confusion, analysis.matches.class_names
+    table, names = diagnosis.confusion, diagnosis.matches.class_names
     chosen = most_confused(table)
     style(axes, "Confusions, IoU 0.5" + (f" ({len(chosen)} most confused classes)" if len(chosen) < len(names) else ""))
     if not table.sum():

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from torch import Tensor
 
-from detector.plots.figure import INK, MUTED, color_of
-from detector.plots.grid import dashed, draw_grid, outline, place_texts, show_pixels
+from detector.plots.figure import INK, color_of
+from detector.plots.grid import Mark, Panel, draw_panels
 
 LEGEND_CLASSES = 24  # classes named in the legend, most frequent first
+Sample = tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]
+"""Image, target and prediction."""
 
 
 def draw_prediction_sheet(
-    images: Sequence[torch.Tensor],
-    targets: Sequence[Mapping[str, torch.Tensor]],
-    predictions: Sequence[Mapping[str, torch.Tensor]],
+    samples: Sequence[Sample],
     class_names: Sequence[str],
     out: str | Path,
     score_thresh: float = 0.5,
@@ -27,72 +27,46 @@ def draw_prediction_sheet(
 ) -> None:
     """Draw a grid of images with true boxes (dashed, white on black) and predicted boxes (in the colour of the class).
 
-    Line widths and letters are in points and every image is scaled to the same width, so that a 64-pixel
-    image reads as well as a photograph.
-
     Args:
-        images: each ``[3, H, W]``, float 0..1, of any size.
-        targets: ``boxes`` ``[N, 4]`` xyxy pixels and, if there, ``image_id`` for the caption.
-        predictions: ``boxes`` ``[M, 4]``, ``labels`` ``[M]`` in 1..K and ``scores`` ``[M]``.
+        samples: at least one; the image ``[3, H, W]``, float 0..1, of any size; its target with ``boxes`` ``[N, 4]``
+            xyxy pixels and, if there, ``image_id`` for the caption; its prediction with ``boxes`` ``[M, 4]``,
+            ``labels`` ``[M]`` in 1..K and ``scores`` ``[M]``.
         class_names: ``class_names[label - 1]`` names a label.
         out: the picture; its ending chooses the format (png, pdf, svg).
         score_thresh: predictions below this score are not drawn.
-        columns: images a row.
+        columns: images per row.
 
     Raises:
-        ValueError: no images, or not as many targets and predictions as images.
+        ValueError: no images.
     """
-    if not images or not len(images) == len(targets) == len(predictions):
-        raise ValueError(
-            f"need as many images as targets and predictions and at least one, got {len(images)}, "
-            f"{len(targets)} and {len(predictions)}"
-        )
-    kept = [above(prediction, score_thresh) for prediction in predictions]
-    shown = Counter(label for boxes in kept for label in boxes["labels"].tolist())
-    draw_grid(
-        [image.shape[-2] / image.shape[-1] for image in images],
-        min(columns, len(images)),
-        lambda axes, i: draw_image(axes, images[i], targets[i], kept[i], class_names),
-        legend_entries(shown, class_names, score_thresh),
-        out,
-    )
+    if not samples:
+        raise ValueError("a sheet needs at least one image")
+    kept = [(image, target, above(prediction, score_thresh)) for image, target, prediction in samples]
+    shown = Counter(label for _, _, prediction in kept for label in prediction["labels"].tolist())
+    panels = [panel_of(*sample, class_names) for sample in kept]
+    draw_panels(panels, min(columns, len(panels)), legend_entries(shown, class_names, score_thresh), out)
 
 
-def above(prediction: Mapping[str, torch.Tensor], score_thresh: float) -> dict[str, torch.Tensor]:
+def above(prediction: Mapping[str, Tensor], score_thresh: float) -> dict[str, Tensor]:
     """Boxes, labels and scores from ``score_thresh`` on, highest score first, on the CPU."""
     order = torch.argsort(prediction["scores"], descending=True, stable=True)
     order = order[prediction["scores"][order] >= score_thresh]
     return {key: prediction[key][order].detach().cpu() for key in ("boxes", "labels", "scores")}
 
 
-def draw_image(
-    axes: Axes,
-    image: torch.Tensor,
-    target: Mapping[str, torch.Tensor],
-    prediction: Mapping[str, torch.Tensor],
-    class_names: Sequence[str],
-) -> None:
-    """One image with its boxes and a caption."""
-    show_pixels(axes, image)
-    for box, label in zip(prediction["boxes"].tolist(), prediction["labels"].tolist(), strict=True):
-        axes.add_patch(outline(box, edgecolor=color_of(label - 1), linewidth=1.9))
-    for box in target["boxes"].tolist():
-        axes.add_patch(dashed(box))
-    labels = prediction["labels"].tolist()
-    texts = [
-        f"{class_names[label - 1]} {score:.2f}"
-        for label, score in zip(labels, prediction["scores"].tolist(), strict=True)
+def panel_of(
+    image: Tensor, target: Mapping[str, Tensor], prediction: Mapping[str, Tensor], class_names: Sequence[str]
+) -> Panel:
+    """An image with its boxes and a caption; the true boxes on top."""
+    boxes, labels, scores = (prediction[key].tolist() for key in ("boxes", "labels", "scores"))
+    marks = [
+        Mark(box, color_of(label - 1), f"{class_names[label - 1]} {score:.2f}")
+        for box, label, score in zip(boxes, labels, scores, strict=True)
     ]
-    place_texts(axes, prediction["boxes"].tolist(), texts, [color_of(label - 1) for label in labels])
-
+    marks += [Mark(box, "white", is_dashed=True) for box in target["boxes"].tolist()]
     name = f"image {int(target['image_id'])}: " if "image_id" in target else ""
-    axes.set_title(
-        f"{name}{len(target['boxes'])} true, {len(prediction['boxes'])} predicted",
-        loc="left",
-        fontsize=7.5,
-        color=MUTED,
-        pad=3,
-    )
+    height, width = image.shape[-2:]
+    return Panel(image, (height, width), f"{name}{len(target['boxes'])} true, {len(boxes)} predicted", marks)
 
 
 def legend_entries(shown: Counter[int], class_names: Sequence[str], score_thresh: float) -> list[tuple[Line2D, str]]:

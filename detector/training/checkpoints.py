@@ -10,8 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from detector.config.schema import TrainerConfig
-from detector.evaluation.coco import CocoResult
 from detector.evaluation.detections import Detections
+from detector.evaluation.scoring import CocoResult
 from detector.files import replacing
 from detector.training.module import Batch, DetectionModule
 from detector.training.processes import agreed

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detector.config.schema import Config, to_dict
-from detector.evaluation.coco import CocoResult, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.scoring import CocoResult, evaluate
 from detector.models.faster_rcnn import build_model
 from detector.training.guard import Guard
 from detector.training.optim import build_optimizer, build_scheduler, images_per_step, scaled_lr

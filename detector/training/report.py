@@ -85,9 +85,8 @@ def draw_sheet(data: DetectionDataModule, detections: Detections, count: int, ou
     """Draw ``count`` validation images, evenly spread over the set, with their true and predicted boxes."""
     dataset = data.val_dataset
     chosen = np.linspace(0, len(data.val_image_ids) - 1, count).round().astype(int).tolist()
-    images, targets = zip(*(dataset[i] for i in chosen), strict=True)
-    predictions = [as_prediction(detections, dataset.image_ids[i], data.category_ids) for i in chosen]
-    draw_prediction_sheet(images, targets, predictions, data.class_names, out)
+    samples = [(*dataset[i], as_prediction(detections, dataset.image_ids[i], data.category_ids)) for i in chosen]
+    draw_prediction_sheet(samples, data.class_names, out)
 
 
 def as_prediction(detections: Detections, image_id: int, category_ids: list[int]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from detector.config.schema import Config
 from detector.data.datamodule import DetectionDataModule
-from detector.evaluation.coco import CocoResult
+from detector.evaluation.scoring import CocoResult
 from detector.exceptions import ConfigError
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model

@@ -10,8 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from detector.config.checks import flat
 from detector.config.schema import Config, to_dict
-from detector.evaluation.coco import CocoResult
 from detector.evaluation.matches import FALSE, TRUE, Matches
+from detector.evaluation.scoring import CocoResult
 
 THRESHOLDS = 127  # points of a precision-recall curve, TensorBoard's own number
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from detector.data.coco import CocoDataset
 from detector.data.images import ORIENTATION
-from detector.evaluation.coco import METRIC_NAMES
+from detector.evaluation.metrics import METRIC_NAMES
 
 HEIGHT, WIDTH = 48, 64
 SMALL = ("data=coco", "data.root=.", "data.batch_size=2", "data.workers=0", "model.weights=none", "model.norm=group",

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from detector.ablation.cell import run_cell
-from detector.evaluation.coco import evaluate
+from detector.evaluation.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = [ROOT / "configs"]
@@ -47,7 +47,7 @@ class FakeTraining:
                            *a["bbox"][2:]]} for a in content["annotations"]]  # fmt: skip
         (folder / "predictions.json").write_text(json.dumps(found))
         (folder / "metrics.csv").write_text("step,train/images_per_s\n1,5.0\n2,20.0\n3,22.0\n")
-        result = evaluate(annotations, Detections.from_json(folder / "predictions.json"), evaluator="faster")
+        result = evaluate(annotations, Detections.from_json(folder / "predictions.json"))
         return SimpleNamespace(run_dir=folder, result=result, best_step=2, steps=2, seconds=60.0,
                                best_checkpoint=folder / "checkpoints" / "best.ckpt")  # fmt: skip
 

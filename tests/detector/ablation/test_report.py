@@ -14,8 +14,7 @@ from detector.ablation.record import load_matches, load_replicates
 from detector.ablation.report import differences, escaped, latex, markdown, write_report
 from detector.ablation.statistics import difference
 from detector.ablation.tables import Table, tables
-from detector.evaluation.significance import differences as differences_over_images
-from detector.evaluation.significance import replicate, resample
+from detector.evaluation.intervals import measure, replicate, resample
 from detector.exceptions import DataError
 
 
@@ -37,7 +36,9 @@ def test_interval_over_images_is_that_of_the_evaluation(finished):
     analysis = Analysis(make(**{**keys, "seeds": [2]}))
     (align,) = analysis.of("", "align").values()
     (pool,) = analysis.of("", "pool").values()
-    expected = differences_over_images([load_matches(pool.folder), load_matches(align.folder)])[0].metrics["AP"]
+    runs = [load_matches(cell.folder) for cell in (pool, align)]
+    base, other = (measure(run, resample(len(run.image_ids))) for run in runs)
+    expected = other.minus(base).metrics["AP"]
     assert analysis.compare("", "align", "AP").found.over_images == pytest.approx([100 * v for v in expected])
 
 

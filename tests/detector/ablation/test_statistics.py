@@ -22,7 +22,7 @@ from detector.ablation.statistics import (
     seeds_needed,
     t_quantile,
 )
-from detector.evaluation.significance import resample
+from detector.evaluation.intervals import resample
 
 IMAGES, RESAMPLES = 60, 200
 WEIGHTS = resample(IMAGES, RESAMPLES, seed=1) / IMAGES

@@ -11,9 +11,10 @@ from PIL import Image
 
 from detector.config.defaults import default
 from detector.config.schema import Config, to_dict
-from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
-from detector.evaluation.sources import find_sources
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
+from detector.evaluation.stored_detections import find_stored
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)
         (data / folder / "last" / "predictions.json").write_text("[]")
-    names = lambda *paths: [s.name for s in find_sources([str(data / p) for p in paths], locate=False)]
+    names = lambda *paths: [s.name for s in find_stored([str(data / p) for p in paths], locate=False)]
     assert names("x/last", "y/last", "a.json") == ["x/last", "y/last", "a"]
     assert names("a.json", "a.json", "b.json") == ["a", "a (2)", "b"]
     assert names("x/last", "x/last/predictions.json") == ["last", "last (2)"]

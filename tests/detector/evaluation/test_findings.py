@@ -2,10 +2,11 @@
 
 import pytest
 
-from detector.evaluation.analysis import analyse
 from detector.evaluation.detections import Detections
+from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.findings import findings
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
 
 CAT, DOG = 1, 2
 
@@ -25,7 +26,8 @@ def said(write_json):
             "categories": [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}],
         }
         columns = zip(*detections, strict=True) if detections else ((), (), (), ())
-        return findings(analyse(GroundTruth(write_json("gt.json", content)), Detections(*columns), resamples=0))
+        matches = match(GroundTruth(write_json("gt.json", content)), Detections(*columns))
+        return findings(diagnose(matches, resamples=0))
 
     return build
 

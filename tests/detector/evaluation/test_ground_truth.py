@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import DataError
 
 FOUND = Detections([12, 5], [3, 7], [[10, 10, 40, 40], [0, 0, 100, 120]], [0.5, 0.5])

@@ -4,10 +4,11 @@ from coco_problems import problems, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, RECALLS, accumulate
+from detector.evaluation import pycocotools_evaluator
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import FALSE, IGNORED, TRUE, match
+from detector.evaluation.metrics import AREAS, IOU_THRESHOLDS, RECALLS
 
 
 def test_thresholds_are_those_of_pycocotools():
@@ -26,7 +27,7 @@ def test_accumulated_matches_are_those_of_pycocotools_to_the_bit(problem, limit,
     truth, detections = read(problem)
     subset = data.draw(st.none() | st.lists(st.sampled_from(truth.image_ids), min_size=1, unique=True))
     scored = truth.image_ids if subset is None else sorted(subset)
-    theirs = accumulate(truth, detections, scored, max_detections=limit)
+    theirs = pycocotools_evaluator.accumulate(truth, detections, scored, max_detections=limit)
     ours = match(truth, detections, subset, max_detections=limit).accumulated()
     assert ours.precision.tobytes() == theirs.precision.tobytes()
     assert ours.recall.tobytes() == theirs.recall.tobytes()
@@ -71,7 +72,7 @@ def test_many_pairs_of_different_sizes_in_small_chunks(monkeypatch):
         )
     )
     matches = match(truth, detections)
-    theirs = accumulate(truth, detections, truth.image_ids)
+    theirs = pycocotools_evaluator.accumulate(truth, detections, truth.image_ids)
     assert matches.accumulated().precision.tobytes() == theirs.precision.tobytes()
     assert matches.accumulated().recall.tobytes() == theirs.recall.tobytes()
     assert 0.1 < theirs.metrics()["AP50"] < 0.9
@@ -127,3 +128,16 @@ def test_nothing_at_all(write_json):
     content = {"images": [], "annotations": [], "categories": []}
     matches = match(GroundTruth(write_json("gt.json", content)), Detections.empty())
     assert set(matches.accumulated().metrics().values()) == {None}
+
+
+def test_curves_of_the_accumulated_numbers(scene):
+    box = (100, 100, 100, 100)
+    matches = scene([(1, 1, box), (2, 1, box)], [(1, 1, (100, 100, 100, 80), 0.9), (2, 1, (400, 400, 50, 50), 0.95)])
+    found = matches.accumulated()
+    values = found.by_iou()
+    assert values[:7] == pytest.approx([0.5 * 51 / 101] * 7)
+    assert values[7:] == [0, 0, 0]
+    precision = found.precision_curves()
+    assert precision[0] == pytest.approx([0.5] * 51 + [0] * 50)
+    assert precision[9] == pytest.approx([0] * 101)
+    assert np.isnan(scene([], []).accumulated().precision_curves()).all()

@@ -14,9 +14,10 @@ GIB = 2**30
 PROGRAM = """
 import json, resource, sys
 import numpy as np
-from detector.evaluation.analysis import analyse
+from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
 
 rng = np.random.default_rng(0)
 images, objects, found = 5000, 7 * 5000, 100 * 5000
@@ -37,9 +38,9 @@ detected[near] = np.abs(truth + rng.normal(0, 4, truth.shape))
 detected_image[near], detected_label[near] = image, label
 detections = Detections(detected_image, detected_label, detected, rng.uniform(0, 1, found))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-analysis = analyse(GroundTruth(sys.argv[1]), detections, resamples=50)
+diagnosis = diagnose(match(GroundTruth(sys.argv[1]), detections), resamples=50)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(before, after, len(analysis.matches.score), analysis.metrics["AP50"].value)
+print(before, after, len(diagnosis.matches.score), diagnosis.metrics["AP50"].value)
 """
 
 

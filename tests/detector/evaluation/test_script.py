@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "evaluate.py"
 

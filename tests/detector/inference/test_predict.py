@@ -13,9 +13,9 @@ from PIL import Image
 import detector
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, PredictConfig
-from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
-from detector.evaluation.run import evaluate_from_config
+from detector.evaluation.evaluate import evaluate_from_config
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError
 from detector.inference import video
 from detector.inference.predict import output_folder, predict

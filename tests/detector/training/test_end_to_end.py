@@ -14,7 +14,7 @@ import pytest
 import torch
 from small import SMALL, arguments
 
-from detector.evaluation.coco import METRIC_NAMES
+from detector.evaluation.metrics import METRIC_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow

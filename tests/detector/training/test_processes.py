@@ -18,7 +18,7 @@ from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import EpochOrder, StepBatchSampler
-from detector.evaluation.run import evaluate_from_config
+from detector.evaluation.evaluate import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
 from detector.training.interrupt import requeue
 from detector.training.processes import find_place, must_launch

@@ -11,8 +11,9 @@ from small import SHORT, SMALL, configure
 
 from detector.config.defaults import default
 from detector.config.schema import Config, LoggerConfig, parse, to_dict
-from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import load_trained_model
 from detector.training.folder import differences

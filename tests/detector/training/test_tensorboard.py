@@ -7,10 +7,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detector.config.defaults import default
 from detector.config.schema import Config
-from detector.evaluation.coco import evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
+from detector.evaluation.scoring import evaluate
 from detector.training.tensorboard import THRESHOLDS, precision_recall_counts, settings, write_summary
 
 

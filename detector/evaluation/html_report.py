@@ -9,12 +9,12 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from detector.evaluation.analysis import Analysis
-from detector.evaluation.coco import CocoResult
+from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.findings import MEANING, findings
-from detector.evaluation.gallery import TEXT, data_uri, make_gallery
-from detector.evaluation.ground_truth import GroundTruth
-from detector.evaluation.tables import AREA_MEANING, METRIC_MEANING
+from detector.evaluation.gallery import TEXT, Gallery, data_uri
+from detector.evaluation.metrics import COCO_LIMIT, METRICS
+from detector.evaluation.result_tables import AREA_MEANING
+from detector.evaluation.scoring import CocoResult
 from detector.files import replacing
 from detector.plots.figure import DPI
 from detector.words import counted
@@ -23,24 +23,20 @@ from detector.words import counted
 def write_report(
     out: str | Path,
     result: CocoResult,
-    analysis: Analysis,
-    truth: GroundTruth,
+    diagnosis: Diagnosis,
     plots: Mapping[str, Path],
+    gallery: Gallery,
     meta: Mapping[str, Any],
-    images: Path | None = None,
-    gallery: int = 6,
 ) -> None:
     """Write the report.
 
     Args:
         out: the HTML file.
         result: the numbers.
-        analysis: what is behind them.
-        truth: the annotations.
-        plots: PNG files by name, as :func:`detector.evaluation.plot_evaluation.plot_analysis` returns them.
+        diagnosis: what is behind them.
+        plots: PNG files by name, as :func:`detector.evaluation.plot_evaluation.plot_diagnosis` returns them.
+        gallery: the images with the worst errors of each kind.
         meta: what was evaluated: ``inputs`` by name, and ``date``.
-        images: folder of the images, for the gallery; None: boxes only.
-        gallery: images for each kind of error.
     """
     with replacing(out) as temporary:
         temporary.write_text(
@@ -48,17 +44,17 @@ def write_report(
             .get_template("report.html")
             .render(
                 result=result,
-                analysis=analysis,
-                findings=findings(analysis),
-                rows=analysis.class_rows(),
-                metrics=[(name, *METRIC_MEANING[name]) for name in METRIC_MEANING],
+                diagnosis=diagnosis,
+                findings=findings(diagnosis),
+                rows=diagnosis.class_rows(),
+                metrics=METRICS,
+                coco_limit=COCO_LIMIT,
                 areas=AREA_MEANING,
                 meaning=MEANING,
                 meta=meta,
                 text=TEXT,
-                has_images=images is not None,
+                gallery=gallery,
                 plots={name: embedded(path) for name, path in plots.items()},
-                **make_gallery(analysis, truth, images, gallery),
             ),
             encoding="utf-8",
         )

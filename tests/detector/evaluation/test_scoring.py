@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import DataError
 
 
@@ -44,7 +45,7 @@ def assert_same_bits(metrics, stats):
             assert bits(metrics[name]) == bits(float(theirs)), name
 
 
-@pytest.mark.parametrize("evaluator", ["pycocotools", "faster"])
+@pytest.mark.parametrize("evaluator", ["builtin", "pycocotools"])
 @given(problem=problems(), data=st.data())
 @settings(max_examples=100)
 def test_numbers_are_those_of_pycocotools_to_the_bit(evaluator, problem, data):
@@ -241,7 +242,7 @@ def test_photographs_equal_pycocotools(shared_dir, tmp_path):
     assert 0.05 < ours.metrics["AP"] < 0.9  # not a trivial case
 
 
-@pytest.mark.parametrize("evaluator", ["pycocotools", "faster"])
+@pytest.mark.parametrize("evaluator", ["builtin", "pycocotools"])
 def test_the_limit_of_detections(write_json, truth_content, evaluator):
     """Three false cats above the true one: with a limit of 3 it is not counted, and the notes say so."""
     path = write_json("gt.json", truth_content)

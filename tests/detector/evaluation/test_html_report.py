@@ -15,8 +15,8 @@ from PIL import Image
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig
 from detector.evaluation.errors import KINDS
+from detector.evaluation.evaluate import evaluate_from_config
 from detector.evaluation.gallery import ADVANCE, TEXT, Box, labelled
-from detector.evaluation.run import evaluate_from_config
 
 NAMES = ["ant", "bee <b>", "cow & calf", "dog"]
 

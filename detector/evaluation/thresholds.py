@@ -1,18 +1,13 @@
-"""What a detector does at each score, size and overlap: thresholds, confusions, calibration, recall by size."""
+"""What a score is worth: the best threshold of each class, and whether scores are probabilities."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask
 
-from detector.evaluation.cocoeval import IOU_THRESHOLDS, Accumulated
-from detector.evaluation.errors import by_image
 from detector.evaluation.matches import FALSE, IGNORED, TRUE, Matches
 
-SIDES = (0, 16, 32, 64, 96, 128, 256, np.inf)
-"""Edges of the size bins: square root of the object's area, in pixels. 32 and 96 are COCO's."""
 BINS = 10  # of the reliability diagram
 NO_THRESHOLD = 0.5  # score from which detections count where no threshold is best: without any true positive
 
@@ -58,43 +53,6 @@ def kept(matches: Matches, points: list[OperatingPoint]) -> np.ndarray:
     return matches.score >= thresholds[matches.label] if len(points) else np.zeros(len(matches.score), dtype=bool)
 
 
-def confusion_matrix(matches: Matches, keep: np.ndarray) -> np.ndarray:
-    """How often an object of one class (row) is detected as another (column); the last row and column are background.
-
-    At an IoU of 0.5: first the matches of COCO, then the detections and objects that are left in each image are paired
-    by falling IoU whatever their classes. What remains is background taken for an object, or an object not seen.
-    Detections in crowds are left out.
-
-    Args:
-        matches: of a run.
-        keep: bool ``[N]``, detections that count.
-
-    Returns:
-        int64 ``[K + 1, K + 1]``.
-    """
-    classes = len(matches.category_ids)
-    table = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-    used = keep & (matches.outcome[0, 0] != IGNORED)
-    hit = used & (matches.outcome[0, 0] == TRUE)
-    np.add.at(table, (matches.label[hit], matches.label[hit]), 1)
-    open_objects = ~matches.crowd
-    open_objects[matches.partner[0, hit]] = False
-    open_detections = used & ~hit
-    for rows, objects in by_image(matches):
-        rows, objects = rows[open_detections[rows]], objects[open_objects[objects]]
-        if not len(rows) or not len(objects):
-            continue
-        overlaps = mask.iou(matches.boxes_xywh[rows], matches.object_boxes[objects], np.zeros(len(objects), np.uint8))
-        while overlaps.size and overlaps.max() >= IOU_THRESHOLDS[0]:
-            d, g = np.unravel_index(overlaps.argmax(), overlaps.shape)
-            table[matches.object_label[objects[g]], matches.label[rows[d]]] += 1
-            open_detections[rows[d]] = open_objects[objects[g]] = False
-            overlaps[d], overlaps[:, g] = 0, 0
-    np.add.at(table, (classes, matches.label[open_detections]), 1)
-    np.add.at(table, (matches.object_label[open_objects], classes), 1)
-    return table
-
-
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Whether scores are probabilities: the share of true positives (IoU 0.5) among detections of each score.
@@ -133,32 +91,3 @@ def has_objects(matches: Matches) -> np.ndarray:
     found = np.zeros(len(matches.category_ids), dtype=bool)
     found[matches.object_label[matches.counted[0]]] = True
     return found
-
-
-def recall_by_side(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """The share of objects found, by size: all detections count, whatever their score.
-
-    Returns:
-        Objects in each bin of :data:`SIDES`, int64 ``[S]``, and their recall at each IoU threshold, float64 ``[S, T]``,
-        NaN for a bin without objects.
-    """
-    objects = np.flatnonzero(~matches.crowd)
-    place = np.searchsorted(SIDES[1:-1], np.sqrt(matches.object_area[objects]), side="right")
-    count = np.bincount(place, minlength=len(SIDES) - 1)
-    found = matches.found_by[:, objects] >= 0
-    hits = np.stack([np.bincount(place, row, len(SIDES) - 1) for row in found], axis=1)
-    return count, np.where(count[:, None] > 0, hits / np.maximum(count, 1)[:, None], np.nan)
-
-
-def ap_by_iou(found: Accumulated) -> list[float | None]:
-    """AP at each IoU threshold."""
-    return [found.average_precision(iou=t) for t in IOU_THRESHOLDS]
-
-
-def precision_curves(found: Accumulated) -> np.ndarray:
-    """Precision at the 101 recalls, mean over the classes that have objects: float64 ``[T, 101]``; NaN for none."""
-    precision = found.precision[:, :, :, 0, -1]
-    known = precision[0, 0] >= 0
-    if not known.any():
-        return np.full(precision.shape[:2], np.nan)
-    return precision[:, :, known].mean(axis=2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,26 +12,28 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import EvaluateConfig
+from detector.data.loader import DetectionLoader
 from detector.data.splits import Split, validation_split
-from detector.evaluation.analysis import Analysis, analyse
-from detector.evaluation.coco import CocoResult, evaluate
-from detector.evaluation.cocoeval import COCO_LIMIT
 from detector.evaluation.detect import choose_device, match_categories, run_detector
 from detector.evaluation.detections import Detections
+from detector.evaluation.diagnosis import Diagnosis, diagnose
 from detector.evaluation.findings import findings
+from detector.evaluation.gallery import make_gallery
 from detector.evaluation.ground_truth import GroundTruth
-from detector.evaluation.plot_evaluation import PICTURES, plot_analysis
+from detector.evaluation.html_report import write_report
+from detector.evaluation.matches import match
+from detector.evaluation.metrics import COCO_LIMIT
+from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
-from detector.evaluation.report import write_report
-from detector.evaluation.tables import error_table, note_lines, operating_table
+from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
+from detector.evaluation.scoring import CocoResult, summarize
 from detector.exceptions import ConfigError, DataError
-from detector.files import replacing
 from detector.models.checkpoint import load_trained_model
 from detector.terminal import slow_progress
 
-METRICS, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
+METRICS_FILE, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
-RESULTS = (METRICS, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
+RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
 
 
@@ -39,15 +41,41 @@ class Evaluation(NamedTuple):
     """What came out, and where it is."""
 
     result: CocoResult
-    analysis: Analysis | None  # None without a report
+    diagnosis: Diagnosis | None  # None without a report
     folder: Path
 
     def __rich__(self) -> Group:
-        if self.analysis is None:
+        if self.diagnosis is None:
             return Group(self.result)
         return Group(
-            self.result, error_table(self.analysis), operating_table(self.analysis), note_lines(findings(self.analysis))
+            self.result,
+            error_table(["AP50, count"], [self.diagnosis.errors]),
+            operating_table(self.diagnosis.matches.class_names, self.diagnosis.points),
+            note_lines(findings(self.diagnosis)),
         )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What :func:`write_results` is to score.
+
+    Attributes:
+        truth: the annotations.
+        detections: what was found.
+        limit: detections counted for each image and class.
+        image_ids: images to be scored; None: all.
+        images: folder for the report's pictures, None if unknown.
+        facts: more of what to know about the numbers, for the file.
+        notes: sentences that go with them.
+    """
+
+    truth: GroundTruth
+    detections: Detections
+    limit: int
+    image_ids: list[int] | None = None
+    images: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
@@ -59,7 +87,7 @@ def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
     """
     check_inputs(config)
     folder = output_folder(config)
-    check_overwrite(folder, inputs_of(config), config.overwrite, METRICS, RESULTS)
+    check_overwrite(folder, inputs_of(config), config.overwrite, METRICS_FILE, RESULTS)
     return evaluate_checkpoint(config) if config.checkpoint else evaluate_files(config)
 
 
@@ -76,7 +104,7 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
         raise DataError(
             f"images={config.images}: there is no such folder; leave the key out for a report without pictures"
         )
-    outcome = write_results(config, truth, detections, None, config.max_detections or COCO_LIMIT, images, {})
+    outcome = write_results(config, Scored(truth, detections, config.max_detections or COCO_LIMIT, images=images))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of the checkpoint that was evaluated here before
     return outcome
@@ -93,7 +121,8 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         DetectorError: the checkpoint or the data set is missing or damaged, or their classes differ.
     """
     folder = output_folder(config)
-    module = load_trained_model(config.checkpoint, choose_device(config.accelerator))
+    device = choose_device(config.accelerator)
+    module = load_trained_model(config.checkpoint, device)
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh
@@ -117,19 +146,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     # Spread over the data set: neighbours in a file are often alike.
     count = min(config.sheet_images, len(dataset))
     chosen = {int(i) for i in np.linspace(0, len(dataset) - 1, count)} if count else set()
-    found = run_detector(
-        module,
-        dataset,
-        category_ids,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        sample=chosen,
-        progress_bar=config.progress_bar,
+    loader = DetectionLoader(
+        dataset, batch_size=config.batch_size, num_workers=config.workers, pin_memory=device.type == "cuda"
     )
+    found = run_detector(module, loader, category_ids, chosen, config.progress_bar)
     found.detections.to_json(folder / PREDICTIONS)
     if found.samples:
-        shown, targets, outputs = zip(*found.samples, strict=True)
-        draw_prediction_sheet(shown, targets, outputs, module.class_names, folder / SHEET)
+        draw_prediction_sheet(found.samples, module.class_names, folder / SHEET)
     else:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
@@ -137,72 +160,46 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         "data": {"annotations": resolved(split.annotations), "images": resolved(split.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
-        "device": str(next(module.parameters()).device),
+        "device": str(device),
         "images_per_second": round(found.images_per_second, 2),
     }
     return write_results(
         config,
-        truth,
-        found.detections,
-        dataset.image_ids,
-        limit,
-        split.images,
-        facts,
-        [renumbered] if renumbered else [],
+        Scored(
+            truth, found.detections, limit, dataset.image_ids, split.images, facts, [renumbered] if renumbered else []
+        ),
     )
 
 
-def write_results(
-    config: EvaluateConfig,
-    truth: GroundTruth,
-    detections: Detections,
-    image_ids: list[int] | None,
-    limit: int,
-    images: Path | None,
-    facts: dict[str, Any],
-    notes: Sequence[str] = (),
-) -> Evaluation:
+def write_results(config: EvaluateConfig, scored: Scored) -> Evaluation:
     """Score, write ``metrics.json`` and, for a report, ``report.html``, ``plots/``, ``classes.csv`` and ``images.csv``.
-    Without a report, an older one of theirs is removed.
-
-    Args:
-        config: evaluator, resamples, and whether there is to be a report.
-        truth: the annotations.
-        detections: what was found.
-        image_ids: images to be scored; None: all.
-        limit: detections counted for each image and class.
-        images: folder for the report's pictures, None if unknown.
-        facts: more of what to know about the numbers, for the file.
-        notes: sentences that go with them.
+    Without a report, the files of an older report are removed.
     """
-    folder = output_folder(config)
-    result = evaluate(truth, detections, image_ids, evaluator=config.evaluator, max_detections=limit)
-    result.notes.extend(notes)
-    meta = {"inputs": inputs_of(config), "date": now(), "evaluator": config.evaluator, "max_detections": limit, **facts}
+    folder, truth = output_folder(config), scored.truth
+    matches = match(truth, scored.detections, scored.image_ids, scored.limit)
+    result = summarize(matches, truth, scored.detections, config.evaluator)
+    result.notes.extend(scored.notes)
+    meta = {
+        "inputs": inputs_of(config),
+        "date": now(),
+        "evaluator": config.evaluator,
+        "max_detections": scored.limit,
+        **scored.facts,
+    }
     if not config.report:
-        result.save(folder / METRICS, meta)
+        result.save(folder / METRICS_FILE, meta)
         discard(folder, OF_REPORT)
         return Evaluation(result, None, folder)
     with slow_progress("resampling the images", config.progress_bar) as tell:
-        analysis = analyse(
-            truth, detections, image_ids, max_detections=limit, resamples=config.resamples, progress=tell
-        )
-    result.intervals.update({name: value[1:] for name, value in analysis.metrics.items() if value.low == value.low})
-    result.save(folder / METRICS, meta, {"analysis": analysis.to_dict()})
-    write_csv(folder / CLASSES, analysis.class_rows())
-    names = dict(zip(truth.image_ids, truth.file_names.tolist(), strict=True))
-    write_csv(folder / IMAGES, analysis.image_rows([names[i] for i in analysis.matches.image_ids.tolist()]))
-    plots = plot_analysis(analysis, folder / PLOTS)
-    write_report(folder / REPORT, result, analysis, truth, plots, meta, images, config.gallery_images)
-    return Evaluation(result, analysis, folder)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table with one column a key of the first row; None is an empty cell."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+        diagnosis = diagnose(matches, config.resamples, progress=tell)
+    result.intervals.update({name: value[1:] for name, value in diagnosis.metrics.items() if value.low == value.low})
+    result.save(folder / METRICS_FILE, meta, {"analysis": diagnosis.to_dict()})
+    write_csv(folder / CLASSES, diagnosis.class_rows())
+    write_csv(folder / IMAGES, diagnosis.image_rows(truth.names_of(matches.image_ids.tolist())))
+    plots = plot_diagnosis(diagnosis, folder / PLOTS)
+    gallery = make_gallery(diagnosis, truth, scored.images, config.gallery_images)
+    write_report(folder / REPORT, result, diagnosis, plots, gallery, meta)
+    return Evaluation(result, diagnosis, folder)
 
 
 # --------------------------------------------------------------------------------- inputs and outputs

@@ -1,9 +1,12 @@
 """Comparisons of runs: values, differences, errors, and what changes in which image, on cases counted by hand."""
 
+import numpy as np
 import pytest
 
-from detector.evaluation.comparison import compare
-from detector.evaluation.significance import differences, intervals
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.matches import match
+from detector.evaluation.paired import compare
 from detector.exceptions import DataError
 
 A, B, C = (10, 10, 40, 40), (100, 10, 40, 40), (10, 100, 40, 40)
@@ -17,13 +20,18 @@ def pair(scene):
     return [scene(OBJECTS, FIRST), scene(OBJECTS, SECOND)]
 
 
-def test_differences_are_those_of_significance(pair):
+def test_differences_are_those_of_the_metrics(pair):
+    """Two of four cats and a false one against all four; two of two dogs and a false one against one of two."""
     found = compare(["a", "b"], pair, resamples=50, seed=3)
-    assert found.differences == differences(pair, resamples=50, seed=3)
-    assert [run.metrics for run in found.runs] == [intervals(m, 50, 3) for m in pair]
+    numbers = [run.accumulated() for run in pair]
     for name, difference in found.differences[0].metrics.items():
-        values = [run.metrics[name].value for run in found.runs]
+        first, second = (n.metrics()[name] for n in numbers)
+        values = [run.numbers.metrics[name].value for run in found.runs]
+        assert values == pytest.approx([first, second] if first is not None else [np.nan] * 2, nan_ok=True)
         assert difference.value == pytest.approx(values[1] - values[0], nan_ok=True)
+    # Every other image counted twice or not at all moves the numbers: the bounds are apart, the value is between.
+    value, low, high = found.differences[0].metrics["AP"]
+    assert low < value < high
 
 
 def test_changes_by_hand(pair):
@@ -88,6 +96,15 @@ def test_progress_reaches_the_end(pair):
     compare(["a", "b"], pair, resamples=300, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_other_images_cannot_be_compared(write_json):
+    def run(images):
+        content = {"images": [{"id": i} for i in images], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+        return match(GroundTruth(write_json("gt.json", content)), Detections.empty())
+
+    with pytest.raises(DataError, match="runs 1 and 3 cannot be paired: they were scored on different images"):
+        compare(["a", "b", "c"], [run([1, 2]), run([1, 2]), run([1, 2, 3])])
 
 
 def test_other_objects_cannot_be_compared(scene):

@@ -4,12 +4,12 @@ from coco_problems import problems, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, accumulate
+from detector.evaluation import pycocotools_evaluator
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.intervals import Interval, interval, measure, replicate, resample
 from detector.evaluation.matches import FALSE, TRUE, Matches, match
-from detector.evaluation.significance import Interval, differences, interval, intervals, replicate, resample
-from detector.exceptions import DataError
+from detector.evaluation.metrics import AREAS, IOU_THRESHOLDS
 
 
 def repeated(problem, weights):
@@ -45,7 +45,7 @@ def test_a_weight_is_the_image_repeated(problem, limit, data):
     found = replicate(match(truth, detections, max_detections=limit), weights)
     for b, row in enumerate(weights):
         again, repeats = read(repeated(problem, row))
-        theirs = accumulate(again, repeats, again.image_ids, max_detections=limit)
+        theirs = pycocotools_evaluator.accumulate(again, repeats, again.image_ids, max_detections=limit)
         for name, value in theirs.metrics().items():
             if limit == 1 and name == "AR10":
                 continue  # means the limit
@@ -57,7 +57,7 @@ def test_a_weight_is_the_image_repeated(problem, limit, data):
             np.testing.assert_allclose(found.ap[:, k, b], expected, atol=1e-12)
             np.testing.assert_allclose(found.by_class()["AP"][k, b], expected.mean(), atol=1e-12)
         known = theirs.precision[:, 0, :, 0, -1] >= 0
-        expected = [theirs.average_precision(iou=t) if known.any() else np.nan for t in IOU_THRESHOLDS]
+        expected = theirs.by_iou() if known.any() else np.nan
         np.testing.assert_allclose(found.by_iou()[:, b], expected, atol=1e-12)
 
 
@@ -65,7 +65,7 @@ def test_chunks_of_resamples_do_not_matter(monkeypatch):
     matches = simulated(np.random.default_rng(0), 30, 0.7)
     weights = resample(30, 20)
     whole = replicate(matches, weights)
-    monkeypatch.setattr("detector.evaluation.significance.CHUNK", 7)
+    monkeypatch.setattr("detector.evaluation.intervals.CHUNK", 7)
     parts = replicate(matches, weights)
     for name, values in whole.metrics().items():
         np.testing.assert_array_equal(values, parts.metrics()[name], name)
@@ -125,6 +125,7 @@ def simulated(rng, images, quality, offset=None):
         [1],
         ["thing"],
         100,
+        np.array([count]),
         np.arange(count),
         image.astype(np.int32),
         zeros(count),
@@ -165,10 +166,10 @@ def test_intervals_cover_the_truth():
     held = {"AP": 0, "AP50": 0, "AR100": 0, "difference": 0}
     for number in range(400):
         runs = data_set()
-        found = intervals(runs[0], resamples=200, seed=number)
-        (difference,) = differences(runs, resamples=200, seed=number)
+        first, second = measured(runs, resamples=200, seed=number)
+        found = {**first.intervals().metrics, "difference": second.minus(first).metrics["AP"]}
         for name in held:
-            given = difference.metrics["AP"] if name == "difference" else found[name]
+            given = found[name]
             means = [np.mean([pair[i]["AP" if name == "difference" else name] for pair in truths]) for i in (0, 1)]
             truth = means[1] - means[0] if name == "difference" else means[0]
             held[name] += given.low <= truth <= given.high
@@ -176,19 +177,18 @@ def test_intervals_cover_the_truth():
 
 
 # ------------------------------------------------------------------------------------------- differences
+def measured(runs, resamples=1000, seed=0):
+    """The runs with the same resamples of their images."""
+    weights = resample(len(runs[0].image_ids), resamples, seed)
+    return [measure(run, weights) for run in runs]
+
+
 def test_a_run_does_not_differ_from_itself():
     run = simulated(np.random.default_rng(0), 40, 0.7)
-    (difference,) = differences([run, run], resamples=50)
-    assert {name for name, value in difference.metrics.items() if value == (0, 0, 0)} == {
-        "AP",
-        "AP50",
-        "AP75",
-        "APm",
-        "AR1",
-        "AR10",
-        "AR100",
-        "ARm",
-    }
+    base, again = measured([run, run], resamples=50)
+    difference = again.minus(base)
+    medium = {"AP", "AP50", "AP75", "APm", "AR1", "AR10", "AR100", "ARm"}
+    assert {name for name, value in difference.metrics.items() if value == (0, 0, 0)} == medium
     assert np.isnan(difference.metrics["APs"].value)
     assert difference.by_iou == [(0, 0, 0)] * 10
     assert difference.by_class["AP"] == [(0, 0, 0)]
@@ -198,22 +198,14 @@ def test_pairing_is_sharper_than_two_intervals_and_counts_from_the_first_run():
     """The same detector, but for one in three finds: a clear difference although the intervals of the two overlap."""
     rng = np.random.default_rng(1)
     offset = rng.normal(0, 0.35, 60)
-    worse = simulated(np.random.default_rng(5), 60, 0.6, offset)
-    better = simulated(np.random.default_rng(5), 60, 0.7, offset)
-    first, second = intervals(worse)["AR100"], intervals(better)["AR100"]
+    runs = [simulated(np.random.default_rng(5), 60, quality, offset) for quality in (0.6, 0.7)]
+    worse, better = measured(runs)
+    first, second = (run.intervals().metrics["AR100"] for run in (worse, better))
     assert first.high > second.low
     assert first.value < second.value
-    up, same = differences([worse, better, worse])
-    assert up.metrics["AR100"].excludes_zero
-    assert up.metrics["AR100"].value == pytest.approx(second.value - first.value)
-    assert same.metrics["AR100"] == (0, 0, 0)
-
-
-def test_runs_that_cannot_be_paired():
-    run = simulated(np.random.default_rng(0), 40, 0.7)
-    other = simulated(np.random.default_rng(0), 41, 0.7)
-    with pytest.raises(DataError, match="runs 1 and 3 cannot be paired: they were scored on different images"):
-        differences([run, run, other])
+    up = better.minus(worse).metrics["AR100"]
+    assert up.excludes_zero
+    assert up.value == pytest.approx(second.value - first.value)
 
 
 @pytest.mark.slow
@@ -242,5 +234,5 @@ def test_a_thousand_resamples_of_five_thousand_images(write_json):
         rng.random(count),
     )
     matches = match(GroundTruth(write_json("gt.json", truth)), detections)
-    result = intervals(matches)
+    result = measured([matches])[0].intervals().metrics
     assert result["AP"].low < result["AP"].value < result["AP"].high

@@ -9,10 +9,12 @@ from evaluating import settings
 from untrained import IDS
 
 from detector.data.coco import CocoDataset
-from detector.evaluation.coco import METRIC_NAMES, evaluate
+from detector.data.loader import DetectionLoader
 from detector.evaluation.detect import run_detector
 from detector.evaluation.detections import Detections
-from detector.evaluation.run import evaluate_checkpoint, evaluate_from_config
+from detector.evaluation.evaluate import evaluate_checkpoint, evaluate_from_config
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import DataError, WeightsError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -48,7 +50,7 @@ def test_the_detections_are_those_of_the_model(checkpoint, data_set):
 
     module = load_trained_model(checkpoint)
     dataset = CocoDataset(data_set / "val.json", data_set / "images")
-    run = run_detector(module, dataset, IDS, batch_size=1, sample=[1, 4])
+    run = run_detector(module, DetectionLoader(dataset), IDS, [1, 4])
     assert run.detections.images.tolist() == [40, 10, 30, 20, 50]
     with torch.inference_mode():
         one = module([dataset[1][0]])
@@ -73,7 +75,7 @@ def test_the_autocast_of_training_is_used(checkpoint, data_set):
     )
     for precision in ("32", "bf16-mixed", "16-mixed"):
         module.config.trainer = replace(module.config.trainer, precision=precision)
-        run_detector(module, dataset, IDS, batch_size=8)
+        run_detector(module, DetectionLoader(dataset, batch_size=8), IDS)
     assert seen == [None, torch.bfloat16, None]
 
 

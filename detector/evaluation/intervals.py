@@ -12,22 +12,29 @@ the AP of classes with few objects. What the intervals cover is the mean of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detector.evaluation.cocoeval import AREAS, IOU_THRESHOLDS, RECALLS, limits
 from detector.evaluation.matches import IGNORED, TRUE, Matches
-from detector.exceptions import DataError
+from detector.evaluation.metrics import (
+    AREAS,
+    CLASS_METRICS,
+    IOU_THRESHOLDS,
+    LIMITS,
+    METRICS,
+    RECALLS,
+    Accumulated,
+    limits,
+)
 
 RESAMPLES = 1000
 LEVEL = 0.95
 SHARE = (0.0, 1.0)
 """Values that a precision or recall can have."""
-SIZES = tuple(AREAS)[1:]  # small, medium, large
 CHUNK = 250  # resamples that are accumulated at once: their arrays stay in the processor's cache
 THREADS = 2
 
@@ -54,32 +61,23 @@ class Replicates:
 
     Attributes:
         ap: float64 ``[T, K, B]``, AP by IoU threshold, all areas.
-        ap_size: float64 ``[3, K, B]``, AP of small, medium and large objects.
-        ar: float64 ``[3, K, B]``, AR with the best 1, 10 and all detections of an image and class.
-        ar_size: float64 ``[3, K, B]``, AR of small, medium and large objects.
+        of_classes: each of the twelve COCO numbers of each class, float64 ``[K, B]``.
     """
 
     ap: np.ndarray
-    ap_size: np.ndarray
-    ar: np.ndarray
-    ar_size: np.ndarray
+    of_classes: dict[str, np.ndarray]
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The twelve COCO numbers, float64 ``[B]`` each."""
-        mean = lambda values: _mean_over_classes(values, axis=-2)
-        at = lambda iou: self.ap[int(np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou))[0])]
-        found = {"AP": mean(self.ap.mean(axis=0)), "AP50": mean(at(0.5)), "AP75": mean(at(0.75))}
-        found |= {f"AP{size[0]}": mean(self.ap_size[i]) for i, size in enumerate(SIZES)}
-        found |= {f"AR{limit}": mean(self.ar[i]) for i, limit in enumerate((1, 10, 100))}
-        return found | {f"AR{size[0]}": mean(self.ar_size[i]) for i, size in enumerate(SIZES)}
+        return {name: _mean_over_classes(values, axis=0) for name, values in self.of_classes.items()}
 
     def by_iou(self) -> np.ndarray:
         """AP at each IoU threshold, float64 ``[T, B]``."""
         return _mean_over_classes(self.ap, axis=1)
 
     def by_class(self) -> dict[str, np.ndarray]:
-        """``AP``, ``AP50``, ``AP75`` and ``AR100`` of each class, float64 ``[K, B]`` each."""
-        return {"AP": self.ap.mean(axis=0), "AP50": self.ap[0], "AP75": self.ap[5], "AR100": self.ar[2]}
+        """The numbers :data:`CLASS_METRICS` of each class, float64 ``[K, B]`` each."""
+        return {name: self.of_classes[name] for name in CLASS_METRICS}
 
 
 def _mean_over_classes(values: np.ndarray, axis: int) -> np.ndarray:
@@ -118,15 +116,16 @@ def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float],
     if weights.shape[1:] != (len(matches.image_ids),):
         raise ValueError(f"weights of {len(matches.image_ids)} images are wanted, got the shape {weights.shape}")
     classes, count = len(matches.category_ids), len(weights)
-    result = Replicates(*(np.full((n, classes, count), np.nan) for n in (len(IOU_THRESHOLDS), 3, 3, 3)))
+    unknown = lambda *shape: np.full((*shape, classes, count), np.nan)
+    result = Replicates(unknown(len(IOU_THRESHOLDS)), {name: unknown() for name in METRICS})
     parts = [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
     # Images outermost: what is gathered and added are rows of neighbouring resamples.
     columns = [np.ascontiguousarray(weights[part].T, dtype=np.float32) for part in parts]
-    area = matches.boxes_xywh[:, 2] * matches.boxes_xywh[:, 3]
+    sizes = matches.boxes_xywh[:, 2] * matches.boxes_xywh[:, 3]
 
     def fill(job: tuple[int, int]) -> None:
         k, p = job
-        _replicate_class(matches, area, k, columns[p], result, parts[p])
+        _replicate_class(matches, sizes, k, columns[p], result, parts[p])
 
     with ThreadPoolExecutor(THREADS) as pool:  # NumPy lets go of the interpreter's lock in all of this
         jobs = [(k, p) for k in range(classes) for p in range(len(parts))]
@@ -137,32 +136,32 @@ def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float],
 
 
 def _replicate_class(
-    matches: Matches, area: np.ndarray, k: int, weights: np.ndarray, result: Replicates, part: slice
+    matches: Matches, sizes: np.ndarray, k: int, weights: np.ndarray, result: Replicates, part: slice
 ) -> None:
     """Fill in class ``k`` for the resamples ``part``; ``weights`` is float32 ``[I, b]``."""
     rows, objects = matches.detections_of[k], matches.objects_of[k]
     image, rank = matches.image[rows], matches.rank[rows]
-    for a, (low, high) in enumerate(AREAS.values()):
+    for a, (area, (low, high)) in enumerate(AREAS.items()):
         positives = _sum_rows(weights, matches.object_image[objects][matches.counted[a, objects]])
         if not positives.any():
             continue
         known = np.where(positives > 0, positives, np.nan)
         outcome = matches.outcome[a, :, rows]
-        in_range = (area[rows] >= low) & (area[rows] <= high)
+        in_range = (sizes[rows] >= low) & (sizes[rows] <= high)
         hits = outcome == TRUE
         ap = _average_precision(hits, outcome != IGNORED, in_range, image, weights, known)
         ever = np.flatnonzero(hits.any(axis=0))
         drawn = weights[image[ever]].astype(np.float64)
-        recalls = [
-            (hits[:, ever] & (rank[ever] < limit)).sum(axis=0) @ drawn / len(hits) / known
-            for limit in limits(matches.limit)
-        ]
-        if a == 0:
+        recalls = {
+            name: (hits[:, ever] & (rank[ever] < limit)).sum(axis=0) @ drawn / len(hits) / known
+            for name, limit in zip(LIMITS, limits(matches.limit), strict=True)
+        }
+        if area == "all":
             result.ap[:, k, part] = ap
-            result.ar[:, k, part] = recalls
-        else:
-            result.ap_size[a - 1, k, part] = ap.mean(axis=0)
-            result.ar_size[a - 1, k, part] = recalls[-1]
+        for name, metric in METRICS.items():
+            if metric.area == area:
+                found = ap[metric.thresholds].mean(axis=0) if metric.kind == "precision" else recalls[metric.limit]
+                result.of_classes[name][k, part] = found
 
 
 def _sum_rows(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -253,84 +252,60 @@ def interval(
     return Interval(float(value), *np.clip([low, high], *possible).tolist())
 
 
-def intervals(matches: Matches, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
-    """The twelve COCO numbers of a run with their intervals."""
-    found = replicate(matches, resample(len(matches.image_ids), resamples, seed)).metrics()
-    values = matches.accumulated().metrics()
-    return {name: interval(values[name], found[name], level, SHARE) for name in found}
+class Numbers(NamedTuple):
+    """The numbers of a run, or of the difference of two: values, arrays of replicates, or intervals."""
+
+    metrics: dict[str, Any]  # the twelve COCO numbers
+    by_iou: list[Any]  # AP at each of the ten IoU thresholds
+    by_class: dict[str, list[Any]]  # CLASS_METRICS: one entry per class
 
 
-class Difference(NamedTuple):
-    """What a run has more than the baseline."""
-
-    metrics: dict[str, Interval]  # the twelve COCO numbers
-    by_iou: list[Interval]  # AP at each of the ten IoU thresholds
-    by_class: dict[str, list[Interval]]  # AP, AP50, AP75, AR100: one entry a class
-
-
-def differences(
-    runs: Sequence[Matches], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> list[Difference]:
-    """Paired differences of each run but the first to the first.
-
-    Args:
-        runs: two or more, scored on the same images and classes.
-        resamples: number of resamples.
-        seed: of the resamples.
-        level: of the intervals.
-
-    Raises:
-        DataError: the runs were not scored on the same images and classes.
-    """
-    check_paired(runs)
-    weights = resample(len(runs[0].image_ids), resamples, seed)
-    ones = np.ones((1, weights.shape[1]))
-    (base, base_point), *others = [(replicate(run, weights), replicate(run, ones)) for run in runs]
-    return [difference(base, other, base_point, point, level) for other, point in others]
-
-
-def difference(
-    base: Replicates, other: Replicates, base_point: Replicates, point: Replicates, level: float = LEVEL
-) -> Difference:
-    """What ``other`` has more than ``base``, from their replicates under the same weights.
-
-    Args:
-        base: of the baseline.
-        other: of the run.
-        base_point: of the baseline with every image counted once.
-        point: of the run with every image counted once.
-        level: of the intervals.
-    """
-
-    def between(a: np.ndarray, b: np.ndarray, a0: np.ndarray, b0: np.ndarray) -> Interval:
-        return interval(float((b0 - a0)[0]), b - a, level)
-
-    four = (base, other, base_point, point)
-    named, ious, classes = [r.metrics() for r in four], [r.by_iou() for r in four], [r.by_class() for r in four]
-    return Difference(
-        {name: between(*(n[name] for n in named)) for name in named[0]},
-        [between(*(i[t] for i in ious)) for t in range(len(ious[0]))],
-        {
-            name: [between(*(c[name][k] for c in classes)) for k in range(len(values))]
-            for name, values in classes[0].items()
-        },
+def combined(function: Callable[..., Any], *parts: Numbers) -> Numbers:
+    """``function`` of the same number in all ``parts``, for each number."""
+    together = lambda *lists: [function(*values) for values in zip(*lists, strict=True)]
+    first = parts[0]
+    return Numbers(
+        {name: function(*(part.metrics[name] for part in parts)) for name in first.metrics},
+        together(*(part.by_iou for part in parts)),
+        {name: together(*(part.by_class[name] for part in parts)) for name in first.by_class},
     )
 
 
-def check_paired(runs: Sequence[Matches]) -> None:
-    """Raise :class:`DataError` unless all runs have the images, classes and objects of the first."""
-    first = runs[0]
-    for number, run in enumerate(runs[1:], start=2):
-        if run.category_ids != first.category_ids:
-            raise DataError(
-                f"runs 1 and {number} cannot be paired: their categories differ, {first.category_ids} and "
-                f"{run.category_ids}"
-            )
-        if not np.array_equal(run.image_ids, first.image_ids):
-            only = np.setxor1d(run.image_ids, first.image_ids)
-            raise DataError(
-                f"runs 1 and {number} cannot be paired: they were scored on different images, "
-                f"{len(first.image_ids)} and {len(run.image_ids)}, of which {len(only)} are not in both"
-            )
-        if not np.array_equal(run.object_id, first.object_id):
-            raise DataError(f"runs 1 and {number} cannot be paired: their annotations differ")
+class Measured(NamedTuple):
+    """A run's numbers, and their replicates under the weightings of :func:`resample`."""
+
+    values: Numbers  # NaN without ground truth
+    samples: Numbers
+
+    def intervals(self, level: float = LEVEL) -> Numbers:
+        """The numbers with their intervals."""
+        return combined(lambda value, samples: interval(value, samples, level, SHARE), *self)
+
+    def minus(self, base: Measured, level: float = LEVEL) -> Numbers:
+        """How much more than ``base`` this is, with the intervals of the paired differences."""
+        return combined(lambda a, b, sa, sb: interval(a - b, sa - sb, level), self.values, base.values,
+                        self.samples, base.samples)  # fmt: skip
+
+
+def measure(
+    matches: Matches,
+    weights: np.ndarray,
+    found: Accumulated | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> Measured:
+    """The numbers of a run and their replicates.
+
+    Args:
+        matches: of the run.
+        weights: as :func:`resample` returns them; the same for runs whose difference is wanted.
+        found: the accumulated matches, if they are there already.
+        progress: told the share that is done, again and again.
+    """
+    found = matches.accumulated() if found is None else found
+    samples = replicate(matches, weights, progress)
+    by_class = {name: list(values) for name, values in samples.by_class().items()}
+    values = Numbers(found.metrics(), found.by_iou(), found.by_class())
+    return Measured(
+        combined(lambda value: np.nan if value is None else value, values),
+        Numbers(samples.metrics(), list(samples.by_iou()), by_class),
+    )

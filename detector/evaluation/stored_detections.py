@@ -1,4 +1,4 @@
-"""What a user names to be compared: a run's folder, a folder of an evaluation, or a results file."""
+"""Detections on disk that a user names: the folder of a run or of an evaluation, or a results file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import yaml
 from detector.config.commands import script
 from detector.config.defaults import parse_partial
 from detector.data.splits import validation_split
-from detector.evaluation.cocoeval import COCO_LIMIT
-from detector.evaluation.run import METRICS, PREDICTIONS
+from detector.evaluation.evaluate import METRICS_FILE, PREDICTIONS
+from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
 
 
-class Source(NamedTuple):
+class StoredDetections(NamedTuple):
     """Detections, and what is known about where they come from."""
 
     name: str
-    place: Path  # the folder, or the results file without its suffix: what tells sources of one name apart
+    folder: Path  # the folder, or the results file without its suffix: tells detections of one name apart
     predictions: Path
     annotations: Path | None = None  # None: not known
     images: Path | None = None  # folder, None: not known
@@ -30,8 +30,8 @@ class Source(NamedTuple):
     trained: dict[str, Any] | None = None  # the configuration of a run's folder
 
 
-def find_sources(paths: Sequence[str], locate: bool = True) -> list[Source]:
-    """The sources that ``paths`` name, each with a name of its own.
+def find_stored(paths: Sequence[str], locate: bool = True) -> list[StoredDetections]:
+    """The detections that ``paths`` lead to, each with a name of its own.
 
     Args:
         paths: folders of runs or evaluations, or results files.
@@ -40,13 +40,13 @@ def find_sources(paths: Sequence[str], locate: bool = True) -> list[Source]:
     Raises:
         DataError: a path leads to no detections, or the validation data of a run are not where they were.
     """
-    found = [find_source(path) for path in paths]
+    found = [find_one(path) for path in paths]
     if locate:
-        found = [located(source, path) for source, path in zip(found, paths, strict=True)]
-    return [source._replace(name=name) for source, name in zip(found, short_names(found), strict=True)]
+        found = [located(one, path) for one, path in zip(found, paths, strict=True)]
+    return [one._replace(name=name) for one, name in zip(found, short_names(found), strict=True)]
 
 
-def find_source(path: str) -> Source:
+def find_one(path: str) -> StoredDetections:
     """The detections that ``path`` leads to; its name is that of the folder or the file.
 
     Raises:
@@ -63,24 +63,23 @@ def find_source(path: str) -> Source:
     folder = given if given.is_dir() else given.parent
     predictions = given / PREDICTIONS if given.is_dir() else given
     if given.is_file() and given.name != PREDICTIONS:
-        return Source(given.stem, given.resolve().with_suffix(""), given)
-    meta = recorded(folder / METRICS)
+        return StoredDetections(given.stem, given.resolve().with_suffix(""), given)
+    meta = recorded(folder / METRICS_FILE)
     inputs, data = (part if isinstance(part := meta.get(key), dict) else {} for key in ("inputs", "data"))
     if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
         predictions = Path(inputs["predictions"])  # an evaluation of a results file
     if not predictions.is_file():
         raise DataError(
-            f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS} that "
+            f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS_FILE} that "
             f"names a results file; give the folder of a run that has ended, one that python {script('evaluate')} "
             "has written, or a results file"
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
     annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
     limit = meta.get("max_detections")
-    place = folder.resolve()
-    return Source(
-        place.name,
-        place,
+    return StoredDetections(
+        folder.resolve().name,
+        folder.resolve(),
         predictions,
         annotations,
         images,
@@ -108,20 +107,20 @@ def trained(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def located(source: Source, path: str) -> Source:
-    """``source`` with the validation data of a training run, where nothing else says what it was evaluated on.
+def located(found: StoredDetections, path: str) -> StoredDetections:
+    """``found`` with the validation data of a training run, where nothing else says what it was evaluated on.
 
     Raises:
         DataError: the data are no longer there.
     """
-    if source.annotations is not None or source.trained is None:
-        return source
+    if found.annotations is not None or found.trained is None:
+        return found
     try:
-        config = parse_partial(source.trained)
+        config = parse_partial(found.trained)
     except ConfigError:
-        return source  # of another version: the user is asked for the annotations
+        return found  # of another version: the user is asked for the annotations
     split = validation_split(config.data, path)
-    return source._replace(
+    return found._replace(
         annotations=split.annotations,
         images=split.images,
         first_images=config.trainer.limit_eval_images,
@@ -129,20 +128,20 @@ def located(source: Source, path: str) -> Source:
     )
 
 
-def short_names(sources: Sequence[Source]) -> list[str]:
-    """A name for each source: its own, with as many folders before it as tell it from the others.
+def short_names(found: Sequence[StoredDetections]) -> list[str]:
+    """A name for each: its own, with as many folders before it as tell it from the others.
 
     One that is given more than once is numbered: ``run``, ``run (2)``.
     """
-    places = {source.place.parts for source in sources}
+    folders = {one.folder.parts for one in found}
 
     def short(own: tuple[str, ...]) -> str:
         for depth in range(1, len(own)):
-            if sum(other[-depth:] == own[-depth:] for other in places) == 1:
+            if sum(other[-depth:] == own[-depth:] for other in folders) == 1:
                 return "/".join(own[-depth:])
         return str(Path(*own))
 
-    names = [short(source.place.parts) for source in sources]
+    names = [short(one.folder.parts) for one in found]
     return [
         name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
     ]

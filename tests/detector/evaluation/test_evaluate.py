@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, to_dict
-from detector.evaluation.coco import METRIC_NAMES, evaluate
 from detector.evaluation.detections import Detections
-from detector.evaluation.run import check_inputs, evaluate_files, evaluate_from_config
+from detector.evaluation.evaluate import check_inputs, evaluate_files, evaluate_from_config
+from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -103,7 +104,7 @@ def test_the_file_that_is_scored_stays(results, tmp_path):
 def test_both_evaluators_and_no_resamples(results, tmp_path):
     annotations, predictions = results
     kept = {}
-    for name in ("pycocotools", "faster"):
+    for name in ("builtin", "pycocotools"):
         config = settings(
             annotations=str(annotations),
             predictions=str(predictions),
@@ -118,7 +119,7 @@ def test_both_evaluators_and_no_resamples(results, tmp_path):
         assert (meta["evaluator"], meta["max_detections"]) == (name, 7)
         assert kept[name].intervals == {}
         assert "interval" not in kept[name].table()
-    assert kept["pycocotools"] == kept["faster"]
+    assert kept["pycocotools"] == kept["builtin"]
 
 
 def test_an_image_folder_that_is_not_there(results):
