@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from detector.config.schema import Config, ModelConfig, OptimConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
-from detector.training.optim import (
+from detector.training.optimiser import (
     build_optimizer,
     build_scheduler,
     images_per_step,
