@@ -10,7 +10,7 @@ from detector.config.schema import Config
 
 
 def main(config: Config) -> None:
-    from detector.training.run import train  # Lightning takes seconds to import: not for --help or a wrong key
+    from detector.training.train import train  # Lightning takes seconds to import: not for --help or a wrong key
 
     train(config)
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -26,10 +26,9 @@ from detector.config.schema import Config
 from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
 from detector.models.checkpoint import read_checkpoint
-from detector.training.run import settings, train
-
-if TYPE_CHECKING:
-    from detector.training.run import TrainResult
+from detector.training.result import TrainResult
+from detector.training.train import train
+from detector.training.trainer import settings
 
 WEIGHTS = "weights.ckpt"
 

@@ -28,7 +28,7 @@ from detector.files import replacing
 if TYPE_CHECKING:
     from detector.config.schema import Config
     from detector.evaluation.matches import Matches
-    from detector.training.run import TrainResult
+    from detector.training.result import TrainResult
 
 MATCHES = "matches.npz"
 IOUS = tuple(f"AP@{threshold:.2f}" for threshold in IOU_THRESHOLDS)

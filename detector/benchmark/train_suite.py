@@ -31,12 +31,14 @@ from detector.benchmark.report import Measured, compared
 from detector.benchmark.timing import Bench, Row
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, Config
+from detector.data.loader import Batch
 from detector.data.splits import find_split
 from detector.models.backbone import TAPS
-from detector.training.module import Batch, DetectionModule
-from detector.training.monitor import Monitor
-from detector.training.processes import find_place
-from detector.training.run import build_trainer, settings
+from detector.training.callbacks.guard import Guard
+from detector.training.callbacks.monitor import Monitor
+from detector.training.distributed import process_group
+from detector.training.module import DetectionModule
+from detector.training.trainer import build_trainer, settings
 
 INPUTS = (
     "4 drawn images of 320 x 320 pixels a step, MobileNetV2 from random weights that hardly move (a rate of 1e-7), "
@@ -113,8 +115,8 @@ def measure_step(name: str, channels_last: bool, bench: Bench) -> Row:
         accelerator = "gpu" if bench.device.type == "cuda" else "cpu"
         with settings(config):
             trainer = build_trainer(
-                config, accelerator, find_place(config.trainer), Path(folder),
-                [Monitor(config.trainer.log_every), turns], [],
+                config, accelerator, process_group(config.trainer), Path(folder),
+                [Guard(config.optim.clip_norm), Monitor(config.trainer.log_every), turns], [],
             )  # fmt: skip
             loader: DataLoader[Batch] = DataLoader(batches, batch_size=None, collate_fn=lambda b: b)  # type: ignore[arg-type]
             trainer.fit(module, train_dataloaders=loader)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
@@ -13,32 +11,30 @@ from detector.config.schema import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
 from detector.models.backbone import anchor_strides
-from detector.training.folder import Start
-from detector.training.length import passes
-from detector.training.memory import Memory
+from detector.training.callbacks.skipped_images import SKIPPED
+from detector.training.expected_memory import expected_memory
+from detector.training.length import epochs_of
 from detector.training.module import DetectionModule
-from detector.training.optim import images_per_step, scaled_lr
-from detector.training.skips import SKIPPED
+from detector.training.optimiser import images_per_step, scaled_lr
+from detector.training.result import TrainResult
+from detector.training.resume import Start
 from detector.words import counted
 
 WAITING = 0.1  # share of the time from which on waiting for data is worth a remark
 
-if TYPE_CHECKING:
-    from detector.training.run import TrainResult
-
 
 def announce(
     console: Console,
-    config: Config,
     module: DetectionModule,
     data: DetectionDataModule,
     trainer: pl.Trainer,
     start: Start,
-    memory: Memory,
     changes: list[str],
 ) -> None:
     """Print what is about to run; ``changes`` are those of the data since the checkpoint."""
+    config = module.config
     model, wanted = config.model, config.trainer
+    memory = expected_memory(module.model, config, data.train_dataset.table.sizes)
     parameters = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
     size = f"{parameters / 1e6:.1f} M parameters" + (
@@ -46,7 +42,7 @@ def announce(
     )
     device = trainer.strategy.root_device
     cpu = counted(torch.get_num_threads(), "CPU thread")
-    place = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
+    processor = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
     several = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
     batch, optim = images_per_step(config), config.optim
     layout = "channels_last" if model.channels_last else "contiguous"
@@ -55,12 +51,12 @@ def announce(
     network = f"{model.name} (stride {', '.join(map(str, anchor_strides(model)))})"
     say(f"model   {network}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}")
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
-    say(f"on      {place}{several}, precision {wanted.precision}, {layout}, {compiled}")
+    say(f"on      {processor}{several}, precision {wanted.precision}, {layout}, {compiled}")
     say(f"memory  {memory}")
-    seen = passes(config, data.images_per_epoch)
+    seen = epochs_of(config, data.images_per_epoch)
     say(
-        f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(seen, 'pass', 'passes')} "
-        f"over the training images), {optim.name}, {rate(optim, batch)}"
+        f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(seen, 'epoch')}), "
+        f"{optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
     for note in changes if start.checkpoint else notes(config, seen, data.shared_images):
@@ -107,7 +103,7 @@ def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
     if seen < 1:
         found.append(
             f"trainer.max_steps={config.trainer.max_steps} ends before each training image was seen once; "
-            "trainer.epochs=12 is a length in passes"
+            "trainer.epochs=12 sets the length in epochs"
         )
     return found
 

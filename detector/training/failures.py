@@ -13,9 +13,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from detector.config.schema import Config
 from detector.exceptions import ConfigError, TrainingError
 from detector.files import UNWRITABLE
-from detector.training.folder import again
-from detector.training.interrupt import Interruption
-from detector.training.processes import ConnectionLost
+from detector.training.callbacks.interrupt import Interruption
+from detector.training.distributed import ConnectionLost
+from detector.training.resume import how_to_resume
 
 # What collectives say when the process at the other end is gone.
 LOST = (
@@ -32,25 +32,25 @@ LOST = (
 
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Raises inside the block leave it as a :class:`DetectorError` or a ``KeyboardInterrupt`` with a message, as far
-    as it is known what they mean."""
+    """Errors inside the block whose reason is known leave it as a :class:`DetectorError` with a message that says what
+    to do, and Ctrl-C as a ``KeyboardInterrupt`` with one that says how to go on. All other errors pass unchanged."""
     interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except Interruption:
-        raise KeyboardInterrupt(f"interrupted; to go on: {again(config)}") from None
+        raise KeyboardInterrupt(f"interrupted; to go on: {how_to_resume(config)}") from None
     except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, interrupt)
-        raise KeyboardInterrupt(f"interrupted; to go on: {again(config)}") from None
+        raise KeyboardInterrupt(f"interrupted; to go on: {how_to_resume(config)}") from None
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"the GPU is out of memory ({first_line(error)}). A smaller data.batch_size with a larger "
             "optim.accumulate, a smaller model.min_size or trainer.precision=bf16-mixed need less. If it came in the "
-            f"middle of the training, larger images came too; to go on: {again(config)}"
+            f"middle of the training, larger images came too; to go on: {how_to_resume(config)}"
         ) from None
     except MemoryError:
         raise TrainingError(out_of_memory(config)) from None
@@ -59,7 +59,7 @@ def explained(config: Config) -> Iterator[None]:
             raise
         raise TrainingError(
             f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}. The last checkpoint "
-            f"that was written is whole. Make room, then go on: {again(config)}"
+            f"that was written is whole. Make room, then go on: {how_to_resume(config)}"
         ) from None
     except torch.distributed.DistError as error:
         raise ConnectionLost(lost(error)) from None
@@ -67,7 +67,7 @@ def explained(config: Config) -> Iterator[None]:
         if "DataLoader worker" in str(error):
             raise TrainingError(
                 f"a loader process ended: {first_line(error)} If the machine ran out of memory, use fewer "
-                f"data.workers. To go on: {again(config)}"
+                f"data.workers. To go on: {how_to_resume(config)}"
             ) from None
         if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):  # torch._dynamo's
             raise ConfigError(
@@ -91,7 +91,7 @@ def out_of_memory(config: Config) -> str:
     """The message for a machine without free memory, of a run of ``config``."""
     return (
         "the machine is out of memory: a smaller data.batch_size with a larger optim.accumulate, a smaller "
-        f"model.min_size or fewer data.workers need less. To go on: {again(config)}"
+        f"model.min_size or fewer data.workers need less. To go on: {how_to_resume(config)}"
     )
 
 

@@ -12,17 +12,14 @@ import torch
 import torch.distributed
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import Optimizer
 
 from detector.config.schema import Config, to_dict
+from detector.data.loader import Batch
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
 from detector.models.faster_rcnn import build_model
-from detector.training.guard import Guard
-from detector.training.optim import build_optimizer, build_scheduler, images_per_step, scaled_lr
-
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+from detector.training.optimiser import build_optimizer, build_scheduler, images_per_step, scaled_lr
 
 
 class DetectionModule(pl.LightningModule):
@@ -36,9 +33,9 @@ class DetectionModule(pl.LightningModule):
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
-        guard: notices losses and gradients that are not finite.
+        losses: those of the last training batch by name, detached scalars.
         result: the numbers of the last validation, on every process; None before the first.
-        detections: the detections of the last validation, on process 0 only.
+        detections: the detections of the last validation, on rank 0 only.
     """
 
     def __init__(
@@ -50,18 +47,21 @@ class DetectionModule(pl.LightningModule):
         self.category_ids = list(category_ids)
         model = config.model if pretrained else replace(config.model, weights="none")
         self.model = build_model(model, config.roi, num_classes=len(self.class_names) + 1)
-        self.guard = Guard()
+        self.losses: dict[str, Tensor] = {}
         self.result: CocoResult | None = None
         self.detections: Detections | None = None
         self._parts: list[Detections] = []
         self._truth: GroundTruth | None = None
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections of ``images`` (float32 [3, H, W], 0..1, any sizes), which the module must be in eval mode for.
+        """The detections of ``images`` (float32 [3, H, W], 0..1, any sizes). The module must be in eval mode.
 
         Returns:
-            One dict an image: ``boxes`` float32 [N, 4] xyxy in its pixels, ``labels`` int64 [N] in 1..K, ``scores``
+            One dict per image: ``boxes`` float32 [N, 4] xyxy in its pixels, ``labels`` int64 [N] in 1..K, ``scores``
             float32 [N], highest first.
+
+        Raises:
+            RuntimeError: the module is in training mode.
         """
         if self.training:
             raise RuntimeError("the module is in training mode: call .eval() before asking for detections")
@@ -74,8 +74,8 @@ class DetectionModule(pl.LightningModule):
         # resumed run, and in runs that differ in the RoI operator.
         torch.manual_seed(batch_seed(self.config.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank))
         losses = self.model(*batch)
-        self.guard.check(losses, batch, self.trainer)
-        return {"loss": sum(losses.values()), **{name: loss.detach() for name, loss in losses.items()}}
+        self.losses = {name: loss.detach() for name, loss in losses.items()}
+        return {"loss": sum(losses.values()), **self.losses}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
@@ -85,17 +85,6 @@ class DetectionModule(pl.LightningModule):
         scheduler = build_scheduler(optimizer, config, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Lightning's hook before an optimiser step: clip the gradients if ``optim.clip_norm`` is set."""
-        if not gradient_clip_val:
-            return
-        if self.config.trainer.precision == "16-mixed":
-            self.guard.clip_scaled(optimizer, gradient_clip_val)
-        else:
-            self.guard.clip(optimizer, gradient_clip_val)
-
     # ---------------------------------------------------------------------------------------- validation
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the detections of a batch."""
@@ -104,13 +93,13 @@ class DetectionModule(pl.LightningModule):
         self._parts.append(Detections.from_model(self.model(images), ids, self.category_ids))
 
     def on_validation_epoch_start(self) -> None:
-        """Give all processes the statistics of batch norm that process 0 has, and that its checkpoints hold."""
+        """Give all processes the batch norm statistics of rank 0, which are those in the checkpoints."""
         if self.trainer.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def on_validation_epoch_end(self) -> None:
-        """Score the detections of all processes on process 0, and tell the others."""
+        """Score the detections of all processes on rank 0; all processes get the numbers."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         shards = self._gather(Detections.empty() if data.val_padding else Detections.concat(self._parts))
         self._parts = []
@@ -121,7 +110,7 @@ class DetectionModule(pl.LightningModule):
         self.result = self.trainer.strategy.broadcast(result)
 
     def on_fit_start(self) -> None:
-        """Read what will be evaluated against: better to refuse it now than after the training."""
+        """Read the ground truth: better to refuse it now than after the training."""
         if self.trainer.is_global_zero:
             self._ground_truth()
 
@@ -132,7 +121,7 @@ class DetectionModule(pl.LightningModule):
         return self._truth
 
     def _gather(self, own: Detections) -> list[Detections]:
-        """The detections of every process, on process 0."""
+        """The detections of every process, on rank 0."""
         if self.trainer.world_size == 1:
             return [own]
         shards: list[Any] | None = [None] * self.trainer.world_size if self.trainer.is_global_zero else None
@@ -150,6 +139,6 @@ class DetectionModule(pl.LightningModule):
 
 
 def batch_seed(seed: int, batch: int, rank: int) -> int:
-    """A 64-bit seed for the random draws of process ``rank`` at training batch ``batch`` of a run."""
+    """A 64-bit seed for the random draws of ``rank`` at training batch ``batch`` of a run."""
     low, high = np.random.SeedSequence([seed, batch, rank]).generate_state(2)
     return int(low) | int(high) << 32

@@ -17,7 +17,7 @@ from studies import ROOT, TINY
 
 from detector.config.command_line import INTERRUPTED
 from detector.config.schema import parse
-from detector.training.run import train
+from detector.training.train import train
 
 pytestmark = pytest.mark.slow
 SETTINGS = {**TINY, "trainer.checkpoint_every": 2, "trainer.threads": 1}

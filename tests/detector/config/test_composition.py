@@ -7,7 +7,7 @@ import pytest
 
 from detector.config.composition import compose
 from detector.config.defaults import parse_partial
-from detector.training.folder import command
+from detector.training.resume import resume_command
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # What paths have in them; some of it means something to Hydra: lists, interpolations, quotes, keys.
@@ -23,7 +23,7 @@ def test_the_command_that_goes_on_names_the_folder_whatever_it_is_called(tmp_pat
     run = tmp_path / name
     run.mkdir()
     (run / "config.yaml").write_text("run_dir: old\nresume: ''\n")
-    start, script, *words = shlex.split(command(run))
+    start, script, *words = shlex.split(resume_command(run))
     assert (start, script) == ("python", "scripts/train.py")
     assert words[:4] == ["--config-dir", str(run), "--config-name", "config"]
     composed = compose([run, CONFIGS], "config", words[4:])

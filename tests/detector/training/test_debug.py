@@ -9,7 +9,7 @@ from test_recipes import CONFIGS, composed
 
 from detector.data.datamodule import DetectionDataModule
 from detector.training.module import DetectionModule
-from detector.training.run import train
+from detector.training.train import train
 
 MODES = sorted(path.stem for path in (CONFIGS / "debug").glob("*.yaml"))
 

@@ -14,9 +14,9 @@ from detector.data.datamodule import DetectionDataModule
 from detector.data.loader import TRIES
 from detector.data.shapes import ensure_shapes
 from detector.exceptions import DataError, TrainingError
-from detector.training import report
+from detector.training import write_results
 from detector.training.module import DetectionModule
-from detector.training.run import train
+from detector.training.train import train
 from detector.words import counted
 
 
@@ -191,10 +191,10 @@ def test_a_picture_that_cannot_be_drawn_is_no_failure(tiny, monkeypatch, capsys)
     def broken(*args):
         raise ValueError("no font")
 
-    monkeypatch.setattr(report, "plot_curves", broken)
+    monkeypatch.setattr(write_results, "plot_curves", broken)
     config = tiny()
     left = Path(config.run_dir) / "curves.png"  # as by a run that has ended before and goes on
-    monkeypatch.setattr(report, "facts", lambda *of: left.touch() or {"seed": 0})
+    monkeypatch.setattr(write_results, "facts", lambda *of: left.touch() or {"seed": 0})
     result = train(config)
     out = capsys.readouterr().out
     assert "curves.png was not made: ValueError: no font" in out

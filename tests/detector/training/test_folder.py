@@ -12,15 +12,16 @@ import sys
 from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
-from detector.training.claim import claimed
-from detector.training.folder import find_start, take
+from detector.training.run_folder import locked
+from detector.training.resume import find_start
+from detector.training.run_folder import write_config
 
 config = default(Config, run_dir=sys.argv[1], seed=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with claimed(config.run_dir):
-        take(config, find_start(config))
+    with locked(config.run_dir):
+        write_config(config, find_start(config).checkpoint)
         print("taken", flush=True)
         if sys.argv[3] == "stay":
             sys.stdin.readline()

@@ -11,9 +11,9 @@ from detector.config.defaults import default
 from detector.config.schema import Config, ShapesConfig, parse
 from detector.data.shapes import ensure_shapes
 from detector.exceptions import ConfigError
-from detector.training.length import check_length, settle
-from detector.training.optim import images_per_step, scaled_lr
-from detector.training.run import train
+from detector.training.length import check_length, set_length
+from detector.training.optimiser import images_per_step, scaled_lr
+from detector.training.train import train
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -92,10 +92,10 @@ def test_every_recipe_with_drops_drops_where_its_source_says():
 @pytest.mark.parametrize(("name", "steps"), [("schedule_1x", 90_000), ("schedule_3x", 270_000)])
 def test_a_length_in_passes_is_the_published_number_of_steps(name, steps):
     config = composed(f"experiment={name}", "trainer=ddp", "trainer.devices=8")
-    settle(config, 117_266)
+    set_length(config, 117_266)
     assert config.trainer.max_steps == pytest.approx(steps, rel=1e-3)
     half = composed(f"experiment={name}", "trainer=ddp", "trainer.devices=4")
-    settle(half, 117_266)
+    set_length(half, 117_266)
     assert half.trainer.max_steps == pytest.approx(2 * steps, rel=1e-3)
 
 
@@ -124,13 +124,13 @@ def test_passes_by_hand():
     config = default(Config)
     config.data.batch_size, config.optim.accumulate, config.trainer.devices = 2, 3, 2  # 12 images a step
     config.trainer.epochs, config.trainer.eval_epochs, config.optim.warmup_steps = 3, 0.5, 5
-    settle(config, 96)
+    set_length(config, 96)
     assert (config.trainer.max_steps, config.trainer.eval_every) == (24, 4)
 
 
 def test_without_passes_the_steps_stay():
     config = default(Config)
-    settle(config, 10)
+    set_length(config, 10)
     assert (config.trainer.max_steps, config.trainer.eval_every) == (1000, 0)
 
 
@@ -146,7 +146,7 @@ def test_a_warmup_that_never_ends_names_both_keys(tiny, steps):
 
 def test_a_warmup_that_never_ends_in_passes(tiny):
     config = tiny(optim__warmup_steps=100, trainer__epochs=2.0)  # 10 images, 2 a step
-    with pytest.raises(ConfigError, match=r"trainer\.max_steps=10 \(2 passes of these data\)"):
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps=10 \(2 epochs of these data\)"):
         train(config)
 
 

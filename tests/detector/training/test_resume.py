@@ -10,10 +10,10 @@ import torch
 from comparing import assert_same, checkpoint_of, rows
 
 from detector.exceptions import ConfigError, WeightsError
-from detector.training import checkpoints
-from detector.training.checkpoints import Checkpoints
-from detector.training.interrupt import Interrupt
-from detector.training.run import train
+from detector.training.callbacks import checkpoints
+from detector.training.callbacks.checkpoints import Checkpoints
+from detector.training.callbacks.interrupt import Interrupt
+from detector.training.train import train
 
 
 def stop_after(monkeypatch, step):
@@ -97,7 +97,7 @@ def test_checkpoints_by_time_hold_whole_steps(tiny, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save_last", note)
     # The time is up while the third batch runs, the first one of step 2.
-    monkeypatch.setattr(checkpoints, "agreed", lambda trainer, wish, every: trainer.fit_loop.total_batch_idx + 1 >= 3)
+    monkeypatch.setattr(checkpoints, "any_rank", lambda trainer, wish, every: trainer.fit_loop.total_batch_idx + 1 >= 3)
     train(tiny(optim__accumulate=2, trainer__max_steps=3))
     assert batches == [4, 6]
 

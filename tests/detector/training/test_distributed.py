@@ -20,9 +20,10 @@ from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import EpochOrder, StepBatchSampler
 from detector.evaluation.evaluate import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
-from detector.training.interrupt import requeue
-from detector.training.processes import find_place, must_launch
-from detector.training.run import train
+from detector.training.callbacks.interrupt import requeue
+from detector.training.distributed import process_group
+from detector.training.launch import must_launch
+from detector.training.train import train
 
 SIZES = [(64, 64), (48, 80), (80, 48), (64, 96), (40, 64), (64, 64), (72, 56)]
 
@@ -218,21 +219,21 @@ ENVIRONMENT["srun"] = {
 
 
 @pytest.mark.parametrize("starter", ENVIRONMENT)
-def test_place_in_a_job(starter, monkeypatch):
+def test_rank_in_a_job(starter, monkeypatch):
     for name, value in ENVIRONMENT[starter].items():
         monkeypatch.setenv(name, value)
-    place = find_place(default(TrainerConfig, devices=2, num_nodes=2))
-    assert (place.rank, place.world, place.local_rank) == (3, 4, 1)
+    group = process_group(default(TrainerConfig, devices=2, num_nodes=2))
+    assert (group.rank, group.world_size, group.local_rank) == (3, 4, 1)
     assert not must_launch(default(TrainerConfig, devices=4))
     with pytest.raises(ConfigError, match=rf"that is 1 process, but {starter} started 4"):
-        find_place(default(TrainerConfig))
+        process_group(default(TrainerConfig))
 
 
-def test_place_of_a_single_process_in_a_batch_script(monkeypatch):
+def test_rank_of_a_single_process_in_a_batch_script(monkeypatch):
     """The batch script of a job with four tasks is not one of them."""
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert find_place(default(TrainerConfig)).world == 1
+    assert process_group(default(TrainerConfig)).world_size == 1
     assert must_launch(default(TrainerConfig, devices=2))
 
 
@@ -252,7 +253,7 @@ def test_detections_of_a_padding_image_do_not_count(tiny, monkeypatch, padding):
 
 def test_several_machines_are_not_started_here():
     with pytest.raises(ConfigError, match=r"started from outside:\n(.*\n)*.*torchrun --nnodes 2"):
-        find_place(default(TrainerConfig, num_nodes=2))
+        process_group(default(TrainerConfig, num_nodes=2))
 
 
 def test_requeue_of_an_array_job(monkeypatch, tmp_path):

@@ -10,10 +10,10 @@ from torch import nn
 from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.models.faster_rcnn import build_model
-from detector.training.memory import expected_memory, input_size, saved_bytes, without_content
+from detector.training.callbacks.monitor import STATM, resident_bytes
+from detector.training.expected_memory import expected_memory, input_size, saved_bytes, without_content
 from detector.training.module import DetectionModule
-from detector.training.monitor import STATM, resident_bytes
-from detector.training.run import train
+from detector.training.train import train
 
 
 def test_input_size_by_hand():

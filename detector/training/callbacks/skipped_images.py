@@ -1,4 +1,4 @@
-"""Images that training could not read and went on without: told when they come, and listed in the run's folder."""
+"""Images that training could not read and skipped: reported when they come, and listed in the folder of the run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 SKIPPED = "skipped.txt"  # one line for each image
-TOLD = 10  # images that are told one by one; the others are only listed
+REPORTED = 10  # images that are reported one by one; the others are only listed
 
 
-class Skips(pl.Callback):
-    """Tells and lists what ``data.on_error=skip`` has skipped.
+class SkippedImages(pl.Callback):
+    """Reports and lists the images that ``data.on_error=skip`` has skipped.
 
     Args:
         skipped: what was wrong with each image; grows in the course of the training.
@@ -28,7 +28,7 @@ class Skips(pl.Callback):
         self._known = 0
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Look for new ones."""
+        """Look for images that were skipped since the last batch."""
         new = self.skipped[self._known :]
         if not new:
             return
@@ -38,8 +38,8 @@ class Skips(pl.Callback):
                 line = " ".join(error.split())
                 if line not in before:  # a resumed run meets the same ones again
                     file.write(line + "\n")
-                if number <= TOLD:
+                if number <= REPORTED:
                     self.say(f"skipped: {line}")
-                if number == TOLD:
+                if number == REPORTED:
                     self.say(f"images that are skipped from now on are only listed in {self.path}")
         self._known = len(self.skipped)

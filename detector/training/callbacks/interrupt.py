@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of schedulers: training ends after the step that runs, with its checkpoint written."""
+"""Ctrl-C and the signals of schedulers: training ends after the current step, with its checkpoint written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from detector.training.checkpoints import Checkpoints
-from detector.training.processes import agreed
+from detector.training.callbacks.checkpoints import Checkpoints
+from detector.training.distributed import any_rank
 
 # Ctrl-C; what `kill`, Kubernetes and SLURM at a time limit send; what a SLURM job asks for by --signal=USR1@120.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -24,9 +24,11 @@ class Interruption(Exception):
 
 
 class Interrupt(pl.Callback):
-    """The first signal ends training after the step that runs, with a checkpoint; a second one ends it at once.
+    """The first signal ends training after the current step, with a checkpoint; a second one ends it at once.
 
-    On SLURM, SIGUSR1 also puts the job back into the queue; with ``resume=auto`` it goes on there.
+    On SLURM, SIGUSR1 also puts the job back into the queue; with ``resume=auto`` it goes on there. Lightning's own
+    handling writes that checkpoint wherever the signal arrives, also between two batches whose gradients are added up
+    (``test_accumulated_gradients_are_finished_first``).
 
     Args:
         checkpoints: writes the checkpoint.
@@ -59,10 +61,10 @@ class Interrupt(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to, and if this is between two optimiser steps."""
+        """Stop if asked to and if the optimiser step is done."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if agreed(trainer, self.requested, self.every):
+        if any_rank(trainer, self.requested, self.every):
             self.checkpoints.save_last(trainer)
             if self.requeue and trainer.is_global_zero:
                 requeue(self.say)
@@ -72,12 +74,10 @@ class Interrupt(pl.Callback):
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Leave the evaluation if asked to: its checkpoint is written, and a resumed run repeats it.
 
-        Several processes do not wait for each other here: the first one that leaves ends the others, if the signal has
-        not reached them. On SLURM those that are not to call ``scontrol`` go on until it ends them.
+        The processes do not wait for each other here: the first one that leaves ends those that the signal has not
+        reached. If the job is queued again, rank 0 does that, and the others go on until SLURM ends them.
         """
-        if not self.requested:
-            return
-        if self.requeue and not trainer.is_global_zero:
+        if not self.requested or (self.requeue and not trainer.is_global_zero):
             return
         if self.requeue:
             requeue(self.say)

@@ -12,7 +12,7 @@ from detector.config.defaults import default
 from detector.config.schema import Config, ModelConfig, OptimConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
-from detector.training.optim import (
+from detector.training.optimiser import (
     build_optimizer,
     build_scheduler,
     images_per_step,

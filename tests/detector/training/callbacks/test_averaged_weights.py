@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 import torch
 
 from detector.models.checkpoint import load_trained_model
-from detector.training.ema import AveragedWeights
-from detector.training.run import train
+from detector.training.callbacks.averaged_weights import AveragedWeights
+from detector.training.train import train
 
 
 class Number(pl.LightningModule):

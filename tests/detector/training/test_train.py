@@ -16,10 +16,11 @@ from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import load_trained_model
-from detector.training.folder import differences
 from detector.training.loggers import build_loggers
 from detector.training.module import batch_seed
-from detector.training.run import check_hardware, train
+from detector.training.resume import differences
+from detector.training.train import train
+from detector.training.trainer import check_hardware
 
 FILES = {
     "config.yaml",
@@ -196,7 +197,7 @@ def test_first_images_only(tiny):
 
 def test_checkpoints_between_evaluations(tiny, monkeypatch):
     saved = []
-    from detector.training.checkpoints import Checkpoints
+    from detector.training.callbacks.checkpoints import Checkpoints
 
     original = Checkpoints.save_last
 

@@ -1,4 +1,4 @@
-"""What a signal does, call by call; whole runs that are interrupted are in test_resume and test_processes."""
+"""What a signal does, call by call; whole runs that are interrupted are in test_resume and test_distributed."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector.training import interrupt
-from detector.training.interrupt import Interrupt, Interruption
+from detector.training.callbacks import interrupt
+from detector.training.callbacks.interrupt import Interrupt, Interruption
 
 
 @pytest.fixture

@@ -9,39 +9,40 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from detector.config.schema import TrainerConfig
 from detector.evaluation.detections import Detections
 from detector.evaluation.scoring import CocoResult
 from detector.files import replacing
-from detector.training.module import Batch, DetectionModule
-from detector.training.processes import agreed
-
-LAST, BEST = "last.ckpt", "best.ckpt"
+from detector.training.distributed import any_rank
+from detector.training.module import DetectionModule
+from detector.training.result import BEST, LAST
 
 
 class Checkpoints(pl.Callback):
     """Writes ``last.ckpt``, and ``best.ckpt``: the weights with the highest AP so far, the first of equals.
 
-    ``last.ckpt`` is written when a step is done and before its evaluation, so that nothing is lost if the
-    evaluation fails. A run that resumes from it first repeats that evaluation.
+    ``last.ckpt`` is written before an evaluation, which may fail, and a run that resumes from it begins with that
+    evaluation. A run that resumes from such a file of Lightning's ``ModelCheckpoint`` leaves the evaluation out
+    (``test_model_checkpoint_leaves_an_evaluation_out``).
 
     Args:
         folder: where they go.
-        wanted: how often, and the patience of early stopping.
+        every: optimiser steps between checkpoints, besides those of evaluations; 0: none.
+        minutes: a checkpoint is due so long after the one before; 0: never.
+        patience: evaluations without a better AP after which training ends; 0: it does not end early.
+        agree_every: with several processes, optimiser steps after which they agree on whether the time is up.
 
     Attributes:
         evaluated_step: optimiser steps done at the last evaluation by this process; -1: none yet.
         best_step: optimiser steps that the weights of ``best.ckpt`` had seen.
-        best_result, best_detections: their evaluation, where it was made by this process.
+        best_result, best_detections: their evaluation, if this process made it.
     """
 
-    def __init__(self, folder: Path, wanted: TrainerConfig):
+    def __init__(self, folder: Path, every: int = 0, minutes: float = 0.0, patience: int = 0, agree_every: int = 1):
         self.folder = folder
-        self.every = wanted.checkpoint_every
-        self.seconds = 60 * wanted.checkpoint_minutes
-        self.eval_every = wanted.eval_every
-        self.patience = wanted.early_stopping
-        self.agree_every = wanted.log_every
+        self.every = every
+        self.seconds = 60 * minutes
+        self.patience = patience
+        self.agree_every = agree_every
         self.best_ap = -1.0
         self.best_step = 0
         self.worse = 0  # evaluations since the best one
@@ -60,44 +61,34 @@ class Checkpoints(pl.Callback):
         self.best_ap, self.best_step = state_dict["best_ap"], state_dict["best_step"]
         self.worse = state_dict["worse"]
 
-    def evaluates(self, step: int, max_steps: int) -> bool:
-        """Whether an evaluation follows when ``step`` optimiser steps are done."""
-        return step >= max_steps or (self.eval_every > 0 and step > 0 and step % self.eval_every == 0)
-
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Repeat the evaluation that the resumed run may not have finished."""
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
-        if self.evaluates(trainer.global_step, trainer.max_steps):
+        if is_evaluated(trainer):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write ``last.ckpt`` where it is due."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # added gradients are in no checkpoint
+        """Write ``last.ckpt`` if it is due."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients that are being added up are in no checkpoint
             return
         step = trainer.global_step
+        due = is_evaluated(trainer) or (self.every > 0 and step % self.every == 0)
         if step >= trainer.max_steps:
             # Lightning evaluates after multiples of its interval; infinity means: after the last batch.
             trainer.val_check_batch = float("inf")
-        due = self.evaluates(step, trainer.max_steps) or (self.every > 0 and step % self.every == 0)
         if not due and self.seconds:
-            due = agreed(trainer, time.monotonic() - self.saved_at >= self.seconds, self.agree_every)
+            due = any_rank(trainer, time.monotonic() - self.saved_at >= self.seconds, self.agree_every)
         if due:
             self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write ``last.ckpt`` of the step just done. To be called on every process.
-
-        Raises:
-            TrainingError: the gradients of that step were not finite.
-        """
+        """Write ``last.ckpt`` of the step just done. To be called on every process."""
         if self.saved_step == trainer.global_step:
             return
-        module: Any = trainer.lightning_module
-        module.guard.check_step(trainer)
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             with replacing(self.folder / LAST) as temporary:
@@ -124,3 +115,10 @@ class Checkpoints(pl.Callback):
         if trainer.is_global_zero:
             with replacing(self.folder / BEST) as temporary:
                 shutil.copyfile(self.folder / LAST, temporary)
+
+
+def is_evaluated(trainer: pl.Trainer) -> bool:
+    """Whether an evaluation follows on the optimiser steps that are done."""
+    step = trainer.global_step
+    batches, interval = step * trainer.accumulate_grad_batches, trainer.val_check_batch
+    return 0 <= trainer.max_steps <= step or (step > 0 and interval is not None and batches % interval == 0)

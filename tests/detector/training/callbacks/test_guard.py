@@ -1,17 +1,19 @@
 """Losses and gradients that are not finite: what stops, what is kept, and what is said."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from comparing import assert_same
 
 from detector.exceptions import TrainingError
-from detector.training.guard import Guard
+from detector.training.callbacks.guard import Guard
 from detector.training.module import DetectionModule
-from detector.training.run import train
+from detector.training.train import train
 
 
 def test_nonfinite_loss_names_loss_and_images(tiny, monkeypatch):
@@ -110,12 +112,13 @@ def test_nonfinite_gradient_changes_nothing_and_names_its_images(tiny, monkeypat
 
 
 def test_gradients_are_clipped_as_before(tiny, tmp_path):
-    """The hook of ours does what Lightning's does: PyTorch's clipping by the norm of all gradients."""
+    """The guard does what Lightning does for ``gradient_clip_val``: PyTorch's clipping by the norm of all gradients."""
     states = []
     for name in ("ours", "lightning"):
         with pytest.MonkeyPatch.context() as patch:
             if name == "lightning":
-                patch.delattr(DetectionModule, "configure_gradient_clipping")
+                patch.delattr(Guard, "on_before_optimizer_step")
+                patch.setattr(pl, "Trainer", partial(pl.Trainer, gradient_clip_val=0.1))
             outcome = train(tiny(run_dir=str(tmp_path / name), optim__clip_norm=0.1))
         states.append(torch.load(outcome.last_checkpoint, weights_only=True))
     for key in ("state_dict", "optimizer_states"):

@@ -1,15 +1,12 @@
-"""The folder of a run: taken by one run only, and taken up again by a resumed one."""
+"""Where a run begins: at step 0, or at a checkpoint that its configuration and its data fit."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from detector.config.checks import flat
 from detector.config.commands import script
@@ -18,14 +15,12 @@ from detector.config.results_folder import run_folder
 from detector.config.schema import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
 from detector.exceptions import ConfigError, WeightsError
-from detector.files import replacing
 from detector.models.checkpoint import read_checkpoint
-from detector.training.checkpoints import BEST, LAST
-from detector.training.claim import LOCK
+from detector.training.result import BEST, LAST
+from detector.training.run_folder import CONFIG, LOCK
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
     "seed",
@@ -61,7 +56,7 @@ class Start:
 def find_start(config: Config) -> Start:
     """What ``config.resume`` means: step 0, or a checkpoint that fits the configuration.
 
-    It looks at no data, so that what is refused is refused at once; :func:`check_data` does.
+    It reads no data, so that a wrong configuration is refused at once; :func:`check_data` looks at the data.
 
     Args:
         config: of the run that is about to start.
@@ -73,12 +68,12 @@ def find_start(config: Config) -> Start:
     """
     start = _find_checkpoint(config)
     folder = Path(config.run_dir).expanduser()
-    if config.resume == "auto" or goes_on(folder, start) or not folder.is_dir():
+    if config.resume == "auto" or continues_here(folder, start) or not folder.is_dir():
         return start
     if any(path.name != LOCK for path in folder.iterdir()):
+        how = resume_command(folder) if (folder / CONFIG).is_file() else f"run_dir={folder} resume=auto"
         raise ConfigError(
-            f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: "
-            f"{command(folder) if (folder / CONFIG).is_file() else f'run_dir={folder} resume=auto'}"
+            f"run_dir={folder}: there is a run in it already. Choose another run_dir, or go on with that run: {how}"
         )
     return start
 
@@ -102,32 +97,40 @@ def _find_checkpoint(config: Config) -> Start:
         raise WeightsError(f"{error}. To go on from the best weights: resume={best} run_dir=NEW_FOLDER") from None
     differing = differences(to_dict(checkpoint.config), to_dict(config))
     if differing:
-        listed = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
-        raise ConfigError(
-            f"{path} cannot be continued with this configuration:\n{listed}\n{advice(config, run_folder(path))}"
-        )
+        lines = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
+        run = run_folder(path)
+        advice = "Give these keys as they were"
+        if (run / CONFIG).is_file():
+            command = resume_command(run, config.run_dir, config.resume)
+            advice += f", or take all of them from {run / CONFIG}:\n  {command}"
+        else:
+            advice += "."
+        raise ConfigError(f"{path} cannot be continued with this configuration:\n{lines}\n{advice}")
     return Start(
         path,
         int(checkpoint.content["global_step"]),
         checkpoint.config.trainer.max_steps,
         {"class_names": checkpoint.class_names, "category_ids": checkpoint.category_ids},
-        checkpoint.content.get(DetectionDataModule.__qualname__, {}),  # where Lightning keeps what the data module says
+        checkpoint.content.get(DetectionDataModule.__qualname__, {}),  # its state_dict
     )
 
 
-def advice(config: Config, run: Path) -> str:
-    """What to do about keys that are not those of the folder ``run`` of the run that is to go on."""
-    if not (run / CONFIG).is_file():
-        return "Give these keys as they were."
-    line = command(run, config.run_dir, config.resume)
-    return f"Give these keys as they were, or take all of them from {run / CONFIG}:\n  {line}"
+def continues_here(folder: Path, start: Start) -> bool:
+    """Whether the run in ``folder`` goes on where it ended, and not at an earlier checkpoint of its own.
+
+    From an earlier one it would write over its later checkpoint and metrics.
+    """
+    if start.checkpoint is None or folder.resolve() not in start.checkpoint.resolve().parents:
+        return False
+    last = folder / "checkpoints" / LAST
+    return not last.exists() or last.samefile(start.checkpoint)
 
 
-def command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
-    """What goes on with a run, with the keys of its ``config.yaml`` as they were.
+def resume_command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
+    """The command that goes on with a run, with the keys of its ``config.yaml``.
 
     Args:
-        run: its folder, which :func:`take` has taken.
+        run: its folder, with ``config.yaml``.
         run_dir: the folder to go on in; "": the same.
         resume: the key.
     """
@@ -136,25 +139,25 @@ def command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
     return f"python {script('train')} {shlex.join([*words, *keys])}"
 
 
-def again(config: Config) -> str:
-    """How to go on with a run that has stopped; before it has taken its folder there is nothing to go on with."""
+def how_to_resume(config: Config) -> str:
+    """The command that goes on with a run that has stopped; one without a ``config.yaml`` yet is started again."""
     folder = Path(config.run_dir).expanduser()
-    return command(folder) if (folder / CONFIG).is_file() else "the same command"
+    return resume_command(folder) if (folder / CONFIG).is_file() else "the same command"
 
 
 def check_data(config: Config, start: Start, data: DetectionDataModule) -> list[str]:
-    """Hold the data of a run against those that its checkpoint comes from.
+    """Compare the data of a run with those of the checkpoint that it starts from.
 
     Args:
-        config: of the run, its length settled.
-        start: where it begins.
+        config: of the run, with ``trainer.max_steps`` set.
+        start: where the run begins.
         data: both splits, set up.
 
     Returns:
-        What the user should know about data that differ and can be gone on with.
+        A sentence for each split whose data have changed in a way that the run can go on with.
 
     Raises:
-        ConfigError: the classes are others.
+        ConfigError: the classes have changed.
     """
     if start.checkpoint is None:
         return []
@@ -170,16 +173,13 @@ def check_data(config: Config, start: Start, data: DetectionDataModule) -> list[
             config.trainer.max_steps, start.max_steps,
         )  # fmt: skip
     effects = {"train": "the run goes on with them", "val": "the best AP so far is that of the others"}
+    describe = lambda split: f"{split['annotations']} ({split['images']:,} images, {split['boxes']:,} boxes)"
     return [
-        f"other {split} data than those of the checkpoint: {told(before)} then, {told(now)} now; {effects[split]}"
+        f"other {split} data than those of the checkpoint: {describe(before)} then, {describe(now)} now; "
+        f"{effects[split]}"
         for split, now in data.identity.items()
         if (before := start.data.get(split, now))["digest"] != now["digest"]
     ]
-
-
-def told(split: dict[str, Any]) -> str:
-    """A split of :attr:`DetectionDataModule.identity` in words."""
-    return f"{split['annotations']} ({split['images']:,} images, {split['boxes']:,} boxes)"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -192,47 +192,3 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         and key not in FREE
         and any(key == c or key.startswith(f"{c}.") for c in CONTINUED)
     ]
-
-
-def take(config: Config, start: Start) -> Path:
-    """Write ``config.yaml`` into the run's folder, and what a resumed run needs of the one before.
-
-    To be called inside :func:`~detector.training.claim.claimed`, for a folder that :func:`find_start` has looked at.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    folder = Path(config.run_dir).expanduser()
-    try:
-        with replacing(folder / CONFIG) as temporary:
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))), encoding="utf-8")
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        for draft in (*folder.glob(".[0-9]*-*"), *folder.glob("checkpoints/.[0-9]*-*")):
-            draft.unlink()  # a process that was killed has left it
-        if start.checkpoint and not (folder / "checkpoints" / LAST).exists():
-            bring(start.checkpoint, folder / "checkpoints")
-    except OSError as error:
-        raise ConfigError(f"run_dir={folder}: cannot be written: {error.strerror}") from None
-    return folder
-
-
-def goes_on(folder: Path, start: Start) -> bool:
-    """Whether the run of ``folder`` is taken up where it ended, and not at an earlier checkpoint of its own.
-
-    From an earlier one it would write over its later checkpoint and metrics.
-    """
-    if start.checkpoint is None or folder.resolve() not in start.checkpoint.resolve().parents:
-        return False
-    last = folder / "checkpoints" / LAST
-    return not last.exists() or last.samefile(start.checkpoint)
-
-
-def bring(start: Path, checkpoints: Path) -> None:
-    """Copy the checkpoint that a run in a new folder starts from, and the best one so far, into its folder.
-
-    They are the run's own until it has written others: its first evaluation may not be better than the best before.
-    """
-    best = start.parent / BEST
-    for source, name in ((start, LAST), (best if best.is_file() else start, BEST)):
-        with replacing(checkpoints / name) as temporary:
-            shutil.copyfile(source, temporary)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class AveragedWeights(WeightAveraging):
-    """Lightning's weight averaging after every optimiser step, with a warm-up.
+    """Lightning's weight averaging after every optimiser step, with a warm-up that ``EMAWeightAveraging`` lacks.
 
     Step n (from 1) moves the average by ``1 - min(decay, (1 + n) / (10 + n))`` towards the weights, so that the random
     initial weights are soon forgotten (the rule of TensorFlow's ``ExponentialMovingAverage``). Running statistics of

@@ -10,21 +10,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from detector.training.module import Batch, DetectionModule
+from detector.data.loader import Batch
 
 STATM = Path("/proc/self/statm")  # where Linux says how much memory a process has
 
 
 def resident_bytes() -> int:
-    """Bytes of this process that are in memory; loader processes apart."""
+    """Resident memory of this process in bytes, without that of its loader processes."""
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Monitor(pl.Callback):
     """Keeps the newest losses and speed for the progress bar, and writes rows to the loggers.
 
-    A row belongs to the number of optimiser steps that are done; its losses are those of process 0's last batch.
-    Speed is images over the time since the last row, evaluations and checkpoints apart.
+    A row belongs to the number of optimiser steps that are done; its losses are those of the last batch of rank 0.
+    Speed is images over the time since the last row, without the time of evaluations and checkpoints. Lightning's
+    ``ThroughputMonitor`` does not tell work from waiting for data (``test_waiting_for_data_is_told_from_work``).
 
     Args:
         log_every: optimiser steps between rows of training metrics.
@@ -36,23 +37,23 @@ class Monitor(pl.Callback):
         self.row = -1  # step of the newest row
         self.metrics: dict[str, float] = {}  # its losses
         self.images_per_s = 0.0
-        self.waiting = 0.0  # share of the time since the row before it spent waiting for data
-        self.waited = 0.0  # the same of the whole training by this process
-        self.gpu_memory = 0.0  # GB that tensors have taken at most; 0 on the CPU
+        self.waiting = 0.0  # share of the time between the last two rows that was spent waiting for data
+        self.waited = 0.0  # share of the whole training by this process that was spent waiting for data
+        self.gpu_memory = 0.0  # largest memory of tensors so far, in GB; 0 on the CPU
         self._images = 0
         self._lr = 0.0
         self._busy = self._idle = 0.0  # seconds in steps and between steps since the last row
         self._all_busy = self._all_idle = 0.0  # the same since the start
-        self._mark: float | None = None  # end of the last step; None: something else came between
+        self._mark: float | None = None  # end of the last step; None: it was followed by something else
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take up the count of a resumed run."""
+        """Start at the step of a resumed run."""
         self.step = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Note the learning rate of the step to come, and the time waited for its data."""
+        """Note the learning rate of the coming step, and how long its data took."""
         now = time.perf_counter()
         if self._mark is not None:
             self._idle += now - self._mark
@@ -93,21 +94,24 @@ class Monitor(pl.Callback):
         if device.type == "cuda":
             self.gpu_memory = torch.cuda.max_memory_allocated(device) / 1e9
             row["train/gpu_memory_gb"] = self.gpu_memory
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=self.step)
+        self._log(trainer, row)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take evaluation out of the speed of training."""
+        """Leave the evaluation out of the speed of training."""
         self._mark = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the writing of checkpoints out of it."""
+        """Leave the checkpoint out of the speed of training."""
         self._mark = None
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write a row of the twelve numbers, those without ground truth left out."""
-        assert isinstance(module, DetectionModule)
-        if module.result is not None:
-            row = {f"val/{name}": value for name, value in module.result.metrics.items() if value is not None}
-            for logger in trainer.loggers:
-                logger.log_metrics(row, step=trainer.global_step)
+        """Write a row of the twelve numbers, without those that are not defined for lack of ground truth."""
+        result: Any = getattr(module, "result", None)
+        if result is not None:
+            row = {f"val/{name}": value for name, value in result.metrics.items() if value is not None}
+            self._log(trainer, row)
+
+    @staticmethod
+    def _log(trainer: pl.Trainer, row: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)

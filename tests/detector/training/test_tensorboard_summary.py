@@ -11,7 +11,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.scoring import evaluate
-from detector.training.tensorboard import THRESHOLDS, precision_recall_counts, settings, write_summary
+from detector.training.tensorboard_summary import THRESHOLDS, precision_recall_counts, settings, write_summary
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,11 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.training.plot_curves import plot_curves
-from detector.training.tensorboard import write_summary
-
-if TYPE_CHECKING:
-    from detector.training.run import TrainResult
+from detector.training.result import TrainResult
+from detector.training.tensorboard_summary import write_summary
 
 
-def write_report(
+def write_results(
     config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.

@@ -1,4 +1,4 @@
-"""A run whose losses or gradients are no longer finite is stopped, and what it was looking at is kept."""
+"""A run whose losses or gradients are no longer finite stops, and its batch is saved."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from detector.data.loader import Batch
 from detector.exceptions import DataError, TrainingError
 from detector.files import replacing
 
 BATCH_FILE = Path("nonfinite_batch.pt")
-# Steps in a row that float16's scaler may skip: each halves the scale of the losses, which starts at 65,536 and after
-# these is 6e-5, not the reason any more.
+# Steps in a row that float16's scaler may skip. Each halves the scale of the losses: from 65,536 at the start to 6e-5
+# after so many steps, which is too small to be the reason.
 MOST_SKIPS = 30
 ADVICE = (
     "Where the losses grew before, start anew with a lower optim.lr, more optim.warmup_steps or optim.clip_norm=1; "
@@ -23,39 +24,68 @@ ADVICE = (
 )
 
 
-class Guard:
-    """Looks at the losses of each batch, and at the norm of the gradients of each step.
+class Guard(pl.Callback):
+    """Looks at the losses of each batch before their backward pass, and at the norm of the gradients of each step.
 
-    Reading a number from a GPU waits for it, so both are read together, once a batch, when the losses are there. A step
-    whose norm is not finite does nothing all the same: that is decided on the device, by what fused optimisers have for
-    gradient scalers. It is told at the next batch or before the next checkpoint, whichever comes first.
+    Reading a number from a GPU waits for the GPU, so both are read together, once a batch, when the losses are there. A
+    step whose norm is not finite changes no weight all the same: the optimiser decides that on the device, by the flag
+    ``found_inf`` that fused optimisers have for gradient scalers. The error follows at the next batch or before the
+    next checkpoint, whichever comes first.
+
+    The message names the losses that the module has in ``losses``, by name, or else their sum. Lightning's
+    ``detect_anomaly`` looks at every operation instead, which takes many times as long (``debug=nan``).
+
+    Args:
+        clip_norm: gradients of a larger norm are scaled down to it, as by Lightning's ``gradient_clip_val``, which is
+            not to be given too; 0: the gradients are neither clipped nor looked at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clip_norm: float = 0.0) -> None:
+        self.clip_norm = clip_norm
+        self._batch: Batch = ([], [])
         self._norm: Tensor | None = None  # float32 []: of the gradients of the last step, not read yet
         self._skips: Tensor | None = None  # int64 []: steps in a row that the scaler of float16 has skipped
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the batch for the message."""
+        self._batch = batch
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        """Check the losses of the batch, and the gradients of the step before it."""
+        losses: Any = getattr(module, "losses", {"loss": loss.detach()})
+        self.check(losses, self._batch, trainer)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
+        """Clip the gradients, whose scale for float16 is taken back by now."""
+        if self.clip_norm:
+            scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+            (self.clip_scaled if scaled else self.clip)(optimizer, self.clip_norm)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Raise :class:`TrainingError` if the gradients of the last step were not finite: no checkpoint is written."""
+        norm, self._norm = self._norm, None
+        if norm is not None and not norm.isfinite():
+            raise bad_gradients(norm, trainer)
+
     def clip(self, optimizer: Optimizer, limit: float) -> None:
         """Scale the gradients down to the norm ``limit``; if it is not finite a fused ``optimizer`` skips the step."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self._norm = clip_gradients(optimizer, limit)
         optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
 
     def clip_scaled(self, optimizer: Optimizer, limit: float) -> None:
         """The same for float16, where gradients that are not finite are nothing unusual: the scaler skips the step."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = clip_gradients(optimizer, limit)
         before = torch.zeros_like(norm, dtype=torch.int64) if self._skips is None else self._skips
         self._skips = torch.where(norm.isfinite(), 0, before + 1)
 
-    def check(
-        self, losses: dict[str, Tensor], batch: tuple[list[Tensor], list[dict[str, Tensor]]], trainer: pl.Trainer
-    ) -> None:
+    def check(self, losses: dict[str, Tensor], batch: Batch, trainer: pl.Trainer) -> None:
         """Do nothing if all is finite; otherwise save the batch in the run folder and raise.
 
         Args:
             losses: scalars by name.
-            batch: the images and targets that they are of.
+            batch: their images and targets.
             trainer: knows the run folder, the step and the data.
 
         Raises:
@@ -85,15 +115,15 @@ class Guard:
             f"{listed(image_names(targets, trainer))}\n{saved} {ADVICE}"
         )
 
-    def check_step(self, trainer: pl.Trainer) -> None:
-        """Raise :class:`TrainingError` if the gradients of the last step were not finite."""
-        norm, self._norm = self._norm, None
-        if norm is not None and not norm.isfinite():
-            raise bad_gradients(norm, trainer)
+
+def clip_gradients(optimizer: Optimizer, limit: float) -> Tensor:
+    """Scale the gradients down to the norm ``limit``; their norm before that, float32 []."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
 
 def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
-    """The error for the step just done, which had gradients of ``norm``; its batches, drawn again, are saved."""
+    """The error for the step just done, whose gradients had ``norm``; its batches are loaded again and saved."""
     step, each = trainer.global_step, trainer.accumulate_grad_batches
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     numbers = range((step - 1) * each, step * each)
@@ -111,7 +141,7 @@ def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
 
 
 def save(content: dict[str, Any], trainer: pl.Trainer) -> str:
-    """Write what was not finite into the run folder, a file for each process; return a sentence that says where."""
+    """Write ``content`` into the run folder, one file for each process; return a sentence that says where."""
     name = BATCH_FILE if trainer.world_size == 1 else f"{BATCH_FILE.stem}_{trainer.global_rank}{BATCH_FILE.suffix}"
     path = Path(trainer.default_root_dir) / name
     try:
@@ -123,7 +153,7 @@ def save(content: dict[str, Any], trainer: pl.Trainer) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """One line each."""
+    """Each name in a line of its own."""
     return "\n".join(f"  {name}" for name in names)
 
 
@@ -133,5 +163,5 @@ def image_names(targets: list[dict[str, Tensor]], trainer: pl.Trainer) -> list[s
     dataset = getattr(getattr(trainer, "datamodule", None), "train_dataset", None)
     if dataset is None:
         return [f"image {i}" for i in ids]
-    place = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
-    return [f"{dataset.file_path(place[i])} (image {i})" for i in ids]
+    index_of = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
+    return [f"{dataset.file_path(index_of[i])} (image {i})" for i in ids]

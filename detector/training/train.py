@@ -1,0 +1,144 @@
+"""A training run from its configuration to its folder of results."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytorch_lightning as pl
+from rich.console import Console
+
+from detector.config.schema import Config
+from detector.data.datamodule import DetectionDataModule
+from detector.models.checkpoint import read_checkpoint
+from detector.models.faster_rcnn import check_model
+from detector.models.poolers import check_parameters
+from detector.training.announce import announce, finish
+from detector.training.callbacks.averaged_weights import AveragedWeights
+from detector.training.callbacks.checkpoints import Checkpoints
+from detector.training.callbacks.guard import Guard
+from detector.training.callbacks.interrupt import Interrupt
+from detector.training.callbacks.monitor import Monitor
+from detector.training.callbacks.profile import Profile
+from detector.training.callbacks.progress import ProgressDisplay
+from detector.training.callbacks.skipped_images import SKIPPED, SkippedImages
+from detector.training.distributed import ProcessGroup, process_group
+from detector.training.failures import explained
+from detector.training.launch import launch, must_launch
+from detector.training.length import check_length, set_length
+from detector.training.loggers import build_loggers
+from detector.training.module import DetectionModule
+from detector.training.result import BEST, TrainResult
+from detector.training.resume import check_data, find_start
+from detector.training.run_folder import locked, write_config
+from detector.training.trainer import build_trainer, check_hardware, settings
+from detector.training.write_results import write_results
+
+
+def train(config: Config) -> TrainResult:
+    """Train as ``config`` says, evaluate the best weights, and write everything to ``config.run_dir``.
+
+    The folder holds ``config.yaml``, ``metrics.json``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/best.ckpt`` and
+    ``last.ckpt``, ``curves.png``, ``predictions.png`` and ``predictions.json``. With several devices, the processes are
+    started here, unless torchrun or SLURM has started them.
+
+    Raises:
+        DetectorError: the configuration, the data, the weights or the course of the training are at fault.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    accelerator = check_hardware(config)
+    check_model(config.model)  # what is wrong with these is said before data are read
+    check_parameters(config.roi)
+    if not config.trainer.epochs:  # else the length depends on the data
+        check_length(config)
+    if must_launch(config.trainer):
+        return launch(train, config)
+    group = process_group(config.trainer)
+    with settings(config), explained(config), group.connected(accelerator == "gpu"):
+        # Processes that torchrun or SLURM has started have made a name of the time, each by its own clock.
+        config.run_dir = group.from_rank_0(config.run_dir)
+        with locked(config.run_dir) if group.rank == 0 else nullcontext():
+            return _train(config, accelerator, group)
+
+
+def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult:
+    console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
+    start = find_start(config)
+    data = DetectionDataModule(config.data, config.augment, config.seed, config.trainer.limit_eval_images)
+    data.prepare_data()
+    data.setup()
+    set_length(config, data.images_per_epoch)
+    changes = check_data(config, start, data)
+    splits = len(data.train_dataset), len(data.val_dataset)
+    group.check_same({"their checkpoint's step": start.step, "their numbers of images": splits})
+    pl.seed_everything(config.seed, verbose=False)
+    # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
+    module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
+    if group.rank == 0:
+        write_config(config, start.checkpoint)
+    folder = Path(config.run_dir).expanduser().absolute()
+    wanted = config.trainer
+    monitor = Monitor(wanted.log_every)
+    checkpoints = Checkpoints(
+        folder / "checkpoints", wanted.checkpoint_every, wanted.checkpoint_minutes, wanted.early_stopping,
+        wanted.log_every,
+    )  # fmt: skip
+    callbacks = build_callbacks(config, data, folder, console, monitor, checkpoints)
+    loggers = build_loggers(config.logger, folder, start.step)
+    trainer = build_trainer(config, accelerator, group, folder, callbacks, loggers)
+    if group.rank == 0:
+        announce(console, module, data, trainer, start, changes)
+    if config.compile == "backbone":
+        # In place, which keeps the names of weights. Dynamic: each of the many image sizes would be compiled anew.
+        module.model.backbone.compile(dynamic=True)
+    begun = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    if checkpoints.evaluated_step != trainer.global_step:
+        # The run was resumed after its last step: only the evaluation is missing.
+        trainer.validate(module, datamodule=data, verbose=False)
+    result, detections = checkpoints.best_result, checkpoints.best_detections
+    if result is None:  # an earlier process of this run evaluated the best weights
+        module.load_state_dict(read_checkpoint(folder / "checkpoints" / BEST).content["state_dict"])
+        display: list[pl.Callback] = [callback for callback in callbacks if isinstance(callback, ProgressDisplay)]
+        build_trainer(config, accelerator, group, folder, display, []).validate(module, datamodule=data, verbose=False)
+        result, detections = module.result, module.detections
+    assert result is not None
+    outcome = TrainResult(folder, result, checkpoints.best_step, trainer.global_step, time.monotonic() - begun)
+    if trainer.is_global_zero:
+        assert detections is not None
+        write_results(config, outcome, detections, data, console.print)
+        finish(console, outcome, monitor.waited, config, start.step)
+    return outcome
+
+
+def build_callbacks(
+    config: Config,
+    data: DetectionDataModule,
+    folder: Path,
+    console: Console,
+    monitor: Monitor,
+    checkpoints: Checkpoints,
+) -> list[pl.Callback]:
+    """The callbacks of a run, in the order in which they need to be called.
+
+    Args:
+        config: of the run.
+        data: knows the images that were skipped.
+        folder: of the run.
+        console: for what they print.
+        monitor: keeps the numbers that are shown.
+        checkpoints: writes ``last.ckpt`` and ``best.ckpt``.
+    """
+    wanted, say = config.trainer, console.print
+    callbacks: list[pl.Callback] = [Guard(config.optim.clip_norm), monitor]
+    if wanted.profile_steps:
+        callbacks.insert(0, Profile(folder, wanted.profile_steps, say))
+    if wanted.progress_bar:
+        callbacks.append(ProgressDisplay(console, monitor))
+    if config.data.on_error == "skip":
+        callbacks.append(SkippedImages(data.skipped, folder / SKIPPED, say))
+    if config.optim.ema:
+        callbacks.append(AveragedWeights(config.optim.ema))
+    # A checkpoint holds the average of the step that is just done: after AveragedWeights.
+    return [*callbacks, checkpoints, Interrupt(checkpoints, wanted.log_every, say)]

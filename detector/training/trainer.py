@@ -1,0 +1,106 @@
+"""Lightning's Trainer and PyTorch's settings as the configuration wants them, on the hardware that is there."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+
+from detector.config.schema import Config
+from detector.exceptions import ConfigError
+from detector.training.distributed import ProcessGroup
+from detector.words import counted
+
+
+def check_hardware(config: Config) -> str:
+    """``"gpu"`` or ``"cpu"``, whichever ``trainer.accelerator`` means on this machine.
+
+    Raises:
+        ConfigError: there are not as many GPUs, or the CPU cannot do what is asked for.
+    """
+    wanted, gpus = config.trainer, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = wanted.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if gpus else "cpu"
+    if accelerator == "gpu" and not gpus:
+        raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here. Use trainer=cpu, or trainer=auto.")
+    if accelerator == "gpu" and wanted.devices > gpus:
+        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {counted(gpus, 'GPU')}")
+    if accelerator == "cpu" and wanted.precision == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed: float16 needs a GPU. On the CPU use bf16-mixed, or 32.")
+    if accelerator == "cpu" and config.model.norm == "sync" and wanted.devices * wanted.num_nodes > 1:
+        raise ConfigError("model.norm=sync: PyTorch synchronises batch norm between GPUs only. Use batch, or group.")
+    return accelerator
+
+
+@contextmanager
+def settings(config: Config) -> Iterator[None]:
+    """Inside the block PyTorch's process-wide settings are those of ``config.trainer``."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    noisy = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    levels = [logger.level for logger in noisy]
+    try:
+        if config.trainer.threads:
+            torch.set_num_threads(config.trainer.threads)
+        # Deterministic mode fills every new tensor with NaN to find uses of uninitialised memory: it takes time.
+        memory.fill_uninitialized_memory = False
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+            warnings.filterwarnings("ignore", message=".*(isinstance\\(treespec|LeafSpec).*")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
+
+
+def build_trainer(
+    config: Config,
+    accelerator: str,
+    group: ProcessGroup,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+) -> pl.Trainer:
+    """Lightning's Trainer, for which the whole run is one epoch; its length is in optimiser steps."""
+    wanted = config.trainer
+    every = wanted.eval_every or wanted.max_steps
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=wanted.devices,
+        num_nodes=wanted.num_nodes,
+        strategy="ddp" if group.world_size > 1 else "auto",
+        plugins=[group.environment],
+        precision=wanted.precision,  # type: ignore[arg-type]
+        max_steps=wanted.max_steps,
+        max_epochs=-1,
+        val_check_interval=every * config.optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        accumulate_grad_batches=config.optim.accumulate,
+        detect_anomaly=wanted.detect_anomaly,
+        # Warnings rather than errors for the few CUDA kernels that have no deterministic form.
+        deterministic="warn" if wanted.deterministic else False,
+        log_every_n_steps=wanted.log_every,
+        use_distributed_sampler=False,  # the data module shares out the images itself
+        default_root_dir=folder,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
