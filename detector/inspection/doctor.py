@@ -19,9 +19,9 @@ from detector.data.shapes import ensure_shapes
 from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.data.table import check_boxes, missing_files
 from detector.exceptions import DataError
+from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
 from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
 from detector.inspection.repair import Change, repair, repeated_boxes
-from detector.models.anchors import AnchorFit, fit_anchors, propose_anchors, resize_factors
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 

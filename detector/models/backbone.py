@@ -1,8 +1,8 @@
-"""MobileNetV2 backbones: the feature maps, their strides, and what of them trains."""
+"""MobileNetV2 backbones: their feature maps, strides, norm layers and frozen stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from detector.models.weights import load_backbone_weights
 STAGES = ((0, 1), (2, 3), (4, 6), (7, 13), (14, 18))
 STRIDES = (2, 4, 8, 16, 32)
 LAST_BLOCKS = {stride: last for stride, (_, last) in zip(STRIDES, STAGES, strict=True)}
-TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # block -> channels: the last block of stages 2 to 5
-SUBSAMPLED = 64  # stride of the map that is every second cell of that of stride 32
+TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # block -> channels, for the last block of stages 2 to 5
+SUBSAMPLED = 64  # stride of the map that has every second cell of the map of stride 32
 PYRAMID = (*STRIDES[1:], SUBSAMPLED)
 
 
@@ -28,19 +28,24 @@ PYRAMID = (*STRIDES[1:], SUBSAMPLED)
 class Backbone:
     """A network and what the detector has to know about its output.
 
-    ``module(images[B, 3, H, W])`` returns one map [B, out_channels, h, w], known as ``"0"``, or a dict of them.
+    Attributes:
+        module: ``module(images[B, 3, H, W])`` returns one map [B, out_channels, h, w], known as ``"0"``, or a dict of
+            maps.
+        out_channels: channels of each map.
+        pooled_names: names of the maps that regions are pooled from.
+        pooled_strides: their strides in pixels of the resized image.
     """
 
     module: nn.Module
     out_channels: int
-    pooled_names: list[str]  # the maps that regions are pooled from
-    pooled_strides: list[int]  # their strides, pixels of the image
+    pooled_names: list[str]
+    pooled_strides: list[int]
 
 
 class Subsample(ExtraFPNBlock):
-    """Adds a map ``"pool"`` of twice the last map's stride: every second cell of it.
+    """Adds a map ``"pool"`` of twice the last map's stride, which has every second cell of the last map.
 
-    The values of torchvision's ``LastLevelMaxPool``, whose backward is not deterministic on CUDA.
+    Its values are those of torchvision's ``LastLevelMaxPool``, whose backward is not deterministic on CUDA.
     """
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
@@ -48,19 +53,11 @@ class Subsample(ExtraFPNBlock):
         return [*results, results[-1][..., ::2, ::2]], [*names, "pool"]
 
 
-class JustThese(ExtraFPNBlock):
-    """Adds no map; given none, torchvision's pyramid would add one."""
-
-    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        """What came in."""
-        return results, names
-
-
 def anchor_strides(config: ModelConfig) -> list[int]:
     """The strides, in pixels of the resized image, of the maps that anchors are placed on.
 
     Raises:
-        ConfigError: ``fpn_strides`` is not a row of a pyramid's strides.
+        ConfigError: ``fpn_strides`` are not consecutive strides of :data:`PYRAMID`.
     """
     if config.name != "fpn":
         return [{"c4": STRIDES[3], "c5": STRIDES[4]}[config.name]]
@@ -77,13 +74,13 @@ def anchor_strides(config: ModelConfig) -> list[int]:
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone of ``config.name`` with its initial weights, frozen as configured.
 
-    - ``fpn``: a feature pyramid over those of the blocks 3, 6, 13 and 18 (strides 4 to 32) that ``fpn_strides`` has,
-      and with 64 among them a subsampled map that regions are not pooled from.
-    - ``c4``: the last map of stride 16, 96 channels.
-    - ``c5``: all of ``mobilenet_v2().features``: stride 32, 1280 channels.
+    - ``fpn``: a feature pyramid over the blocks of ``fpn_strides`` (4 to 32: blocks 3, 6, 13 and 18). Stride 64 adds a
+      subsampled map, which regions are not pooled from.
+    - ``c4``: the last map of stride 16, with 96 channels.
+    - ``c5``: all of ``mobilenet_v2().features``, with stride 32 and 1280 channels.
 
     Raises:
-        ConfigError: ``fpn_strides`` is not a row of a pyramid's strides.
+        ConfigError: ``fpn_strides`` are not consecutive strides of :data:`PYRAMID`.
         WeightsError: the initial weights cannot be read or do not fit.
     """
     anchored = anchor_strides(config)
@@ -101,9 +98,11 @@ def build_backbone(config: ModelConfig) -> Backbone:
             taps,
             [TAPS[block] for block in blocks],
             config.fpn_channels,
-            extra_blocks=Subsample() if SUBSAMPLED in anchored else JustThese(),
+            extra_blocks=Subsample(),
             norm_layer=norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None,
         )
+        if SUBSAMPLED not in anchored:  # given no extra block, torchvision's constructor would add one
+            pyramid.fpn.extra_blocks = None
         return Backbone(pyramid, config.fpn_channels, list(taps.values()), pooled)
     channels = TAPS[blocks[-1]]
     setattr(features, "out_channels", channels)  # noqa: B010 (FasterRCNN reads it; a Module has no such attribute)
@@ -112,18 +111,14 @@ def build_backbone(config: ModelConfig) -> Backbone:
 
 def norm_layer(kind: str) -> Callable[..., nn.Module]:
     """A constructor ``channels -> module`` for ``frozen``, ``batch``, ``sync`` or ``group``."""
-    return {
-        "frozen": FrozenBatchNorm2d,
-        "batch": nn.BatchNorm2d,
-        "sync": nn.SyncBatchNorm,
-        "group": group_norm,
-    }[kind]
+    kinds = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm, "group": group_norm}
+    return kinds[kind]
 
 
 def group_norm(channels: int, most_groups: int = 32, least_channels: int = 8) -> nn.GroupNorm:
-    """Group norm with as many groups as divide ``channels``, of 8 or more channels each, at most 32.
+    """Group norm with the most groups that divide ``channels``: at most 32, and each of 8 channels or more.
 
-    MobileNetV2's narrow layers would be normalised one channel at a time by the usual 32 groups.
+    The usual 32 groups would normalise the narrow layers of MobileNetV2 one channel at a time.
     """
     groups = min(most_groups, max(channels // least_channels, 1))
     while channels % groups:
@@ -132,7 +127,7 @@ def group_norm(channels: int, most_groups: int = 32, least_channels: int = 8) ->
 
 
 def stage_of(path: str) -> int | None:
-    """The stage that a part of a detector belongs to, counted from the last (0); None outside MobileNetV2.
+    """The stage that a module of a detector belongs to, counted from the last (0); None outside MobileNetV2.
 
     Args:
         path: name of a module in the detector, such as ``backbone.body.3.conv`` (fpn) or ``backbone.3.conv``.
@@ -145,10 +140,9 @@ def stage_of(path: str) -> int | None:
 
 
 def freeze_stages(features: nn.Sequential, trainable: int) -> None:
-    """Keep all but the last ``trainable`` stages of ``features`` as they are, norm statistics included."""
+    """Freeze all but the last ``trainable`` stages of ``features``, norm statistics included."""
     present = [stage for stage in STAGES if stage[1] < len(features)]
-    frozen: Sequence[tuple[int, int]] = present[: max(len(present) - trainable, 0)]
-    for first, last in frozen:
+    for first, last in present[: max(len(present) - trainable, 0)]:
         for index in range(first, last + 1):
             features[index].requires_grad_(False)
             features[index] = _freeze_batch_norm(features[index])

@@ -15,7 +15,7 @@ from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
-from detector.models.weights import mismatch
+from detector.models.weights import mismatch, read_tensors
 
 FACTS = ("config", "class_names", "category_ids")  # of "hyper_parameters"; DetectionModule.on_save_checkpoint adds them
 
@@ -109,13 +109,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such checkpoint. A run keeps its own in RUN/checkpoints/.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a different type for each kind of damage
-        raise WeightsError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}, {path.stat().st_size:,} bytes); it is "
-            "something else, damaged or cut off, or holds more than tensors and plain values, which is never loaded"
-        ) from None
+    content = read_tensors(path, str(path))
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(facts, dict) or "state_dict" not in content or any(key not in facts for key in FACTS):
         raise WeightsError(

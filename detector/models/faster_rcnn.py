@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
@@ -9,10 +11,10 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
-from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
+from detector.models.heads import BoxPredictor, RegionHeads
 from detector.models.poolers import build_pooler
-from detector.models.precision import FullPrecisionAnchorGenerator, FullPrecisionPredictor, FullPrecisionRPNHead
-from detector.models.transform import DetectionTransform
+from detector.models.preprocessing import DetectionTransform
+from detector.models.proposals import FullPrecisionAnchorGenerator, FullPrecisionRPNHead, ProposalNetwork
 from detector.words import counted
 
 
@@ -22,7 +24,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     Args:
         config: backbone, anchors, heads and thresholds.
         roi: the operator between proposals and box head.
-        num_classes: classes to tell apart, background included.
+        num_classes: number of classes, background included.
 
     Returns:
         A model in training mode that takes a list of images (float32 [3, H, W], 0..1) and, in training, a list
@@ -35,17 +37,12 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     """
     check_model(config)
     backbone = build_backbone(config)
-    sizes = config.anchors.sizes
-    anchors = FullPrecisionAnchorGenerator(
-        tuple(tuple(of_map) for of_map in sizes), (tuple(config.anchors.aspect_ratios),) * len(sizes)
-    )
+    head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
+    anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
-    bins_high, bins_wide = pooler.output_size
     rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
-    box_head = TwoMLPHead(backbone.out_channels * bins_high * bins_wide, config.head.width)
-    predictor = (AgnosticPredictor if config.head.class_agnostic else FullPrecisionPredictor)(
-        config.head.width, num_classes
-    )
+    box_head = TwoMLPHead(backbone.out_channels * math.prod(pooler.output_size), head.width)
+    predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)
     model = FasterRCNN(
         backbone.module,
         rpn_anchor_generator=anchors,
@@ -55,21 +52,15 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
         box_predictor=predictor,
     )
     model.rpn = ProposalNetwork(config.rpn, anchors, rpn_head)
-    model.roi_heads = RegionHeads(config.head, pooler, box_head, predictor)
+    model.roi_heads = RegionHeads(head, pooler, box_head, predictor)
     model.transform = DetectionTransform(
-        config.min_size,
-        config.max_size,
-        config.image_mean,
-        config.image_std,
-        channels_last=config.channels_last,
+        config.min_size, config.max_size, config.image_mean, config.image_std, channels_last=config.channels_last
     )
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return model
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model
 
 
 def check_model(config: ModelConfig) -> None:
-    """Refuse values that do not go together, and those that torchvision would take and misread.
+    """Refuse values that do not go together, and those that torchvision would accept and misread.
 
     Raises:
         ConfigError: naming the key.
@@ -86,18 +77,13 @@ def check_model(config: ModelConfig) -> None:
                 f"model.{name}.bg_iou_thresh={part.bg_iou_thresh}: must not be above "
                 f"model.{name}.fg_iou_thresh={part.fg_iou_thresh}"
             )
-    check_anchors(config)
-
-
-def check_anchors(config: ModelConfig) -> None:
-    """Raise :class:`ConfigError` unless every map has anchors, and equally many: all maps share one RPN head."""
     sizes, strides = config.anchors.sizes, anchor_strides(config)
     if len(sizes) != len(strides):
         raise ConfigError(
             f"model.anchors.sizes={sizes}: model={config.name} has {counted(len(strides), 'feature map')} "
             f"(strides {', '.join(map(str, strides))}), give one list of sizes for each, not {len(sizes)}"
         )
-    if len({len(of_map) for of_map in sizes}) != 1 or not sizes[0]:
+    if len({len(of_map) for of_map in sizes}) != 1 or not sizes[0]:  # all maps share one RPN head
         raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
     if not config.anchors.aspect_ratios:
         raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")

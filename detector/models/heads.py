@@ -1,71 +1,25 @@
-"""torchvision's region proposal network and RoI heads with a choice of losses, and a predictor of one box a region."""
+"""torchvision's RoI heads with a choice of losses, and with one box per region or one for each class."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from detector.config.schema import HeadConfig, RpnConfig
+from detector.config.schema import HeadConfig
 from detector.models.losses import box_loss, classification_loss
-from detector.models.precision import FullPrecisionPredictor
-
-
-class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's, with the box loss of ``config``.
-
-    Args:
-        config: the ``model.rpn`` group.
-        anchors: places anchors on the feature maps.
-        head: objectness and offsets of the anchors.
-    """
-
-    def __init__(self, config: RpnConfig, anchors: AnchorGenerator, head: nn.Module):
-        super().__init__(
-            anchors,
-            head,
-            fg_iou_thresh=config.fg_iou_thresh,
-            bg_iou_thresh=config.bg_iou_thresh,
-            batch_size_per_image=config.batch_size_per_image,
-            positive_fraction=config.positive_fraction,
-            pre_nms_top_n={"training": config.pre_nms_top_n_train, "testing": config.pre_nms_top_n_test},
-            post_nms_top_n={"training": config.post_nms_top_n_train, "testing": config.post_nms_top_n_test},
-            nms_thresh=config.nms_thresh,
-            score_thresh=config.score_thresh,
-        )
-        self.box_loss, self.box_loss_weight = config.box_loss, config.box_loss_weight
-
-    def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Mean loss of objectness, and loss of offsets over the number of sampled anchors.
-
-        Args:
-            objectness: logits [A, 1] of the anchors of all images.
-            pred_bbox_deltas: their offsets [A, 4].
-            labels: of each image float [A_i]: 1 object, 0 background, -1 neither.
-            regression_targets: of each image the true offsets [A_i, 4].
-        """
-        positive, negative = (torch.cat(masks) for masks in self.fg_bg_sampler(labels))
-        chosen = torch.where(positive)[0]
-        sampled = torch.cat([chosen, torch.where(negative)[0]])
-        true = torch.cat(labels)[sampled]
-        loss_objectness = nn.functional.binary_cross_entropy_with_logits(objectness.flatten()[sampled], true)
-        targets = torch.cat(regression_targets)[chosen]
-        loss = box_loss(self.box_loss, pred_bbox_deltas[chosen], targets, self.box_coder)
-        return loss_objectness, self.box_loss_weight * loss / len(sampled)
+from detector.models.proposals import widen
 
 
 class RegionHeads(RoIHeads):
-    """torchvision's heads of boxes, with the losses of ``config``.
+    """torchvision's box branch with the losses of ``config``.
 
     Args:
         config: the ``model.head`` group.
         pooler: cuts regions out of the feature maps.
-        box_head: from pooled features to a vector a region.
-        predictor: from vectors to class logits [N, K] and offsets [N, 4 K].
+        box_head: computes a vector for each region from its pooled features.
+        predictor: computes class logits [N, K] and offsets [N, 4 K] from the vectors.
     """
 
     def __init__(self, config: HeadConfig, pooler: nn.Module, box_head: nn.Module, predictor: nn.Module):
@@ -77,7 +31,7 @@ class RegionHeads(RoIHeads):
             bg_iou_thresh=config.bg_iou_thresh,
             batch_size_per_image=config.batch_size_per_image,
             positive_fraction=config.positive_fraction,
-            bbox_reg_weights=None,  # torchvision's own
+            bbox_reg_weights=None,  # torchvision's default
             score_thresh=config.score_thresh,
             nms_thresh=config.nms_thresh,
             detections_per_img=config.detections_per_image,
@@ -123,15 +77,24 @@ class RegionHeads(RoIHeads):
         }
 
 
-class AgnosticPredictor(FullPrecisionPredictor):
-    """A predictor whose classes share one box a region, which needs fewer examples of each class."""
+class BoxPredictor(FastRCNNPredictor):
+    """torchvision's predictor with outputs in float32 or longer.
 
-    def __init__(self, in_channels: int, num_classes: int):
+    Args:
+        in_channels: length C of a region's vector.
+        num_classes: classes K, background included.
+        class_agnostic: all classes share one box per region, which needs fewer examples of each class.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, class_agnostic: bool = False):
         super().__init__(in_channels, num_classes)
-        self.num_classes = num_classes
-        self.bbox_pred = nn.Linear(in_channels, 4)
+        self.class_agnostic = class_agnostic
+        if class_agnostic:
+            self.bbox_pred = nn.Linear(in_channels, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [N, K] and box offsets [N, 4 K], the same four for each class."""
+        """Class logits [N, K] and box offsets [N, 4 K] of vectors [N, C]."""
         logits, offsets = super().forward(x)
-        return logits, offsets.repeat(1, self.num_classes)
+        if self.class_agnostic:
+            offsets = offsets.repeat(1, logits.shape[1])
+        return widen(logits), widen(offsets)

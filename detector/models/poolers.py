@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign as TorchvisionMultiScaleRoIAlign
 from torchvision.ops import roi_pool
+from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.poolers import LevelMapper
 
 import roi_ops
@@ -21,7 +22,7 @@ from detector.exceptions import ConfigError
 class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
     """torchvision's ``roi_pool`` on the level that torchvision's ``MultiScaleRoIAlign`` would choose.
 
-    torchvision has no such module; this is what its users write, and the peer that ours is compared with.
+    torchvision has no such module. This is what its users write, and the peer that ours is compared with.
     """
 
     def __init__(
@@ -29,7 +30,6 @@ class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
         featmap_names: list[str],
         output_size: int | Sequence[int],
         spatial_scales: Sequence[float],
-        *,
         canonical_scale: int = 224,
         canonical_level: int = 4,
     ):
@@ -41,15 +41,14 @@ class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
         self.levels = LevelMapper(finest, coarsest, canonical_scale, canonical_level)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pool ``boxes`` (list of [N, 4] xyxy, pixels of the image) from ``x``: [sum N, C, *output_size]."""
+        """Pool ``boxes`` (list of [N, 4] xyxy, pixels of the resized image) from ``x``: [sum N, C, *output_size]."""
         features = [x[name] for name in self.featmap_names]
-        index = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
-        rois = torch.cat([index, torch.cat(boxes)], dim=1)
+        rois = convert_boxes_to_roi_format(boxes)
         levels = self.levels(boxes)
         pooled = features[0].new_zeros((len(rois), features[0].shape[1], *self.output_size))
         for level, (feature, scale) in enumerate(zip(features, self.spatial_scales, strict=True)):
             chosen = torch.where(levels == level)[0]
-            # torchvision's kernel wants one dtype; under autocast features and boxes differ.
+            # torchvision's kernel takes one dtype only; under autocast features and boxes differ.
             result = roi_pool(feature, rois[chosen].to(feature.dtype), self.output_size, scale)
             pooled[chosen] = result.to(pooled.dtype)
         return pooled
@@ -59,44 +58,40 @@ def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[
     """The pooler that ``config`` describes. No operator has weights or draws random numbers.
 
     Args:
-        config: which operator, and its parameters.
+        config: the operator and its parameters.
         featmap_names: names of the maps that it reads, ordered from the smallest stride.
-        strides: their strides in pixels of the image.
+        strides: their strides in pixels of the resized image.
 
     Raises:
         ConfigError: a parameter is set that the operator does not have.
     """
     check_parameters(config)
+    names, size, ratio = featmap_names, tuple(config.output_size), config.sampling_ratio
     scales = [1.0 / stride for stride in strides]
-    size = tuple(config.output_size)
-    canonical = {"canonical_scale": config.canonical_scale, "canonical_level": config.canonical_level}
-    if config.kind == "align":
-        return roi_ops.MultiScaleRoIAlign(
-            featmap_names,
-            size,
-            config.sampling_ratio,
-            aligned=config.aligned,
-            mode=config.mode,
-            spatial_scales=scales,
-            **canonical,
-        )
-    if config.kind == "pool":
-        return roi_ops.MultiScaleRoIPool(featmap_names, size, spatial_scales=scales, **canonical)
-    if config.kind == "prroi":
-        return roi_ops.MultiScalePrRoIPool(featmap_names, size, spatial_scales=scales, **canonical)
+    rule: dict[str, Any] = {"canonical_scale": config.canonical_scale, "canonical_level": config.canonical_level}
+    if config.kind == "torchvision_align":
+        return TorchvisionMultiScaleRoIAlign(names, size, ratio, **rule)
     if config.kind == "torchvision_pool":
-        return TorchvisionMultiScaleRoIPool(featmap_names, size, scales, **canonical)
-    return TorchvisionMultiScaleRoIAlign(featmap_names, size, config.sampling_ratio, **canonical)
+        return TorchvisionMultiScaleRoIPool(names, size, scales, **rule)
+    rule["spatial_scales"] = scales
+    if config.kind == "pool":
+        return roi_ops.MultiScaleRoIPool(names, size, **rule)
+    if config.kind == "prroi":
+        return roi_ops.MultiScalePrRoIPool(names, size, **rule)
+    return roi_ops.MultiScaleRoIAlign(names, size, ratio, aligned=config.aligned, mode=config.mode, **rule)
 
 
 def feature_maps(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
-    """What the backbone makes of a batch [B, 3, H, W]: maps by name, as ``FasterRCNN`` hands them on."""
+    """The backbone's feature maps of a batch [B, 3, H, W] by name, in the form that ``FasterRCNN`` passes on."""
     maps: Any = model.backbone(images)
     return {"0": maps} if isinstance(maps, Tensor) else dict(maps)
 
 
 def pooled_strides(model: FasterRCNN, side: int = 256) -> list[int]:
-    """Strides of the maps that regions are pooled from, pixels of the resized image; found on one of ``side``."""
+    """Strides of the maps that regions are pooled from, in pixels of the resized image.
+
+    They are measured on an empty image of ``side`` pixels.
+    """
     with torch.no_grad():
         maps = feature_maps(model, next(model.parameters()).new_zeros(1, 3, side, side))
     return [side // maps[name].shape[-1] for name in model.roi_heads.box_roi_pool.featmap_names]

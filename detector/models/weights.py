@@ -16,7 +16,7 @@ from torchvision.models import MobileNet_V2_Weights
 from detector.exceptions import WeightsError
 
 ENUM = MobileNet_V2_Weights.__name__
-LISTED = 5  # keys of each kind that a message names
+LISTED = 5  # a message names this many keys of each kind
 
 
 def load_backbone_weights(features: nn.Sequential, weights: str) -> None:
@@ -62,13 +62,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"model.weights={path}: there is no such file. Give the path of a MobileNetV2 state dict, "
             f"one of {', '.join(enum_names())}, or none."
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a different type for each kind of damage
-        raise WeightsError(
-            f"model.weights={path}: cannot be read as a state dict ({reason(error)}). "
-            "Save one with torch.save(model.state_dict(), path)."
-        ) from None
+    state = read_tensors(path, f"model.weights={path}")
     if isinstance(state, dict) and "state_dict" in state and "hyper_parameters" in state:
         raise WeightsError(
             f"model.weights={path}: this is the checkpoint of a training run, not a backbone's state dict. "
@@ -77,6 +71,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"model.weights={path}: holds {type(state).__name__}, not a dict of named tensors.")
     return state
+
+
+def read_tensors(path: Path, named: str) -> Any:
+    """The content of a file of ``torch.save``, on the CPU, without running code from it.
+
+    Args:
+        path: a file that exists.
+        named: how messages name it.
+
+    Raises:
+        WeightsError: the file is damaged, or holds other things than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # PyTorch's message advises to run what is in the file
+        reason = "it is no file of torch.save, or holds other things than tensors and plain values"
+    except Exception as error:  # torch.load raises a different type for each kind of damage
+        reason = first_line(error)
+    raise WeightsError(f"{named}: cannot be read ({path.stat().st_size:,} bytes): {reason}.")
 
 
 def features_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,13 +101,13 @@ def features_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit(features: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy ``state`` into ``features``; every tensor must be there and have its shape.
+    """Copy ``state`` into ``features``; every tensor must be there and have the right shape.
 
     Raises:
         WeightsError: naming the first missing, unexpected and mismatched keys.
     """
     own = features.state_dict()
-    # Older files lack the counter, and frozen norm has none: no weight depends on it.
+    # Older files lack the counter of batches, and frozen norm has none. No weight depends on it.
     relevant = lambda tensors: {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     problem = mismatch(relevant(state), relevant(own))
     if not problem:
@@ -121,13 +134,6 @@ def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if keys
     ]
     return f"Keys {'; '.join(parts)}" if parts else ""
-
-
-def reason(error: Exception) -> str:
-    """Why ``torch.load`` cannot read a file; its own words on anything but tensors advise to run what is in it."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is no file of torch.save, or holds other things than tensors"
-    return first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -80,7 +80,7 @@ def test_missing_file(tmp_path):
 def test_truncated_file(tmp_path, content):
     path = save(tmp_path, content)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match=r"x\.ckpt: cannot be read as a checkpoint"):
+    with pytest.raises(WeightsError, match=r"x\.ckpt: cannot be read"):
         load_trained_model(path)
 
 
@@ -117,7 +117,7 @@ class Bomb:
 def test_no_code_of_the_file_is_run(tmp_path, content):
     content["bomb"] = Bomb(tmp_path / "trace")
     path = save(tmp_path, content)
-    with pytest.raises(WeightsError, match="which is never loaded"):
+    with pytest.raises(WeightsError, match="other things than tensors"):
         load_trained_model(path)
     (tmp_path / "y.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
     with pytest.raises(WeightsError):

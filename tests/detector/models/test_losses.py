@@ -13,8 +13,9 @@ from torchvision.ops import generalized_box_iou
 from detector.config.defaults import default
 from detector.config.schema import HeadConfig, ModelConfig, RoiConfig, RpnConfig
 from detector.models.faster_rcnn import build_model
-from detector.models.heads import AgnosticPredictor, ProposalNetwork, RegionHeads
+from detector.models.heads import BoxPredictor, RegionHeads
 from detector.models.losses import box_loss, classification_loss
+from detector.models.proposals import ProposalNetwork
 
 
 def heads(**keys):
@@ -107,7 +108,7 @@ def test_focal_gradient_is_finite_where_the_class_is_certain():
 
 
 def test_agnostic_predictor_has_one_box():
-    predictor = AgnosticPredictor(8, 5)
+    predictor = BoxPredictor(8, 5, class_agnostic=True)
     logits, offsets = predictor(torch.randn(3, 8))
     assert logits.shape == (3, 5)
     assert predictor.bbox_pred.out_features == 4

@@ -2,7 +2,7 @@
 
 import torch
 
-from detector.models.transform import DetectionTransform
+from detector.models.preprocessing import DetectionTransform
 
 
 def transform(min_size, **keys):

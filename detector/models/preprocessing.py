@@ -1,4 +1,4 @@
-"""From a list of images to the network's input batch, and back to the images' coordinates."""
+"""Preprocessing inside the network: images to one batch, and detections back to the images' coordinates."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 class DetectionTransform(GeneralizedRCNNTransform):
     """torchvision's normalisation, resizing and batching, with three differences.
 
-    - Where ``min_size`` has several values, one is drawn for a batch, not for each image, so that a batch
-      needs little padding. PyTorch's generator is advanced as in torchvision.
+    - Where ``min_size`` has several values, one is drawn for each batch, not for each image, so that a batch needs
+      little padding. PyTorch's generator is advanced as in torchvision.
     - The batch has the memory format of the network.
-    - A box that resizing left without area is dropped: torchvision stops training with an assertion.
+    - A box that has no area after resizing is dropped; torchvision stops training with an assertion.
     """
 
-    def __init__(self, *args: Any, channels_last: bool = False, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, channels_last: bool = False):
+        super().__init__(*args)
         self.channels_last = channels_last
         self._drawn: int | None = None
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
-        """Batch ``images`` (float [3, H, W] in 0..1 each) and move the boxes of ``targets`` along."""
+        """Batch ``images`` (float [3, H, W] in 0..1 each) and scale the boxes of ``targets`` with them."""
         self._drawn = None
         return super().forward(images, targets)
 
     def torch_choice(self, k: list[int]) -> int:
-        """The short side of this batch, drawn from ``k`` by its first image."""
+        """The short side of this batch, drawn from ``k`` for its first image."""
         drawn = super().torch_choice(k)
         if self._drawn is None:
             self._drawn = drawn

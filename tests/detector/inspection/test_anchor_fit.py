@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from detector.config.defaults import default
 from detector.config.schema import AnchorConfig, ModelConfig
-from detector.models.anchors import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
+from detector.inspection.anchor_fit import best_iou, fit_anchors, k_means, propose_anchors, resize_factors
 from detector.models.backbone import anchor_strides, build_backbone
 
 MODELS = [{"name": "fpn"}, {"name": "fpn", "fpn_strides": [8, 16]}, {"name": "fpn", "fpn_strides": [32, 64]},
