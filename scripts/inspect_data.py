@@ -11,7 +11,7 @@ from detector.config.schema import InspectConfig
 
 
 def main(config: InspectConfig) -> None:
-    from detector.inspection.command import inspect_from_config  # PyTorch takes seconds to import: not for --help
+    from detector.inspection.inspect_data import inspect_from_config  # PyTorch takes seconds to import: not for --help
     from detector.terminal import show
 
     show(inspect_from_config(config))

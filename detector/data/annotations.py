@@ -22,6 +22,19 @@ from detector.files import LARGEST, as_id, is_box, read_json, shown
 LISTS = ("images", "annotations", "categories")
 
 
+COLUMNS = {
+    "position": np.int64,
+    "ids": np.int64,
+    "image": np.int64,
+    "label": np.int64,
+    "boxes_xywh": np.float64,
+    "area": np.float64,
+    "iscrowd": np.int8,
+    "area_given": bool,
+    "crowd_given": bool,
+}
+
+
 @dataclass(frozen=True)
 class Annotations:
     """The entries of an annotation file that can be read: M images, A annotations, K categories, as the file has them.
@@ -29,8 +42,8 @@ class Annotations:
     Attributes:
         file: the file.
         category_ids: ids of the K categories, sorted.
-        class_names: their names, in the same order; a category without a name is called by its id, and
-            categories of one name have it added.
+        class_names: their names, in the same order. A category without a name is called by its id; the id is added to
+            names that several categories have.
         image_ids: int64 ``[M]``, in the order of the file.
         file_names: str ``[M]``; "" where the file gives none.
         sizes: int64 ``[M, 2]``: height, width; 0 where the file gives none.
@@ -43,7 +56,7 @@ class Annotations:
         iscrowd: int8 ``[A]``.
         area_given: bool ``[A]``, whether the file has a finite area that is not negative.
         crowd_given: bool ``[A]``, whether it says ``iscrowd``.
-        problems: what is wrong with the other annotations, each with its place in the list.
+        problems: what is wrong with the other annotations, in the order of the file.
         structure: what is wrong with images and categories that were left out; without ``strict`` only.
     """
 
@@ -62,8 +75,15 @@ class Annotations:
     iscrowd: np.ndarray
     area_given: np.ndarray
     crowd_given: np.ndarray
-    problems: list[tuple[int, Problem]]
+    problems: list[Problem]
     structure: list[Problem] = field(default_factory=list)
+
+    def problem(self, row: int, kind: str, what: str) -> Problem:
+        """A problem of the annotation in ``row``."""
+        image = self.image[row]
+        box = tuple(int(v) if v.is_integer() else v for v in self.boxes_xywh[row].tolist())
+        name, position = str(self.file_names[image]), int(self.position[row])
+        return Problem(kind, what, name, int(self.image_ids[image]), int(self.ids[row]), box, position)
 
 
 def read_annotations(file: str | Path, need_pictures: bool = True, strict: bool = True) -> Annotations:
@@ -159,17 +179,14 @@ def _read_categories(entries: Sequence[Any], problems: list[Problem]) -> dict[in
         entry = entry if isinstance(entry, dict) else {"entry": entry}
         category, name = as_id(entry.get("id")), entry.get("name")
         if category is None or not isinstance(name, str | None):
-            problems.append(
-                Problem("bad_category", f"{at} has no integer 'id', or its 'name' is no text: {shown(entry, 80)}")
-            )
+            what = f"{at} has no integer 'id', or its 'name' is no text: {shown(entry, 80)}"
         elif category in names:
-            problems.append(
-                Problem("bad_category", f"{at} ({name}) has the id {category}, which {names[category]} has already")
-            )
+            what = f"{at} ({name}) has the id {category}, which {names[category]} has already"
         else:
             names[category] = name if name and name.strip() else str(category)
-    # Tables and files go by names.
-    often = Counter(names.values())
+            continue
+        problems.append(Problem("bad_category", what, position=position))
+    often = Counter(names.values())  # tables and files go by names
     return {category: f"{name} ({category})" if often[name] > 1 else name for category, name in names.items()}
 
 
@@ -187,24 +204,18 @@ def _read_images(
         name = given if isinstance(given, str) else ""
         if image is None or (need_pictures and not name):
             lacking = " or no 'file_name'" if need_pictures else ""
-            problems.append(Problem("bad_image", f"{at} has no integer 'id'{lacking}: {shown(entry, 80)}"))
+            what = f"{at} has no integer 'id'{lacking}: {shown(entry, 80)}"
+            name, image = "", None
         elif need_pictures and (height < 1 or width < 1):
-            problems.append(
-                Problem(
-                    "bad_image",
-                    "'height' and 'width' must be whole numbers above 0, but are "
-                    f"{entry.get('height')!r} and {entry.get('width')!r}",
-                    name,
-                    image,
-                )
-            )
+            given_size = f"{entry.get('height')!r} and {entry.get('width')!r}"
+            what = f"'height' and 'width' must be whole numbers above 0, but are {given_size}"
         elif image in names:
-            problems.append(
-                Problem("bad_image", f"{at} has the id of {names[image] or 'an image before it'}", name, image)
-            )
+            what = f"{at} has the id of {names[image] or 'an image before it'}"
         else:
             names[image] = name
             sizes.append((max(height, 0), max(width, 0)))
+            continue
+        problems.append(Problem("bad_image", what, name, image, position=position))
     return (
         np.array(list(names), dtype=np.int64),
         np.array(list(names.values()), dtype=str),
@@ -214,80 +225,45 @@ def _read_images(
 
 def _read_rows(
     entries: Sequence[Any], image_ids: np.ndarray, file_names: np.ndarray, category_ids: list[int]
-) -> tuple[dict[str, np.ndarray], list[tuple[int, Problem]]]:
-    """The annotations whose keys make sense, column by column, and the problems of the others by position."""
+) -> tuple[dict[str, np.ndarray], list[Problem]]:
+    """The annotations whose keys make sense, column by column, and the problems of the others."""
     row_of = {image: i for i, image in enumerate(image_ids.tolist())}
     label_of = {category: i for i, category in enumerate(category_ids)}
-    columns: dict[str, list] = {key: [] for key in COLUMNS}
-    problems = []
+    rows, problems = [], []
     used: set[int] = set()
     for position, entry in enumerate(entries):
-        problem = _row_problem(position, entry, row_of, label_of, used, file_names)
-        if problem:
-            problems.append((position, problem))
+        entry = entry if isinstance(entry, dict) else {"entry": entry}
+        number, image, category = (as_id(entry.get(key)) for key in ("id", "image_id", "category_id"))
+        box: Any = entry.get("bbox")
+        area: Any = entry.get("area")
+        crowd = entry.get("iscrowd")
+        name = str(file_names[row_of[image]]) if image in row_of else ""
+        if number is None or image is None or category is None:
+            ids = {"id": number, "image_id": image, "category_id": category}
+            lacking = " and ".join(repr(key) for key, value in ids.items() if value is None)
+            what = f"annotations[{position}] has no integer {lacking}: {shown(entry, 80)}"
+            problems.append(Problem("bad_annotation", what, name, image, number, position=position))
             continue
-        number, box, area, crowd = as_id(entry["id"]), entry["bbox"], entry.get("area"), entry.get("iscrowd")
-        assert number is not None
-        used.add(number)
-        given = type(area) in (int, float) and 0 <= area < LARGEST**2
-        values = (
-            position,
-            number,
-            row_of[int(entry["image_id"])],
-            label_of[int(entry["category_id"])],
-            box,
-            area if given else box[2] * box[3],
-            int(crowd or 0),
-            given,
-            crowd is not None,
-        )
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-    arrays = {key: np.array(columns[key], dtype=dtype) for key, dtype in COLUMNS.items()}
+        if number in used:
+            kind, what = "duplicate_id", "an annotation before it has the same id"
+        # A NaN in a box would match every detection: its IoU is NaN, and no comparison with NaN refuses the match.
+        elif not is_box(box):
+            kind, what = "bad_box", "the box is not four finite numbers"
+            box = "missing" if box is None else box
+        elif crowd not in (None, 0, 1):
+            kind, what = "bad_iscrowd", f"iscrowd is {crowd!r}, not 0 or 1"
+        elif image not in row_of:
+            kind, what = "unknown_image", f"there is no image with the id {image}"
+        elif category not in label_of:
+            kind, what = "unknown_category", f"there is no category with the id {category}"
+        else:
+            used.add(number)
+            given = type(area) in (int, float) and 0 <= area < LARGEST**2
+            area = area if given else box[2] * box[3]
+            row = (number, row_of[image], label_of[category], box, area, int(crowd or 0), given, crowd is not None)
+            rows.append((position, *row))
+            continue
+        problems.append(Problem(kind, what, name, image, number, box, position))
+    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+    arrays = {key: np.array(c, dtype=dtype) for (key, dtype), c in zip(COLUMNS.items(), columns, strict=True)}
     return {**arrays, "boxes_xywh": arrays["boxes_xywh"].reshape(-1, 4)}, problems
-
-
-COLUMNS = {
-    "position": np.int64,
-    "ids": np.int64,
-    "image": np.int64,
-    "label": np.int64,
-    "boxes_xywh": np.float64,
-    "area": np.float64,
-    "iscrowd": np.int8,
-    "area_given": bool,
-    "crowd_given": bool,
-}
-
-
-def _row_problem(
-    position: int, entry: Any, row_of: dict[int, int], label_of: dict[int, int], used: set[int], file_names: np.ndarray
-) -> Problem | None:
-    """What makes an annotation unreadable, None if nothing does."""
-    entry = entry if isinstance(entry, dict) else {"entry": entry}
-    number, image, category = (as_id(entry.get(key)) for key in ("id", "image_id", "category_id"))
-    name = str(file_names[row_of[image]]) if image in row_of else ""
-    box = entry.get("bbox")
-    if number is None or image is None or category is None:
-        ids = {"id": number, "image_id": image, "category_id": category}
-        lacking = " and ".join(repr(key) for key, value in ids.items() if value is None)
-        return Problem(
-            "bad_annotation",
-            f"annotations[{position}] has no integer {lacking}: {shown(entry, 80)}",
-            name,
-            image,
-            number,
-        )
-    if number in used:
-        return Problem("duplicate_id", "an annotation before it has the same id", name, image, number, box)
-    # A NaN in a box would match every detection: its IoU is NaN, and no comparison with NaN refuses the match.
-    if not is_box(box):
-        given = "missing" if box is None else box
-        return Problem("bad_box", "the box is not four finite numbers", name, image, number, given)
-    if entry.get("iscrowd") not in (None, 0, 1):
-        return Problem("bad_iscrowd", f"iscrowd is {entry['iscrowd']!r}, not 0 or 1", name, image, number, box)
-    if image not in row_of:
-        return Problem("unknown_image", f"there is no image with the id {image}", name, image, number, box)
-    if category not in label_of:
-        return Problem("unknown_category", f"there is no category with the id {category}", name, image, number, box)
-    return None

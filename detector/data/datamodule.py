@@ -13,14 +13,13 @@ from torch.utils.data import Subset
 
 from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
-from detector.data.loader import Batch, DetectionLoader, Mended, StepLoader, collate
-from detector.data.problems import LISTED, REMEDIES
+from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import EpochOrder, StepBatchSampler, shard
 from detector.data.splits import Split, find_split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import DataError
-from detector.files import file_digest
+from detector.files import file_digest, problem_list
 from detector.words import counted
 
 
@@ -152,10 +151,7 @@ class DetectionDataModule(pl.LightningDataModule):
             DataError: an image cannot be read.
         """
         loader = self.train_dataloader()
-        batch = collate([loader.dataset[key] for key in loader.stream.batch(number)])
-        if isinstance(batch, DataError):
-            raise batch
-        return batch.content if isinstance(batch, Mended) else batch
+        return content_of(collate([loader.dataset[key] for key in loader.stream.batch(number)]))
 
     def _order(self, world_size: int) -> EpochOrder:
         repeats = repeat_factors(self.train_dataset, self.data.repeat_threshold)
@@ -227,12 +223,11 @@ def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
     if of_train == of_val:
         return
     differing = sorted(c for c in of_train.keys() | of_val.keys() if of_train.get(c) != of_val.get(c))
-    lines = [f"the categories of {train.annotations} and {val.annotations} differ:"]
-    lines += [f"  id {c}: {_named(of_train, c)} in train, {_named(of_val, c)} in val" for c in differing[:LISTED]]
-    if len(differing) > LISTED:
-        lines.append(f"  and {len(differing) - LISTED} more")
-    lines.append("Give both files the same list of categories; a category may have no annotation.")
-    raise DataError("\n".join(lines))
+    raise problem_list(
+        f"the categories of {train.annotations} and {val.annotations} differ:",
+        [f"id {c}: {_named(of_train, c)} in train, {_named(of_val, c)} in val" for c in differing],
+        "Give both files the same list of categories; a category may have no annotation.",
+    )
 
 
 def _named(names: dict[int, str], category: int) -> str:
@@ -242,7 +237,7 @@ def _named(names: dict[int, str], category: int) -> str:
 def _left_out(dataset: CocoDataset) -> str:
     """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
-    images = sum(REMEDIES[p.kind] == "image" for p in dropped)
+    images = sum(p.remedy == "image" for p in dropped)
     counts = (images, len(dropped) - images, len(clipped))
     words = (
         ("image without a file", "images without a file"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -35,14 +38,12 @@ def read_image(
         DataError: the file is missing, damaged, of an unknown kind, or of another size.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks about odd metadata of a file that can be read
-            with Image.open(file) as stored:
-                stored.load()
-                if upright:
-                    return image_tensor(ImageOps.exif_transpose(stored))
-                fits = size is None or (stored.height, stored.width) == size
-                return image_tensor(stored if size is None or fits else _turned(stored, size, file, said_by))
+        with quiet_open(file) as stored:
+            stored.load()
+            if upright:
+                return image_tensor(ImageOps.exif_transpose(stored))
+            fits = size is None or (stored.height, stored.width) == size
+            return image_tensor(stored if size is None or fits else _turned(stored, size, file, said_by))
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
@@ -61,6 +62,15 @@ def read_image(
         raise DataError(
             f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not an image; {remedy}."
         ) from None
+
+
+@contextmanager
+def quiet_open(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """``Image.open`` without Pillow's warnings about odd metadata of a file that can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file) as image:
+            yield image
 
 
 def image_tensor(image: Image.Image) -> torch.Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,23 +15,24 @@ from detector.exceptions import DataError
 
 Batch = tuple[list[Tensor], list[Target]]
 
-
 TRIES = 8  # images in a row that cannot be read are no longer an accident of single files
 
 
-@dataclass
-class Mended:
-    """What was loaded, an item or a batch, with other images in the place of those that could not be read."""
+class Loaded(NamedTuple):
+    """What a loader process hands over: an item or a batch, and what was wrong with images that it skipped.
+
+    The content is a :class:`DataError` if an image could not be read and was not skipped.
+    """
 
     content: Any
-    errors: list[str]  # what was wrong with those
+    skipped: tuple[str, ...] = ()
 
 
-class _Guarded(Dataset[Any]):
-    """``dataset``, but a :class:`DataError` is returned as an item instead of raised.
+class _CatchingDataset(Dataset[Loaded]):
+    """``dataset`` with each item as :class:`Loaded`, so that its :class:`DataError` is a value.
 
     With ``skip``, items are asked for by (number of the draw, index), and one that cannot be read is replaced by the
-    next that can.
+    next that can: it depends on the key only.
     """
 
     def __init__(self, dataset: Dataset[Any], skip: bool) -> None:
@@ -42,44 +42,33 @@ class _Guarded(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.dataset[key]
-        except DataError as error:
-            return self.replace(key, error) if self.skip else error
-
-    def replace(self, key: tuple[int, int], error: DataError) -> Mended | DataError:
-        """Another item, which depends on ``key`` only, for one that raises ``error``."""
-        draw, index = key
-        errors = [str(error)]
-        for step in range(1, TRIES):
+    def __getitem__(self, key: Any) -> Loaded:
+        errors: list[str] = []
+        for attempt in range(TRIES):
             try:
-                return Mended(self.dataset[draw, (index + step) % len(self)], errors)
-            except DataError as another:
-                errors.append(str(another))
+                return Loaded(self.dataset[(key[0], (key[1] + attempt) % len(self)) if attempt else key], tuple(errors))
+            except DataError as error:
+                if not self.skip:
+                    return Loaded(error)
+                errors.append(str(error))
         others = f"The {TRIES - 1} images after it cannot be read either: is the folder still there?"
-        return DataError(f"{errors[0]}\n{others}")
+        return Loaded(DataError(f"{errors[0]}\n{others}"))
 
 
-def collate(items: list[Any]) -> Batch | DataError | Mended:
+def collate(items: list[Loaded]) -> Loaded:
     """Lists of images and of targets, as torchvision's detectors take them; or the first error among ``items``."""
-    errors: list[str] = []
-    pairs = []
     for item in items:
-        if isinstance(item, DataError):
+        if isinstance(item.content, DataError):
             return item
-        if isinstance(item, Mended):
-            errors += item.errors
-        pairs.append(item.content if isinstance(item, Mended) else item)
-    batch = [image for image, _ in pairs], [target for _, target in pairs]
-    return Mended(batch, errors) if errors else batch
+    images, targets = (list(part) for part in zip(*(item.content for item in items), strict=True))
+    return Loaded((images, targets), tuple(error for item in items for error in item.skipped))
 
 
-def apart(worker: int) -> None:
+def start_process_group(worker: int) -> None:
     """Give a loader process a process group of its own.
 
-    A signal to the whole group, as `timeout` and batch systems send it, is for the process that trains: that one ends
-    its step, writes a checkpoint and ends its loaders. They would die at once, and the step with them.
+    `timeout` and batch systems send a signal to the whole group. It is for the process that trains, which ends its
+    step, writes a checkpoint and ends its loader processes. They would die at once, and the step with them.
     """
     os.setpgid(0, 0)
 
@@ -87,8 +76,9 @@ def apart(worker: int) -> None:
 class DetectionLoader(DataLoader[Any]):
     """Yields ``(list of images, list of targets)``; keyword arguments are those of ``DataLoader``.
 
-    PyTorch turns an exception in a loader process into one whose message is a traceback. A :class:`DataError` is meant
-    for the user, so it travels as a value and is raised here.
+    PyTorch's ``DataLoader`` turns an exception of a loader process into one whose message is a traceback (see
+    ``test_damaged_image_is_one_message_from_any_process``). A :class:`DataError` is meant for the user, so it travels
+    as a value and is raised here.
 
     Args:
         dataset: of pairs (image, target).
@@ -97,19 +87,23 @@ class DetectionLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], on_skip: Callable[[str], None] | None = None, **arguments: Any) -> None:
-        super().__init__(_Guarded(dataset, on_skip is not None), collate_fn=collate, worker_init_fn=apart, **arguments)
+        caught = _CatchingDataset(dataset, skip=on_skip is not None)
+        super().__init__(caught, collate_fn=collate, worker_init_fn=start_process_group, **arguments)
         self.on_skip = on_skip
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, DataError):
-                raise batch
-            if isinstance(batch, Mended):
-                for error in batch.errors:
-                    if self.on_skip:
-                        self.on_skip(error)
-                batch = batch.content
-            yield batch
+        for loaded in super().__iter__():
+            for error in loaded.skipped:
+                if self.on_skip:
+                    self.on_skip(error)
+            yield content_of(loaded)
+
+
+def content_of(loaded: Loaded) -> Any:
+    """The batch; raises its :class:`DataError`."""
+    if isinstance(loaded.content, DataError):
+        raise loaded.content
+    return loaded.content
 
 
 class StepLoader(DetectionLoader):

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 from detector.data.coco import Target
 from detector.data.table import MIN_SIDE
 
-Another = Callable[[], tuple[Tensor, Target]]  # a random image of the data set with its target
+DrawSample = Callable[[], tuple[Tensor, Target]]  # a random image of the data set with its target
 
 # A box of which a crop, or what is pasted over it, leaves less than this share is dropped: nobody could tell what the
 # rest belongs to.
@@ -29,7 +29,7 @@ def sides(boxes: Tensor) -> Tensor:
     return boxes[:, 2:] - boxes[:, :2]
 
 
-def mosaic(image: Tensor, target: Target, another: Another) -> tuple[Tensor, Target]:
+def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tensor, Target]:
     """One image of four: this one and three others around a random point, each resized to cover its part.
 
     The size of ``image`` stays. The point lies in the middle half of it. Each image is resized, keeping its shape,
@@ -40,7 +40,7 @@ def mosaic(image: Tensor, target: Target, another: Another) -> tuple[Tensor, Tar
     Args:
         image: float32 [3, H, W].
         target: as :class:`CocoDataset` gives it.
-        another: draws an image.
+        draw_sample: draws an image of the data set with its target.
     """
     height, width = image.shape[-2:]
     if min(height, width) < 4:
@@ -51,7 +51,7 @@ def mosaic(image: Tensor, target: Target, another: Another) -> tuple[Tensor, Tar
     parts = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
     place = int(torch.randint(4, ()))  # of the image itself
     for number, (left, top, right, bottom) in enumerate(parts):
-        part, boxes = (image, target) if number == place else another()
+        part, boxes = (image, target) if number == place else draw_sample()
         part, boxes = cover(part, boxes, bottom - top, right - left)
         canvas[:, top:bottom, left:right] = part
         targets.append({**boxes, "boxes": boxes["boxes"] + torch.tensor([left, top, left, top])})

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detector.data.scene import OUTLINES, Placed
+from detector.data.scene import OUTLINES, SceneObject
 
 # Samples a pixel and axis. An edge is in the image where it is in the annotation to 1 / (2 * SAMPLES) pixel.
 SAMPLES = 4
@@ -16,17 +16,17 @@ CONTRAST = (0.7, 0.3)
 STROKES = 8  # lines and blots on the background at difficulty 1
 
 
-def paint(rng: np.random.Generator, objects: list[Placed], size: int, difficulty: float) -> np.ndarray:
+def paint(rng: np.random.Generator, objects: list[SceneObject], size: int, difficulty: float) -> np.ndarray:
     """The image as uint8 [size, size, 3], RGB. ``objects`` are given from back to front."""
     image = _background(rng, size, difficulty)
-    for placed in objects:
-        _paint_object(rng, image, placed, difficulty)
+    for obj in objects:
+        _paint_object(rng, image, obj, difficulty)
     image += rng.normal(0, 0.03 * difficulty, image.shape)  # sensor noise
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def coverage(
-    placed: Placed, size: int, samples: int = SAMPLES
+    obj: SceneObject, size: int, samples: int = SAMPLES
 ) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
     """Where an object is on an image of ``size`` pixels a side.
 
@@ -34,26 +34,26 @@ def coverage(
         Rows and columns of its window; how much of each pixel there it covers, float64 [h, w] in 0..1; and the figure's
         own coordinates u and v at the pixel centres, float64 [h, w].
     """
-    x1, y1, x2, y2 = placed.box
+    x1, y1, x2, y2 = obj.box
     left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
     right, bottom = min(size, math.ceil(x2)), min(size, math.ceil(y2))
     height, width = bottom - top, right - left
-    x = left + (np.arange(width * samples) + 0.5) / samples - placed.centre[0]
-    y = top + (np.arange(height * samples) + 0.5) / samples - placed.centre[1]
-    (a, b), (c, d) = np.linalg.inv(placed.matrix)
+    x = left + (np.arange(width * samples) + 0.5) / samples - obj.centre[0]
+    y = top + (np.arange(height * samples) + 0.5) / samples - obj.centre[1]
+    (a, b), (c, d) = np.linalg.inv(obj.matrix)
     u = a * x[None, :] + b * y[:, None]
     v = c * x[None, :] + d * y[:, None]
-    alpha = placed.outline.inside(u, v).reshape(height, samples, width, samples).mean(axis=(1, 3))
+    alpha = obj.outline.inside(u, v).reshape(height, samples, width, samples).mean(axis=(1, 3))
     u, v = (w.reshape(height, samples, width, samples).mean(axis=(1, 3)) for w in (u, v))
     return slice(top, bottom), slice(left, right), alpha, u, v
 
 
-def _paint_object(rng: np.random.Generator, image: np.ndarray, placed: Placed, difficulty: float) -> None:
-    rows, columns, alpha, u, v = coverage(placed, image.shape[0])
+def _paint_object(rng: np.random.Generator, image: np.ndarray, obj: SceneObject, difficulty: float) -> None:
+    rows, columns, alpha, u, v = coverage(obj, image.shape[0])
     window = image[rows, columns]
     behind = (window * alpha[..., None]).sum(axis=(0, 1)) / alpha.sum()
     least = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * difficulty
-    colour = _colour(rng, (placed.label - 1) / len(OUTLINES), difficulty, behind, least)
+    colour = _colour(rng, (obj.label - 1) / len(OUTLINES), difficulty, behind, least)
     # The second colour of the texture is a shade of the first, on the side away from the background.
     strength = rng.uniform(0.1, 0.3)
     shade = np.clip(colour + strength * np.sign(colour.mean() - behind.mean()) * rng.uniform(0.3, 1, 3), 0, 1)

@@ -1,4 +1,4 @@
-"""What can be wrong with an annotation file, and how it is told."""
+"""What can be wrong with a data set, and how it is told."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.commands import script
+from detector.files import LISTED_PROBLEMS, problem_list
 from detector.words import counted
 
-LISTED = 20  # problems spelled out in a message; the others are only counted
-
-# What becomes of each kind of problem under data.on_invalid=drop ("annotation" or "image" is left out)
-# and =clip, which does the same except for "leaves_image". None: the file has to be corrected.
-REMEDIES: dict[str, str | None] = {
-    "bad_image": None,  # an entry of "images" that lacks a key, or an id given twice
-    "bad_category": None,  # the same for "categories"
-    "exchanged_size": None,  # width and height of images are exchanged
-    "corner_boxes": None,  # all boxes seem to be corners
-    "relative_boxes": None,  # all boxes seem to be fractions
+CORRECT, SEEN_BY_INSPECTION = "correct", "inspection"
+# What data.on_invalid does about each kind of problem. "annotation" and "image": drop and clip leave it out. "clip":
+# drop leaves the annotation out, clip keeps what is inside the image. CORRECT: nothing, the file has to be corrected.
+# SEEN_BY_INSPECTION: training does not look for this kind.
+REMEDIES = {
+    "bad_image": CORRECT,  # an entry of "images" that lacks a key, or an id given twice
+    "bad_category": CORRECT,  # the same for "categories"
+    "exchanged_size": CORRECT,  # width and height of images are exchanged
+    "corner_boxes": CORRECT,  # all boxes seem to be corners
+    "relative_boxes": CORRECT,  # all boxes seem to be fractions
     "missing_file": "image",  # the image file is not in the folder
     "misnamed_file": "image",  # the same, but there is one that seems to be meant
     "bad_annotation": "annotation",  # a key is missing or is no integer
-    "duplicate_id": "annotation",  # an annotation id was used before
+    "duplicate_id": "annotation",  # an annotation before it has the same id
     "unknown_image": "annotation",  # image_id names no entry of "images"
     "unknown_category": "annotation",  # category_id names no entry of "categories"
     "bad_box": "annotation",  # not four finite numbers
@@ -31,6 +32,9 @@ REMEDIES: dict[str, str | None] = {
     "empty_box": "annotation",  # no width or no height
     "outside_image": "annotation",  # nothing of the box is inside its image
     "leaves_image": "clip",  # a part of the box is outside its image
+    "damaged_file": SEEN_BY_INSPECTION,  # the image file cannot be read
+    "wrong_size": SEEN_BY_INSPECTION,  # the image file has another size than its entry says
+    "repeated_box": SEEN_BY_INSPECTION,  # the same image and class as an annotation before it, nearly the same box
 }
 
 
@@ -39,12 +43,13 @@ class Problem:
     """One thing that is wrong with a data set, and where it is.
 
     Attributes:
-        kind: one of the keys of :data:`REMEDIES`.
+        kind: a key of :data:`REMEDIES`.
         what: the fault in words.
         file: name of the image file, as the annotation file gives it; "" if unknown.
         image_id: id of the image, None if unknown.
         annotation_id: id of the annotation, None if the problem is not about one.
         box: (x, y, width, height) in pixels as the file gives it, None if the problem is not about a box.
+        position: of the entry in its list of the annotation file; -1 if the problem is not about one entry.
         action: "dropped" or "clipped": what ``on_invalid`` did about it; "" for nothing.
     """
 
@@ -54,7 +59,13 @@ class Problem:
     image_id: int | None = None
     annotation_id: int | None = None
     box: Any = None
+    position: int = -1
     action: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What ``data.on_invalid`` does about it: a value of :data:`REMEDIES`."""
+        return REMEDIES[self.kind]
 
     def __str__(self) -> str:
         where = []
@@ -71,22 +82,20 @@ class Problem:
 
 def describe(file: Path, problems: Sequence[Problem]) -> str:
     """The message about ``problems`` in the annotation file ``file``: a list of them and what can be done."""
-    count = counted(len(problems), "problem")
-    lines = [f"{file}: {count}, the first {LISTED} of them:" if len(problems) > LISTED else f"{file}: {count}:"]
-    lines += [f"  {problem}" for problem in problems[:LISTED]]
-    if any(problem.box is not None for problem in problems[:LISTED]):
-        lines.append("Boxes are [x, y, width, height] in pixels, as the file gives them.")
-    return "\n".join([*lines, advice(problems)])
+    advice = what_to_do(problems)
+    if any(problem.box is not None for problem in problems[:LISTED_PROBLEMS]):
+        advice = f"Boxes are [x, y, width, height] in pixels, as the file gives them.\n{advice}"
+    return str(problem_list(f"{file}: {counted(len(problems), 'problem')}:", [str(p) for p in problems], advice))
 
 
-def advice(problems: Sequence[Problem]) -> str:
-    """What ``data.on_invalid`` and the data doctor would do about ``problems``, in two or three sentences."""
-    remedies = [REMEDIES[problem.kind] for problem in problems]
+def what_to_do(problems: Sequence[Problem]) -> str:
+    """What ``data.on_invalid`` and ``inspect_data`` would do about ``problems``, in two or three sentences."""
+    remedies = [problem.remedy for problem in problems]
     copy = (
         f"With fix=OUT.json (fix_val=OUT.json for validation) python {script('inspect_data')} writes a copy where what "
         "can be mended is mended and the rest left out."
     )
-    if None in remedies:
+    if CORRECT in remedies:
         return f"Correct the file: as it is, the annotations cannot be read. {copy}"
     clipped, images = remedies.count("clip"), remedies.count("image")
     annotations = remedies.count("annotation")

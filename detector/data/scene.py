@@ -16,7 +16,7 @@ STAR_WAIST = 0.45  # inner radius of a star
 RING_HOLE = 0.6  # inner radius of a ring
 CROSS_ARM = 0.34  # half the width of the arms of a cross
 ASPECTS = (0.65, 1.0)  # an object is squeezed to this share of its length
-PLACES = 40  # places tried for an object before it is given up
+ATTEMPTS = 40  # positions tried for an object before it is given up
 MAX_HIDDEN = 0.4  # largest share of an object's box that later objects may cover
 
 
@@ -38,7 +38,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Placed:
+class SceneObject:
     """An object on an image: point (u, v) of ``outline`` is at pixel coordinates ``centre + matrix @ (u, v)``."""
 
     label: int  # 1..K
@@ -114,31 +114,32 @@ OUTLINES = (
 CLASS_NAMES = tuple(outline.name for outline in OUTLINES)
 
 
-def draw_objects(rng: np.random.Generator, config: ShapesConfig) -> list[Placed]:
+def draw_objects(rng: np.random.Generator, config: ShapesConfig) -> list[SceneObject]:
     """Random objects for one image, from back to front, all of them wholly on the image.
 
     Large objects are behind small ones, the IoU of two boxes is at most ``config.max_overlap``, and at most
-    ``MAX_HIDDEN`` of a box is covered, so that every box can be told from what is seen. An object that finds no place
-    is left out: crowded images may hold fewer than were asked for, but one that is not empty holds at least one.
+    ``MAX_HIDDEN`` of a box is covered, so that every box can be told from what is seen. An object
+    for which no position is found is left out: crowded images may hold fewer than were asked for, but one that is not
+    empty holds at least one.
     """
     if rng.random() < config.empty_fraction:
         return []
     count = int(rng.integers(1, config.max_objects, endpoint=True))
     wanted = [_draw_figure(rng, config) for _ in range(count)]
     wanted.sort(key=lambda figure: -abs(float(np.linalg.det(figure[1]))))
-    placed: list[Placed] = []
+    placed: list[SceneObject] = []
     boxes = np.zeros((0, 4))
     hidden = np.zeros(0)  # area of each box that is covered, counted twice where two objects cover it
     for label, matrix in wanted:
         low, high = extent(OUTLINES[label - 1], matrix)
-        for _ in range(PLACES):
+        for _ in range(ATTEMPTS):
             centre = rng.uniform(-low, config.image_size - high)
             box = np.concatenate([centre + low, centre + high])
             common = _intersection(box, boxes)
             area, areas = np.prod(high - low), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
             overlap = common / (area + areas - common)
             if (overlap <= config.max_overlap).all() and (hidden + common <= MAX_HIDDEN * areas).all():
-                placed.append(Placed(label, OUTLINES[label - 1], matrix, centre))
+                placed.append(SceneObject(label, OUTLINES[label - 1], matrix, centre))
                 boxes, hidden = np.vstack([boxes, box]), np.append(hidden + common, 0.0)
                 break
     return placed

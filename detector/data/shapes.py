@@ -125,16 +125,16 @@ def _draw_split(images: Path, split: str, count: int, config: ShapesConfig) -> d
         content["images"].append(
             {"id": number + 1, "file_name": name, "width": config.image_size, "height": config.image_size}
         )
-        for placed in objects:
-            x1, y1, x2, y2 = placed.box.tolist()
+        for obj in objects:
+            x1, y1, x2, y2 = obj.box.tolist()
             content["annotations"].append(
                 {
                     # From 1 on: pycocotools takes a match with annotation 0 for none.
                     "id": len(content["annotations"]) + 1,
                     "image_id": number + 1,
-                    "category_id": placed.label,
+                    "category_id": obj.label,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": placed.area,
+                    "area": obj.area,
                     "iscrowd": 0,
                 }
             )

@@ -6,7 +6,6 @@ Width and height exchanged, boxes given as corners or as fractions, file names t
 from __future__ import annotations
 
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from detector.data.annotations import COLUMNS, Annotations
-from detector.data.images import ORIENTATION, SIDEWAYS
+from detector.data.images import ORIENTATION, SIDEWAYS, quiet_open
 from detector.data.problems import Problem
 from detector.words import counted
 
@@ -96,8 +95,7 @@ def wrong_sizes(folder: Path, read: Annotations, rows: np.ndarray) -> np.ndarray
     sizes = np.zeros((len(rows), 2), dtype=np.int64)
     for i, row in enumerate(rows.tolist()):
         try:
-            with warnings.catch_warnings(), Image.open(folder / str(read.file_names[row])) as image:
-                warnings.simplefilter("ignore")
+            with quiet_open(folder / str(read.file_names[row])) as image:
                 size, sideways = (image.height, image.width), image.getexif().get(ORIENTATION) in SIDEWAYS
         except Exception:  # Pillow's decoders raise what they like; the reader of the image tells
             continue

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.annotations import Annotations, no_such_file, read_annotations
-from detector.data.problems import REMEDIES, Problem, describe
+from detector.data.problems import CORRECT, Problem, describe
 from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
 from detector.exceptions import DataError
 from detector.words import counted
 
-# A side below this many pixels is no side: it would not survive the resizing to the network's input size.
+# A box has no area if a side is below this many pixels: it would not survive the resizing to the network's input.
 MIN_SIDE = 0.01
 
 
@@ -70,24 +70,16 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
     if not file.is_file():
         raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
     read = read_annotations(file)
-    if not images.is_dir():
-        raise DataError(
-            f"no image folder {images}, which the file names in {file} are relative to. "
-            "Set data.train_images and data.val_images (relative to data.root)."
-        )
     missing, _, problems = missing_files(images, read)
     read, exchanged = exchange_sizes(read, images)
     read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=on_invalid == "clip")
 
-    problems = exchanged + strange + problems
-    problems += [p for _, p in sorted(read.problems + geometric, key=lambda item: item[0])]
-    if problems and (on_invalid == "error" or any(REMEDIES[p.kind] is None for p in problems)):
+    problems = exchanged + strange + problems + in_order(read.problems + geometric)
+    if problems and (on_invalid == "error" or any(p.remedy == CORRECT for p in problems)):
         raise DataError(describe(file, problems))
-    if on_invalid == "drop":
-        problems = [replace(p, action="dropped") for p in problems]
-    elif on_invalid == "clip":
-        problems = [replace(p, action="clipped" if p.kind == "leaves_image" else "dropped") for p in problems]
+    clipped = ("clip",) if on_invalid == "clip" else ()
+    problems = [replace(p, action="clipped" if p.remedy in clipped else "dropped") for p in problems]
 
     order = np.argsort(columns["image"], kind="stable")
     counts = np.bincount(columns.pop("image"), minlength=len(read.image_ids))
@@ -104,7 +96,12 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
     return table.select(np.flatnonzero(~missing)) if missing.any() else table, problems
 
 
-def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], list[tuple[int, Problem]]]:
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Problems of annotations in the order of the file."""
+    return sorted(problems, key=lambda problem: problem.position)
+
+
+def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], list[Problem]]:
     """Hold the boxes of ``read`` against their images.
 
     Args:
@@ -112,8 +109,7 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
         clip: keep a box that is partly outside its image, clipped to it.
 
     Returns:
-        The columns of :class:`Table` and ``image`` (row) of the usable annotations, and the problems of the others by
-        their place in the file.
+        The columns of :class:`Table` and ``image`` (row) of the usable annotations, and the problems of the others.
     """
     image, box = read.image, read.boxes_xywh
     limit = np.tile(read.sizes[image][:, ::-1], 2)  # width, height, width, height
@@ -128,22 +124,14 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
     leaves = ~empty & ~outside & (np.abs(corners - clipped).max(axis=1, initial=0) > TOLERANCE)
     problems = []
     for row in np.flatnonzero(empty | outside | leaves).tolist():
-        i = image[row]
-        height, width = read.sizes[i]
-        kind, what = (
-            ("empty_box", "the box has no area")
-            if empty[row]
-            else (("outside_image", "the box is outside") if outside[row] else ("leaves_image", "the box leaves"))
-        )
-        if not empty[row]:
-            what += f" its image of {width} x {height} pixels"
-        given = tuple(int(v) if v.is_integer() else v for v in box[row].tolist())
-        problems.append(
-            (
-                int(read.position[row]),
-                Problem(kind, what, str(read.file_names[i]), int(read.image_ids[i]), int(read.ids[row]), given),
-            )
-        )
+        height, width = read.sizes[image[row]]
+        size = f"its image of {width} x {height} pixels"
+        if empty[row]:
+            problems.append(read.problem(row, "empty_box", "the box has no area"))
+        elif outside[row]:
+            problems.append(read.problem(row, "outside_image", f"the box is outside {size}"))
+        else:
+            problems.append(read.problem(row, "leaves_image", f"the box leaves {size}"))
     keep = ~(empty | outside) if clip else ~(empty | outside | leaves)
     # A clipped box keeps its share of the area.
     share = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / np.where(empty, 1, np.prod(box[:, 2:], axis=1))
@@ -159,14 +147,19 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
 
 
 def missing_files(folder: Path, read: Annotations) -> tuple[np.ndarray, dict[int, str], list[Problem]]:
-    """Look for the image files. Lists folders: cheaper than one look a file.
+    """Look for the image files. Lists folders: that is faster than to ask for every file.
 
     Returns:
         Which images have no file (bool [M]); the files that seem to be meant, by image id; a problem for each image.
 
     Raises:
-        DataError: no image of the file is there, and none that could be meant.
+        DataError: there is no such folder, or no image of the file is in it and none that could be meant.
     """
+    if not folder.is_dir():
+        raise DataError(
+            f"no image folder {folder}, which the file names in {read.file} are relative to. "
+            "Set data.train_images and data.val_images (relative to data.root)."
+        )
     listings: dict[Path, set[str]] = {}
     missing = np.zeros(len(read.file_names), dtype=bool)
     for i, name in enumerate(read.file_names.tolist()):

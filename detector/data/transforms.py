@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import AugmentConfig
 from detector.data.coco import CocoDataset, Target
-from detector.data.mixing import MIN_VISIBLE, Another, copy_paste, mosaic
+from detector.data.mixing import MIN_VISIBLE, DrawSample, copy_paste, mosaic
 from detector.data.table import MIN_SIDE
 from detector.exceptions import ConfigError
 
@@ -51,18 +51,18 @@ class Augment:
         self.colours = v2.ColorJitter(config.brightness, config.contrast, config.saturation)
         self.crop = v2.RandomIoUCrop()
 
-    def __call__(self, image: Tensor, target: Target, another: Another | None = None) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
         """The augmented image and target; the arguments are left alone."""
         config = self.config
         target = dict(target)
         seed = int(torch.randint(2**62, ()))
-        if another is not None:
+        if draw_sample is not None:
             with item_rng(seed, 6):
                 if float(torch.rand(())) < config.mosaic:
-                    image, target = mosaic(image, target, another)
+                    image, target = mosaic(image, target, draw_sample)
             with item_rng(seed, 7):
                 if float(torch.rand(())) < config.copy_paste:
-                    image, target = copy_paste(image, target, *another())
+                    image, target = copy_paste(image, target, *draw_sample())
         # The numbers are those of the sequences, which a new transform leaves as they were.
         steps: tuple[tuple[int, float, Step], ...] = (
             (0, config.photometric, self.photometric),
@@ -213,8 +213,8 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
         draw, index = key
         image, target = self.dataset[index]
         with item_rng(self.seed, draw, index):
-            return self.augment(image, target, self._another)
+            return self.augment(image, target, self._draw_sample)
 
-    def _another(self) -> tuple[Tensor, Target]:
+    def _draw_sample(self) -> tuple[Tensor, Target]:
         """A random image of the data set; it may be the same one."""
         return self.dataset[int(torch.randint(len(self.dataset), ()))]

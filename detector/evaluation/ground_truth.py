@@ -48,8 +48,8 @@ class GroundTruth:
         self.path = Path(path)
         self.notes: list[str] = []
         read = read_annotations(path, need_pictures=False)
-        stray = [p for _, p in read.problems if p.kind in ("unknown_image", "unknown_category")]
-        unreadable = [str(p) for _, p in read.problems if p not in stray]
+        stray = [p for p in read.problems if p.kind in ("unknown_image", "unknown_category")]
+        unreadable = [str(p) for p in read.problems if p not in stray]
         if unreadable and not drop_invalid:
             total = len(read.ids) + len(read.problems)
             raise problem_list(

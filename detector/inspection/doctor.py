@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,23 @@ from PIL import Image
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotations import Annotations, read_annotations
 from detector.data.problems import Problem
-from detector.data.shapes import ensure_shapes
+from detector.data.splits import Split, find_split, has_split
 from detector.data.systematic import exchange_sizes, straighten_boxes
-from detector.data.table import check_boxes, missing_files
-from detector.exceptions import DataError
+from detector.data.table import check_boxes, in_order, missing_files
 from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
 from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
 from detector.inspection.repair import Change, repair, repeated_boxes
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+UNUSABLE = ("missing_file", "damaged_file", "wrong_size")  # kinds of problems whose image a cleaned copy leaves out
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class ExaminedSplit:
     """One annotation file and its images: M images, B usable boxes.
 
     Attributes:
-        name: "train" or "val".
-        folder: of the images.
+        split: its files.
         read: what the annotation file holds.
         image: int64 ``[B]``, row of the image of each box that can be used.
         label: int64 ``[B]``, position of its class.
@@ -44,8 +42,7 @@ class Split:
         exchanged: ids of the images whose entries have width and height exchanged; ``read`` has them right.
     """
 
-    name: str
-    folder: Path
+    split: Split
     read: Annotations
     image: np.ndarray
     label: np.ndarray
@@ -57,14 +54,34 @@ class Split:
     exchanged: set[int]
 
     @property
+    def name(self) -> str:
+        """ "train" or "val"."""
+        return self.split.name
+
+    @property
     def box_counts(self) -> np.ndarray:
-        """int64 ``[M]``: boxes of each image, crowds apart."""
+        """int64 ``[M]``: boxes of each image, without crowd regions."""
         return np.bincount(self.image[~self.crowd], minlength=len(self.read.image_ids))
 
     def class_counts(self, names: Sequence[str]) -> list[int]:
-        """Boxes of each of the classes ``names``, crowds apart."""
+        """Boxes of each of the classes ``names``, without crowd regions."""
         found = Counter(self.read.class_names[k] for k in self.label[~self.crowd].tolist())
         return [found[name] for name in names]
+
+    def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """What goes into ``data.json``: plain values."""
+        sizes = Counter((w, h) for h, w in self.read.sizes.tolist())
+        return {
+            "annotations": str(self.read.file),
+            "images": len(self.read.image_ids),
+            "boxes": int((~self.crowd).sum()),
+            "crowds": int(self.crowd.sum()),
+            "empty_images": int((self.box_counts == 0).sum()),
+            "boxes_per_image": np.bincount(self.box_counts).tolist(),
+            "classes": dict(zip(class_names, self.class_counts(class_names), strict=True)),
+            "image_sizes": {f"{w} x {h}": count for (w, h), count in sizes.most_common()},
+            "problems": [problem_dict(p) for p in self.problems],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +92,8 @@ class Examination:
         splits: train and, if there is one, val.
         class_names: the classes of all splits, by category id.
         twins: images that occur twice; splits by their number.
-        sides: float64 ``[B]``, square root of the area of the training boxes in the network's input, crowds apart.
+        sides: float64 ``[B]``, square root of the area of the training boxes in the network's input, without crowd
+            regions.
         narrow: float64 ``[B]``, their shorter sides.
         ratios: float64 ``[B]``, their height / width.
         anchors: the fit of the configured anchors; None without training boxes.
@@ -83,7 +101,7 @@ class Examination:
         model: the configuration that they belong to.
     """
 
-    splits: list[Split]
+    splits: list[ExaminedSplit]
     class_names: list[str]
     twins: list[Twins]
     sides: np.ndarray
@@ -98,164 +116,121 @@ class Examination:
         """The images that training and validation share."""
         return [t for t in self.twins if t.first[0] != t.second[0]]
 
-    def image_name(self, place: tuple[int, int]) -> str:
+    def image_name(self, image: tuple[int, int]) -> str:
         """The file name of a (split, row)."""
-        return str(self.splits[place[0]].read.file_names[place[1]])
+        return str(self.splits[image[0]].read.file_names[image[1]])
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into ``data.json``: plain values."""
-        spread = lambda x: (
-            {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(x, QUANTILES), strict=True)} if len(x) else {}
-        )
-        fit = lambda f: (
-            None
-            if f is None or not len(f.best_iou)
-            else {
-                "sizes": f.sizes,
-                "aspect_ratios": f.aspect_ratios,
-                "recall_50": f.recall(0.5),
-                "recall_matched": f.recall(f.matched),
-                "matched_iou": f.matched,
-                "mean_iou": f.mean_iou,
-                "arguments": f.override,
-            }
-        )
+        pair = lambda image: [self.splits[image[0]].name, self.image_name(image)]
         return {
-            "splits": {
-                s.name: {
-                    "annotations": str(s.read.file),
-                    "images": len(s.read.image_ids),
-                    "boxes": int((~s.crowd).sum()),
-                    "crowds": int(s.crowd.sum()),
-                    "empty_images": int((s.box_counts == 0).sum()),
-                    "boxes_per_image": np.bincount(s.box_counts).tolist(),
-                    "classes": dict(zip(self.class_names, s.class_counts(self.class_names), strict=True)),
-                    "image_sizes": {
-                        f"{w} x {h}": n for (h, w), n in Counter(map(tuple, s.read.sizes.tolist())).most_common()
-                    },
-                    "problems": [problem_dict(p) for p in s.problems],
-                }
-                for s in self.splits
-            },
-            "train_side": spread(self.sides),
-            "train_height_by_width": spread(self.ratios),
-            "anchors": {"configured": fit(self.anchors), "proposed": fit(self.proposed)},
+            "splits": {s.name: s.to_dict(self.class_names) for s in self.splits},
+            "train_side": quantiles(self.sides),
+            "train_height_by_width": quantiles(self.ratios),
+            "anchors": {"configured": fit_dict(self.anchors), "proposed": fit_dict(self.proposed)},
             "same_images": [
-                {
-                    "first": [self.splits[t.first[0]].name, self.image_name(t.first)],
-                    "second": [self.splits[t.second[0]].name, self.image_name(t.second)],
-                    "same_file": t.same_file,
-                }
-                for t in self.twins
+                {"first": pair(t.first), "second": pair(t.second), "same_file": t.same_file} for t in self.twins
             ],
         }
+
+
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    """The quantiles of ``values``, nothing of none."""
+    found = np.quantile(values, QUANTILES).tolist() if len(values) else []
+    return {f"{q:g}": value for q, value in zip(QUANTILES, found, strict=False)}
+
+
+def fit_dict(fit: AnchorFit | None) -> dict[str, Any] | None:
+    """The fit of anchors as JSON holds it."""
+    if fit is None:
+        return None
+    reached = {"recall_50": fit.recall(0.5), "recall_matched": fit.recall(fit.matched), "matched_iou": fit.matched}
+    sizes = {"sizes": fit.sizes, "aspect_ratios": fit.aspect_ratios}
+    return {**sizes, **reached, "mean_iou": fit.mean_iou, "arguments": fit.override}
 
 
 def problem_dict(problem: Problem) -> dict[str, Any]:
     """A problem as JSON holds it."""
     # JSON has no NaN and no infinity.
     box = None if problem.box is None else json.loads(json.dumps(problem.box, default=repr), parse_constant=str)
-    return {
-        "kind": problem.kind,
-        "what": problem.what,
-        "file": problem.file,
-        "image_id": problem.image_id,
-        "annotation_id": problem.annotation_id,
-        "box": box,
-    }
+    kept = ("kind", "what", "file", "image_id", "annotation_id")
+    return {**{key: value for key, value in asdict(problem).items() if key in kept}, "box": box}
 
 
-def files_of(data: DataConfig) -> list[tuple[str, Path, Path]]:
-    """Name, annotation file and image folder of each split; the built-in data set is drawn if it is not there.
+def splits_of(data: DataConfig) -> list[Split]:
+    """The training split and, if there is one, the validation split.
 
     Raises:
         DataError: there is no training file.
     """
-    root = Path(data.root).expanduser()
-    if data.name == "shapes":
-        root = ensure_shapes(root, data.shapes)
-        return [(name, root / f"{name}.json", root / "images") for name in ("train", "val")]
-    if not data.train_annotations:
-        raise DataError("data.train_annotations is empty: name the annotation file to look at")
-    found = [("train", root / data.train_annotations, root / data.train_images)]
-    return found + [("val", root / data.val_annotations, root / data.val_images)] * bool(data.val_annotations)
+    return [find_split(data, name) for name in ("train", "val") if name == "train" or has_split(data, name)]
 
 
-def examine(config: InspectConfig, progress: Callable[[float], object] = lambda share: None) -> Examination:
-    """Read both splits, look into their images, and hold the anchors against the boxes.
+def examine(
+    config: InspectConfig, splits: Sequence[Split], progress: Callable[[float], object] = lambda share: None
+) -> Examination:
+    """Read the splits, look into their images, and hold the anchors against the boxes.
 
     Raises:
         DataError: a file or folder is missing, or is no annotation file at all.
     """
-    files = files_of(config.data)
-    share = lambda i: lambda done: progress((i + done) / (len(files) + 1))
-    splits = [read_split(*file, config, share(i)) for i, file in enumerate(files)]
-    looked = [s.pictures for s in splits if s.pictures is not None]
-    twins = find_twins(looked, share(len(files))) if looked else []
-    names = {c: n for s in reversed(splits) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
-    train = splits[0]
+    share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
+    found = [examine_split(split, config, share(i)) for i, split in enumerate(splits)]
+    looked = [s.pictures for s in found if s.pictures is not None]
+    twins = find_twins(looked, share(len(splits))) if looked else []
+    names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
+    train = found[0]
     used = ~train.crowd
     sizes = train.read.sizes[train.image[used]]
     factor = resize_factors(sizes, config.model)[:, None] if used.any() else np.ones((0, 1))
     boxes = train.boxes[used] * factor
     side = boxes[:, 2:] - boxes[:, :2]
-    fitted = fit_anchors(boxes, sizes * factor, config.model)
-    proposed = propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None
-    class_names = list(dict.fromkeys(names[c] for c in sorted(names)))
     return Examination(
-        splits,
-        class_names,
-        twins,
-        np.sqrt(side.prod(axis=1)),
-        side.min(axis=1, initial=np.inf),
-        side[:, 1] / side[:, 0],
-        fitted if len(boxes) else None,
-        proposed,
-        config.model,
+        splits=found,
+        class_names=list(dict.fromkeys(names[c] for c in sorted(names))),
+        twins=twins,
+        sides=np.sqrt(side.prod(axis=1)),
+        narrow=side.min(axis=1, initial=np.inf),
+        ratios=side[:, 1] / side[:, 0],
+        anchors=fit_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
+        proposed=propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
+        model=config.model,
     )
 
 
-def read_split(
-    name: str, file: Path, folder: Path, config: InspectConfig, progress: Callable[[float], object]
-) -> Split:
+def examine_split(split: Split, config: InspectConfig, progress: Callable[[float], object]) -> ExaminedSplit:
     """One split with all its problems: of the file, of its boxes, and of the image files."""
-    read = read_annotations(file, strict=False)
-    if not folder.is_dir():
-        raise DataError(
-            f"no image folder {folder}, which the file names in {file} are relative to. Set "
-            "data.train_images and data.val_images (relative to data.root)."
-        )
-    _, renamed, lost = missing_files(folder, read)
+    read = read_annotations(split.annotations, strict=False)
+    _, renamed, lost = missing_files(split.images, read)
     names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
     read = replace(read, file_names=np.array(names, dtype=str))
     pictures, stored, sized = None, None, []
     if config.open_images:
-        pictures = look_at(folder, names, read.image_ids.tolist(), read.sizes, config.data.workers, progress)
+        pictures = look_at(split.images, read, config.data.workers, progress)
         sized = pictures.problems
-        other = {p.image_id for p in sized if p.kind == "wrong_size"}
-        wrong = np.array([i in other for i in read.image_ids.tolist()], dtype=bool)
-        stored = np.where(wrong[:, None], pictures.sizes, 0)
+        other = [p.image_id for p in sized if p.kind == "wrong_size" and p.image_id is not None]
+        stored = np.where(np.isin(read.image_ids, other)[:, None], pictures.sizes, 0)
     given = read.sizes
-    read, whole = exchange_sizes(read, folder, stored)
+    read, whole = exchange_sizes(read, split.images, stored)
     exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
-    sized = [p for p in sized if p.image_id not in exchanged]
     read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=True)
-    listed = read.problems + geometric + repeated_boxes(read)
-    problems = read.structure + whole + strange + lost + sized
-    problems += [p for _, p in sorted(listed, key=lambda item: item[0])]
-    return Split(
-        name,
-        folder,
-        read,
-        columns["image"],
-        columns["labels"] - 1,
-        columns["boxes"].astype(np.float64),
-        columns["iscrowd"] == 1,
-        problems,
-        pictures,
-        renamed,
-        exchanged,
+    return ExaminedSplit(
+        split=split,
+        read=read,
+        image=columns["image"],
+        label=columns["labels"] - 1,
+        boxes=columns["boxes"].astype(np.float64),
+        crowd=columns["iscrowd"] == 1,
+        problems=[
+            *read.structure,
+            *(*whole, *strange, *lost),
+            *(p for p in sized if p.image_id not in exchanged),
+            *in_order(read.problems + geometric + repeated_boxes(read)),
+        ],
+        pictures=pictures,
+        renamed=renamed,
+        exchanged=exchanged,
     )
 
 
@@ -265,28 +240,24 @@ def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list
     Images whose file is missing, damaged or of another size are left out, and images of the training set that the
     validation set has too.
     """
-    split = examination.splits[number]
-    kinds = ("missing_file", "damaged_file", "wrong_size")
-    unusable = {p.image_id: p.what for p in split.problems if p.kind in kinds and p.image_id is not None}
-    if number == 0:
-        for twins in examination.leaks:
-            row = twins.first[1]
-            other = examination.image_name(twins.second)
-            unusable.setdefault(int(split.read.image_ids[row]), f"the validation set has it too, as {other}")
-    seen = split.pictures
-    rows = zip(split.read.file_names.tolist(), split.read.image_ids.tolist(), split.read.sizes.tolist(), strict=True)
-    known = {name: (h, w) for name, image, (h, w) in rows if image in split.exchanged}
-    if seen is not None:
-        stored = zip(split.read.file_names.tolist(), seen.sizes.tolist(), strict=True)
-        known |= {name: (h, w) for name, (h, w) in stored if h}
+    found = examination.splits[number]
+    unusable = {p.image_id: p.what for p in found.problems if p.kind in UNUSABLE and p.image_id is not None}
+    for twins in examination.leaks if number == 0 else ():
+        other = examination.image_name(twins.second)
+        unusable.setdefault(int(found.read.image_ids[twins.first[1]]), f"the validation set has it too, as {other}")
+    names, sizes = found.read.file_names.tolist(), found.read.sizes.tolist()
+    rows = zip(names, found.read.image_ids.tolist(), sizes, strict=True)
+    known = {name: (h, w) for name, image, (h, w) in rows if image in found.exchanged}
+    if found.pictures is not None:
+        known |= {name: (h, w) for name, (h, w) in zip(names, found.pictures.sizes.tolist(), strict=True) if h}
 
     def size_of(name: str) -> tuple[int, int] | None:
-        if name in known or seen is None:
+        if name in known or found.pictures is None:
             return known.get(name)
         try:  # an image whose entry could not be read
-            with Image.open(split.folder / name) as image:
+            with Image.open(found.split.images / name) as image:
                 return image.height, image.width
         except Exception:
             return None
 
-    return repair(split.read.file, size_of, unusable, split.renamed)
+    return repair(found.read.file, size_of, unusable, found.renamed)

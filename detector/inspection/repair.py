@@ -58,13 +58,28 @@ def repair(
 
     for key in LISTS:
         content[key] = [as_numbers(entry, log) for entry in content[key]]
-    content["categories"] = clean_categories(content["categories"], log)
-    content["images"] = clean_images(content["images"], size_of, unusable, renamed, log)
+    content["categories"] = [named(entry, log) for entry in content["categories"]]
+    content["images"] = [with_file(entry, size_of, renamed, log) for entry in content["images"]]
+    content["annotations"] = renumbered(content["annotations"], log)
+    given = parse_annotations(file, content, strict=False)
+    for kind, key in (("bad_category", "categories"), ("bad_image", "images")):
+        wrong = {p.position: p.what for p in given.structure if p.kind == kind}
+        if key == "images":
+            entries = enumerate(content[key])
+            wrong |= {i: unusable[e["id"]] for i, e in entries if i not in wrong and e["id"] in unusable}
+        content[key] = without(content[key], wrong, f"dropped {'category' if key == 'categories' else 'image'}", log)
     content["annotations"] = clean_annotations(file, content, log)
     return content, changes
 
 
 Log = Callable[..., None]
+
+
+def without(entries: list[Any], wrong: Mapping[int, str], what: str, log: Log) -> list[Any]:
+    """The entries but those at the positions of ``wrong``, which says why."""
+    for position in sorted(wrong):
+        log(what, wrong[position], entries[position])
+    return [entry for position, entry in enumerate(entries) if position not in wrong]
 
 
 def as_numbers(entry: Any, log: Log) -> Any:
@@ -85,99 +100,32 @@ def as_numbers(entry: Any, log: Log) -> Any:
     return {**entry, **found}
 
 
-def clean_categories(entries: list[Any], log: Log) -> list[Any]:
-    """The categories that can be read."""
-    kept: dict[int, Any] = {}
-    for entry in entries:
-        category = as_id(entry.get("id")) if isinstance(entry, dict) else None
-        if category is None or category in kept:
-            log("dropped category", "it has no id" if category is None else "its id is used before", entry)
-            continue
-        if not isinstance(entry.get("name"), str):
-            log("named category", "it has no name", entry)
-            entry = {**entry, "name": str(category)}
-        kept[category] = entry
-    return list(kept.values())
+def named(entry: Any, log: Log) -> Any:
+    """A category with a name: its id, if it has none."""
+    category = as_id(entry.get("id")) if isinstance(entry, dict) else None
+    if category is None or isinstance(entry.get("name"), str):
+        return entry
+    log("named category", "it has no name", entry)
+    return {**entry, "name": str(category)}
 
 
-def clean_images(
-    entries: list[Any],
-    size_of: Callable[[str], tuple[int, int] | None],
-    unusable: Mapping[int, str],
-    renamed: Mapping[int, str],
-    log: Log,
-) -> list[Any]:
-    """The images that can be read, with the size of their files."""
-    kept: dict[int, Any] = {}
-    for entry in entries:
-        image = as_id(entry.get("id")) if isinstance(entry, dict) else None
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if image is None or not isinstance(name, str) or not name:
-            log("dropped image", "it has no id or no file name", entry)
-            continue
-        given = tuple(as_id(entry.get(key)) or 0 for key in ("height", "width"))
-        if image in kept:
-            log("dropped image", "its id is used before", entry)
-            continue
-        if image in renamed:
-            name = renamed[image]
-            log("renamed image", "there is no such file, but another one that seems to be meant", entry, after=name)
-            entry = {**entry, "file_name": name}
-        true = size_of(name)
-        if image in unusable:
-            log("dropped image", unusable[image], entry)
-        elif true and (min(given) < 1 or given == true[::-1] != true):
-            log(
-                "resized image",
-                "its width and height are missing or exchanged",
-                entry,
-                before=list(given),
-                after=list(true),
-            )
-            kept[image] = {**entry, "height": true[0], "width": true[1]}
-        elif min(given) < 1:
-            log("dropped image", "it has no width and height, and its file cannot be read", entry)
-        else:
-            kept[image] = entry
-    return list(kept.values())
-
-
-def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[Any]:
-    """The annotations of cleaned images and categories that the reader takes."""
-    entries = renumbered(content["annotations"], log)
-    given = parse_annotations(file, {**content, "annotations": entries}, strict=False)
-    read, strange = straighten_boxes(given)
-    corners = any(p.kind == "corner_boxes" for p in strange)
-    wrong: dict[int, Problem] = dict(read.problems)
-    for position in set(given.position.tolist()) - set(read.position.tolist()):
-        wrong[position] = strange[0]
-    clipped: dict[int, Problem] = {}
-    for position, problem in check_boxes(read, clip=False)[1]:
-        (clipped if problem.kind == "leaves_image" else wrong)[position] = problem
-    for position, problem in repeated_boxes(read):
-        wrong.setdefault(position, problem)
-    rows = {position: row for row, position in enumerate(read.position.tolist())}
-    kept = []
-    for position, entry in enumerate(entries):
-        if position in wrong:
-            log("dropped annotation", wrong[position].what, entry)
-            continue
-        row = rows[position]
-        if corners:
-            log("corners to sizes", "the boxes of the file are corners", entry)
-            entry = {**entry, "bbox": read.boxes_xywh[row].tolist()}
-        if position in clipped:
-            x, y, w, h = read.boxes_xywh[row].tolist()
-            height, width = read.sizes[read.image[row]].tolist()
-            x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
-            share = (x2 - x1) * (y2 - y1) / (w * h)
-            log("clipped box", clipped[position].what, entry, after=[x1, y1, x2 - x1, y2 - y1])
-            entry = {**entry, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(read.area[row] * share)}
-        elif "area" in entry and not read.area_given[row]:
-            log("corrected area", "the area is no number, or negative", entry)
-            entry = {**entry, "area": float(read.area[row])}
-        kept.append(entry)
-    return kept
+def with_file(
+    entry: Any, size_of: Callable[[str], tuple[int, int] | None], renamed: Mapping[int, str], log: Log
+) -> Any:
+    """An image with the name of its file, and with the size of the file if its own is missing or exchanged."""
+    image = as_id(entry.get("id")) if isinstance(entry, dict) else None
+    if image is None or not isinstance(entry.get("file_name"), str):
+        return entry
+    if image in renamed:
+        why = "there is no such file, but another one that seems to be meant"
+        log("renamed image", why, entry, after=renamed[image])
+        entry = {**entry, "file_name": renamed[image]}
+    given, true = tuple(as_id(entry.get(key)) or 0 for key in ("height", "width")), size_of(entry["file_name"])
+    if true and (min(given) < 1 or given == true[::-1] != true):
+        why = "its width and height are missing or exchanged"
+        log("resized image", why, entry, before=list(given), after=list(true))
+        entry = {**entry, "height": true[0], "width": true[1]}
+    return entry
 
 
 def renumbered(entries: list[Any], log: Log) -> list[Any]:
@@ -196,7 +144,42 @@ def renumbered(entries: list[Any], log: Log) -> list[Any]:
     return result
 
 
-def repeated_boxes(read: Annotations) -> list[tuple[int, Problem]]:
+def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[Any]:
+    """The annotations of cleaned images and categories that the reader takes."""
+    given = parse_annotations(file, content, strict=False)
+    read, strange = straighten_boxes(given)
+    corners = any(p.kind == "corner_boxes" for p in strange)
+    geometric = check_boxes(read, clip=False)[1]
+    clipped = {p.position: p.what for p in geometric if p.remedy == "clip"}
+    dropped = [*repeated_boxes(read), *(p for p in geometric if p.position not in clipped), *given.problems]
+    unreadable = set(given.position.tolist()) - set(read.position.tolist())
+    wrong = dict.fromkeys(unreadable, strange[0].what if strange else "")
+    wrong |= {p.position: p.what for p in dropped}
+    rows = {position: row for row, position in enumerate(read.position.tolist())}
+    kept = []
+    for position, entry in enumerate(content["annotations"]):
+        if position in wrong:
+            log("dropped annotation", wrong[position], entry)
+            continue
+        row = rows[position]
+        if corners:
+            log("corners to sizes", "the boxes of the file are corners", entry)
+            entry = {**entry, "bbox": read.boxes_xywh[row].tolist()}
+        if position in clipped:
+            x, y, w, h = read.boxes_xywh[row].tolist()
+            height, width = read.sizes[read.image[row]].tolist()
+            x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+            share = (x2 - x1) * (y2 - y1) / (w * h)
+            log("clipped box", clipped[position], entry, after=[x1, y1, x2 - x1, y2 - y1])
+            entry = {**entry, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(read.area[row] * share)}
+        elif "area" in entry and not read.area_given[row]:
+            log("corrected area", "the area is no number, or negative", entry)
+            entry = {**entry, "area": float(read.area[row])}
+        kept.append(entry)
+    return kept
+
+
+def repeated_boxes(read: Annotations) -> list[Problem]:
     """The annotations that repeat one before them: the same image and class, and nearly the same box."""
     problems = []
     order = np.lexsort((read.position, read.label, read.image))
@@ -212,22 +195,8 @@ def repeated_boxes(read: Annotations) -> list[tuple[int, Problem]]:
         area = size.prod(axis=1)
         same = np.tril(shared / (area[:, None] + area - shared) >= SAME_BOX, -1)
         for later in np.flatnonzero(same.any(axis=1)).tolist():
-            earlier, row = rows[same[later].argmax()], rows[later]
-            box = tuple(int(v) if v.is_integer() else v for v in read.boxes_xywh[row].tolist())
-            i = read.image[row]
-            problems.append(
-                (
-                    int(read.position[row]),
-                    Problem(
-                        "repeated_box",
-                        f"the box is that of annotation {read.ids[earlier]} again",
-                        str(read.file_names[i]),
-                        int(read.image_ids[i]),
-                        int(read.ids[row]),
-                        box,
-                    ),
-                )
-            )
+            what = f"the box is that of annotation {read.ids[rows[same[later].argmax()]]} again"
+            problems.append(read.problem(int(rows[later]), "repeated_box", what))
     return problems
 
 

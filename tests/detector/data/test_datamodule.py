@@ -149,7 +149,7 @@ def test_augmentation_does_not_depend_on_the_batch(drawn):
 
 def test_passes_augment_differently(drawn):
     dataset = shapes_module(drawn).train_dataloader().dataset
-    assert not torch.equal(dataset[0, 3][0], dataset[1, 3][0])
+    assert not torch.equal(dataset[0, 3].content[0], dataset[1, 3].content[0])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

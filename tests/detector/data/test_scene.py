@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from detector.config.defaults import default
 from detector.config.schema import ShapesConfig
-from detector.data.scene import CLASS_NAMES, MAX_HIDDEN, OUTLINES, Placed, draw_objects, extent
+from detector.data.scene import CLASS_NAMES, MAX_HIDDEN, OUTLINES, SceneObject, draw_objects, extent
 
 
-def placed_at(outline, matrix=((10.0, 0.0), (0.0, 10.0)), centre=(32.0, 32.0)):
-    return Placed(1, outline, np.array(matrix), np.array(centre))
+def object_at(outline, matrix=((10.0, 0.0), (0.0, 10.0)), centre=(32.0, 32.0)):
+    return SceneObject(1, outline, np.array(matrix), np.array(centre))
 
 
 def dense_points(outline, count=500):
@@ -47,16 +47,16 @@ def test_known_boxes():
     by_name = dict(zip(CLASS_NAMES, OUTLINES, strict=True))
     half = np.sqrt(0.5)
     turned = ((10 * half, -10 * half), (10 * half, 10 * half))  # by 45 degrees
-    assert placed_at(by_name["circle"], turned).box == pytest.approx([22, 22, 42, 42])
-    assert placed_at(by_name["rectangle"], turned).box == pytest.approx(
+    assert object_at(by_name["circle"], turned).box == pytest.approx([22, 22, 42, 42])
+    assert object_at(by_name["rectangle"], turned).box == pytest.approx(
         [32 - 200**0.5, 32 - 200**0.5, 32 + 200**0.5, 32 + 200**0.5]
     )
     # An equilateral triangle in the unit circle, one corner up: width sqrt(3), from -1 to 1/2.
-    assert placed_at(by_name["triangle"]).box == pytest.approx([32 - 75**0.5, 22, 32 + 75**0.5, 37])
-    assert placed_at(by_name["triangle"]).area == pytest.approx(100 * 3 * 3**0.5 / 4)
-    assert placed_at(by_name["cross"]).area == pytest.approx(100 * (4 - 4 * 0.66**2))
+    assert object_at(by_name["triangle"]).box == pytest.approx([32 - 75**0.5, 22, 32 + 75**0.5, 37])
+    assert object_at(by_name["triangle"]).area == pytest.approx(100 * 3 * 3**0.5 / 4)
+    assert object_at(by_name["cross"]).area == pytest.approx(100 * (4 - 4 * 0.66**2))
     # Ellipse with half axes 20 and 10: the matrix' rows are the reaches.
-    assert placed_at(by_name["circle"], ((20, 0), (0, 10))).box == pytest.approx([12, 22, 52, 42])
+    assert object_at(by_name["circle"], ((20, 0), (0, 10))).box == pytest.approx([12, 22, 52, 42])
 
 
 configs = st.builds(
@@ -74,7 +74,7 @@ configs = st.builds(
 def test_objects_keep_to_the_configuration(config, seed):
     objects = draw_objects(np.random.default_rng(seed), config)
     assert 1 <= len(objects) <= config.max_objects
-    boxes = np.stack([placed.box for placed in objects])
+    boxes = np.stack([obj.box for obj in objects])
     assert boxes.min() >= -1e-9
     assert boxes.max() <= config.image_size + 1e-9
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -95,6 +95,6 @@ def test_share_of_empty_images_and_all_classes_and_counts_occur():
     config = default(ShapesConfig, empty_fraction=0.3)
     drawn = [draw_objects(np.random.default_rng(i), config) for i in range(400)]
     assert 0.22 < np.mean([not objects for objects in drawn]) < 0.38
-    assert {placed.label for objects in drawn for placed in objects} == {1, 2, 3, 4, 5, 6}
+    assert {obj.label for objects in drawn for obj in objects} == {1, 2, 3, 4, 5, 6}
     assert {len(objects) for objects in drawn} == {0, 1, 2, 3, 4, 5, 6}
     assert draw_objects(np.random.default_rng(0), default(ShapesConfig, empty_fraction=1.0)) == []

@@ -1,5 +1,7 @@
 """Damage, sizes and twins of image files."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +17,8 @@ def photograph(seed, height=90, width=120):
 
 def look(folder, names, sizes=None, threads=1):
     sizes = np.array([(90, 120)] * len(names) if sizes is None else sizes)
-    return look_at(folder, names, range(1, len(names) + 1), sizes, threads, lambda share: None)
+    read = SimpleNamespace(file_names=np.array(names), image_ids=np.arange(1, len(names) + 1), sizes=sizes)
+    return look_at(folder, read, threads, lambda share: None)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -140,7 +140,7 @@ def test_repeated_boxes(write_coco):
         ]
     )
     found = repeated_boxes(read_annotations(file))
-    assert [(position, p.annotation_id, p.what.split()[-2]) for position, p in found] == [
+    assert [(p.position, p.annotation_id, p.what.split()[-2]) for p in found] == [
         (1, 2, "1"),
         (2, 3, "2"),
         (6, 7, "5"),

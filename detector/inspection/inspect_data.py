@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +17,12 @@ from rich.text import Text
 
 from detector.config.results_folder import check_overwrite, discard, now
 from detector.config.schema import InspectConfig
-from detector.data.coco import CocoDataset
-from detector.data.problems import LISTED
+from detector.data.splits import Split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
-from detector.files import replacing
-from detector.inspection.doctor import QUANTILES, Examination, cleaned, examine, files_of
-from detector.inspection.findings import findings
+from detector.files import LISTED_PROBLEMS, replacing
+from detector.inspection.advice import advice
+from detector.inspection.doctor import QUANTILES, Examination, cleaned, examine, splits_of
 from detector.inspection.plot_data import draw_augmentation, plot_data
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
@@ -35,7 +37,7 @@ class Inspection(NamedTuple):
 
     examination: Examination
     folder: Path
-    findings: list[str]  # sentences on what to do
+    advice: list[str]  # sentences on what to do
     copies: list[str]  # a sentence for each cleaned copy
 
     def __rich__(self) -> Group:
@@ -44,8 +46,8 @@ class Inspection(NamedTuple):
         if found.anchors is not None:
             parts += [size_table(found), anchor_table(found)]
         if any(s.problems for s in found.splits):
-            parts.append(problem_list(found))
-        return Group(*parts, Text("\n".join(f"- {s}" for s in (*self.findings, *self.copies))))
+            parts.append(problem_text(found))
+        return Group(*parts, Text("\n".join(f"- {s}" for s in (*self.advice, *self.copies))))
 
 
 def inspect_from_config(config: InspectConfig) -> Inspection:
@@ -56,32 +58,29 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         ConfigError: keys of the model do not go together, or results cannot be written.
     """
     check_model(config.model)
-    files = files_of(config.data)
+    splits = splits_of(config.data)
     folder = Path(config.output_dir).expanduser()
-    inputs = [str(path.resolve()) for _, *paths in files for path in paths]
-    check_outputs(config, folder, inputs, [file for _, file, _ in files])
+    inputs = [str(path.resolve()) for split in splits for path in (split.annotations, split.images)]
+    check_outputs(config, folder, inputs, [split.annotations for split in splits])
     with slow_progress("looking into the images", config.progress_bar) as tell:
-        found = examine(config, tell)
+        found = examine(config, splits, tell)
     copies = []
-    for number, out in enumerate((config.fix, config.fix_val)[: len(files)]):
+    for number, out in enumerate((config.fix, config.fix_val)[: len(splits)]):
         if out:
             content, changes = cleaned(found, number)
             log = write_copy(Path(out).expanduser(), content, changes)
             counts = Counter(change["what"] for change in changes)
             listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
             copies.append(
-                f"Cleaned copy of the {found.splits[number].name} annotations: {out} ({listed}; each change "
+                f"Cleaned copy of the {splits[number].name} annotations: {out} ({listed}; each change "
                 f"is in {log.name})."
             )
-    said = findings(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
+    said = advice(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
+    content = {**found.to_dict(), "advice": said, "meta": {"inputs": inputs, "date": now()}}
     with replacing(folder / RECORD) as temporary:
-        meta = {"inputs": inputs, "date": now()}
-        temporary.write_text(
-            json.dumps({**found.to_dict(), "findings": said, "meta": meta}, indent=2) + "\n",
-            encoding="utf-8",
-        )
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     plot_data(found, folder / PLOT)
-    if not draw_sheet(config, found, folder / SHEET):
+    if not draw_sheet(config, splits[0], folder / SHEET):
         discard(folder, [SHEET])
     return Inspection(found, folder, said, copies)
 
@@ -107,12 +106,13 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         raise ConfigError("fix and fix_val name the same file")
 
 
-def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> bool:
-    """Draw training images, spread over the set, before and after augmentation; return whether there was one."""
-    split = found.splits[0]
-    # What cannot be read or used is listed elsewhere.
-    dataset = usable(split.read.file, split.folder) if config.sheet_images else None
-    if dataset is None:
+def draw_sheet(config: InspectConfig, split: Split, out: Path) -> bool:
+    """Draw images, spread over the split, before and after augmentation; return whether there was one."""
+    if not config.sheet_images:
+        return False
+    try:  # what cannot be read or used is listed elsewhere
+        dataset = replace(split, on_invalid="clip", keep_empty=True).dataset()
+    except DataError:
         return False
     augmented = AugmentedDataset(dataset, Augment(config.augment), config.seed)
     rows, chosen = [], np.linspace(0, len(dataset) - 1, min(config.sheet_images, len(dataset))).round().astype(int)
@@ -127,99 +127,73 @@ def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> bool:
     return bool(rows)
 
 
-def usable(file: Path, folder: Path) -> CocoDataset | None:
-    """The images and boxes that training could use; None if there are none."""
-    try:
-        dataset = CocoDataset(file, folder, on_invalid="clip")
-    except DataError:
-        return None
-    return dataset if len(dataset) else None
-
-
 # ------------------------------------------------------------------------------------------------ tables
+def table_of(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table with the names of its rows in the first column; numbers are right-aligned."""
+    table = titled(title)
+    table.add_column(columns[0], overflow="fold")
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    for name, *cells in rows:
+        table.add_row(Text(name), *cells)
+    return table
+
+
 def split_table(found: Examination) -> Table:
     """Images and boxes of each split."""
-    table = titled("Data")
-    table.add_column("")
-    for column in ("images", "without a box", "boxes", "crowds", "boxes an image", "most", "problems"):
-        table.add_column(column, justify="right")
+    rows = []
     for s in found.splits:
         counts = s.box_counts
+        numbers = (len(counts), (counts == 0).sum(), (~s.crowd).sum(), s.crowd.sum())
         mean = f"{counts.mean():.1f}" if len(counts) else ""
-        table.add_row(
-            s.name,
-            f"{len(counts):,}",
-            f"{(counts == 0).sum():,}",
-            f"{(~s.crowd).sum():,}",
-            f"{s.crowd.sum():,}",
-            mean,
-            str(counts.max(initial=0)),
-            f"{len(s.problems):,}",
-        )
-    return table
+        rows.append((s.name, *(f"{n:,}" for n in numbers), mean, str(counts.max(initial=0)), f"{len(s.problems):,}"))
+    columns = ("", "images", "without a box", "boxes", "crowds", "boxes per image", "most", "problems")
+    return table_of("Data", columns, rows)
 
 
 def class_table(found: Examination) -> Table:
     """Boxes of each class."""
-    table = titled("Classes")
-    table.add_column("class", overflow="fold")
-    for s in found.splits:
-        table.add_column(f"{s.name} boxes", justify="right")
-        table.add_column("share", justify="right")
     counts = [s.class_counts(found.class_names) for s in found.splits]
+    totals = [max(sum(of_split), 1) for of_split in counts]
+    rows = []
     for k in sorted(range(len(found.class_names)), key=lambda k: -counts[0][k]):
-        cells = []
-        for of_split in counts:
-            cells += [f"{of_split[k]:,}", f"{of_split[k] / max(sum(of_split), 1):.1%}"]
-        table.add_row(Text(found.class_names[k]), *cells)
-    return table
+        cells = [(f"{c[k]:,}", f"{c[k] / total:.1%}") for c, total in zip(counts, totals, strict=True)]
+        rows.append((found.class_names[k], *itertools.chain(*cells)))
+    columns = ("class", *itertools.chain(*((f"{s.name} boxes", "share") for s in found.splits)))
+    return table_of("Classes", columns, rows)
 
 
 def size_table(found: Examination) -> Table:
     """Quantiles of the sizes and shapes of the training boxes."""
-    table = titled("Training boxes, quantiles")
-    table.add_column("")
-    for q in QUANTILES:
-        table.add_column(f"{q:.0%}", justify="right")
-    for name, values, digits in (
+    measured = (
         ("side in the network's input, pixels", found.sides, 0),
         ("shorter side in the network's input, pixels", found.narrow, 0),
         ("height / width", found.ratios, 2),
-    ):
-        table.add_row(name, *(f"{v:.{digits}f}" for v in np.quantile(values, QUANTILES)))
-    return table
+    )
+    rows = [(name, *(f"{v:.{digits}f}" for v in np.quantile(x, QUANTILES))) for name, x, digits in measured]
+    return table_of("Training boxes, quantiles", ("", *(f"{q:.0%}" for q in QUANTILES)), rows)
 
 
 def anchor_table(found: Examination) -> Table:
     """The share of training boxes that anchors reach."""
     assert found.anchors is not None
-    table = titled("Anchors: share of the training boxes with an anchor of this IoU")
-    table.add_column("")
-    for column in ("IoU 0.5", f"IoU {found.anchors.matched:g}", "mean best IoU"):
-        table.add_column(column, justify="right")
-    table.add_column("sizes and aspect ratios", overflow="fold")
+    assert found.proposed is not None
+    rows = []
     for name, fit in (("configured", found.anchors), ("k-means", found.proposed)):
-        assert fit is not None
-        words = " ".join("[" + ", ".join(f"{s:g}" for s in sizes) + "]" for sizes in fit.sizes)
-        table.add_row(
-            name,
-            f"{fit.recall(0.5):.1%}",
-            f"{fit.recall(fit.matched):.1%}",
-            f"{fit.mean_iou:.3f}",
-            f"{words} x [{', '.join(f'{r:g}' for r in fit.aspect_ratios)}]",
-        )
-    return table
+        sizes = " ".join("[" + ", ".join(f"{s:g}" for s in sizes) + "]" for sizes in fit.sizes)
+        ratios = ", ".join(f"{r:g}" for r in fit.aspect_ratios)
+        recall = [f"{fit.recall(iou):.1%}" for iou in (0.5, fit.matched)]
+        rows.append((name, *recall, f"{fit.mean_iou:.3f}", f"{sizes} x [{ratios}]"))
+    columns = ("", "IoU 0.5", f"IoU {found.anchors.matched:g}", "mean best IoU", "sizes and aspect ratios")
+    return table_of("Anchors: share of the training boxes with an anchor of this IoU", columns, rows)
 
 
-def problem_list(found: Examination) -> Text:
+def problem_text(found: Examination) -> Text:
     """The problems of each split: how many of each kind, and the first of them."""
     lines = []
-    for s in found.splits:
-        if not s.problems:
-            continue
+    for s in (s for s in found.splits if s.problems):
         kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in s.problems).most_common())
-        lines.append(f"{s.read.file}: {kinds}")
-        lines += [f"  {p}" for p in s.problems[:LISTED]]
-        if len(s.problems) > LISTED:
-            lines.append(f"  and {len(s.problems) - LISTED:,} more, all of them in {RECORD}")
+        lines += [f"{s.read.file}: {kinds}", *(f"  {p}" for p in s.problems[:LISTED_PROBLEMS])]
+        if len(s.problems) > LISTED_PROBLEMS:
+            lines.append(f"  and {len(s.problems) - LISTED_PROBLEMS:,} more, all of them in {RECORD}")
     return Text("\n".join(lines) + "\n")

@@ -1,24 +1,24 @@
-"""What the data doctor has found, in sentences that say what to do about it."""
+"""What to do about what the data doctor has found, in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from detector.data.problems import REMEDIES
+from detector.data.problems import CORRECT, SEEN_BY_INSPECTION
 from detector.inspection.doctor import Examination
 from detector.words import counted
 
-RARE = 20  # boxes of a class in training that are few
+RARE = 20  # a class with fewer boxes in training is rare
 NARROW = 8.0  # short side in pixels of the network's input below which an object is hard to find
-BETTER = 0.02  # recall that other anchors must win to be spoken of
+BETTER = 0.02  # other anchors are proposed if their recall is higher by this
 
 
-def findings(found: Examination, written: Collection[str] = ()) -> list[str]:
+def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
     """Sentences on what to do about the data, the worst first.
 
     Args:
         found: by the doctor.
-        written: ``fix`` and ``fix_val`` if these copies are written already, and need not be advised.
+        written: those of ``fix`` and ``fix_val`` whose copies are written already.
     """
     said, train = [], found.splits[0]
     if found.leaks:
@@ -37,13 +37,14 @@ def findings(found: Examination, written: Collection[str] = ()) -> list[str]:
             )
         if s.problems:
             key = "fix" if s is train else "fix_val"
-            remedies = [REMEDIES[p.kind] for p in s.problems if p.kind in REMEDIES]
-            drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if remedies and all(remedies) else ""
+            remedies = [p.remedy for p in s.problems if p.remedy != SEEN_BY_INSPECTION]
+            can_drop = remedies and CORRECT not in remedies
+            drop = f" data.on_invalid=drop leaves {len(remedies)} of them out." if can_drop else ""
             copy = "" if key in written else f": {key}=OUT.json writes a cleaned copy"
             said.append(f"{counted(len(s.problems), 'problem')} in {s.read.file}{copy}.{drop}")
     if found.anchors is None:
         return [*said, "There is no box to train on."]
-    said += class_findings(found)
+    said += class_advice(found)
     small = float((found.narrow < NARROW).mean())
     if small >= 0.01:
         said.append(
@@ -66,8 +67,8 @@ def findings(found: Examination, written: Collection[str] = ()) -> list[str]:
     return said or ["Nothing is wrong with these data as far as a program can tell."]
 
 
-def class_findings(found: Examination) -> list[str]:
-    """Classes that cannot be learned or measured."""
+def class_advice(found: Examination) -> list[str]:
+    """What to do about classes that cannot be learned or measured."""
     said = []
     train = dict(zip(found.class_names, found.splits[0].class_counts(found.class_names), strict=True))
     none = [name for name, count in train.items() if not count]
