@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import roi_ops
 from detector.benchmark import cpu_suite
 from detector.benchmark.cases import until_stopped
-from detector.benchmark.device_times import DeviceRow, DeviceTimes, cells, device_section, device_times
+from detector.benchmark.device_times import COLUMNS, DeviceRow, DeviceTimes, cells, device_section, device_times
 from detector.benchmark.table import Measured
 from detector.benchmark.timing import Bench, Call
 from detector.benchmark.workloads import Scene, autocast, with_indices
@@ -51,9 +51,12 @@ def table(bench: Bench, progress_bar: bool) -> Measured:
     stream: Any = contextlib.nullcontext()
     if bench.device.type == "cuda":  # the default stream cannot be captured
         stream = torch.cuda.stream(torch.cuda.Stream())
+    if not progress_bar:
+        print(" | ".join(COLUMNS))
     with stream:
         found, note = until_stopped(cases(bench), "roi_ops", progress_bar, lambda row: " | ".join(cells(row)))
-    return Measured("RoI operators on a GPU", INPUTS + note, [device_section(found)])
+    inputs = "Small sizes, in which nothing is fast, to try it out." if bench.quick else INPUTS
+    return Measured("RoI operators on a GPU", inputs + note, [device_section(found)])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
         side, batch = 64, 2
     dtypes = [torch.bfloat16, torch.float32] if on_gpu or bench.quick else [torch.float32]
     cases = [lambda dtype=dtype: measure_step(bench, side, batch, dtype) for dtype in dtypes]
-    found, note = until_stopped(cases, "step", config.progress_bar)
+    found, note = until_stopped(cases, "step", config.progress_bar, lambda pair: "\n".join(map(" | ".join, rows(pair))))
     records = [record for pair in found for record in pair]
     inputs = (
         f"model=fpn, {batch} images of {side} x {side} pixels per step, channels_last; losses and gradients, no "

@@ -29,7 +29,6 @@ def main(step: str, device: str, folder: Path) -> None:
     text = f"#{text}"  # below the heading of the whole check
     (folder / f"{step}.json").write_text(json.dumps({"suite": suite, **benchmark.report(bench, measured)}))
     (folder / f"{step}.md").write_text(text)
-    print(text)
 
 
 if __name__ == "__main__":
