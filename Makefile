@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Overrides of the configuration: make train ARGS="roi=pool seed=3"
 ARGS ?=
 
-.PHONY: train test install lint types benchmark cuda-matrix gpu-check docs clean
+.PHONY: train test install lint types benchmark cuda-matrix gpu-check gpu-kit oldest docs clean
 
 train: $(VENV)/installed
 	$(RUN) scripts/train.py $(ARGS)
@@ -24,7 +24,7 @@ types: $(VENV)/installed
 
 # Every table of docs/benchmarks/ that needs no GPU, one after the other: leave the machine alone meanwhile.
 benchmark: $(VENV)/installed
-	for suite in roi_ops cuda_bytes model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
+	for suite in roi_ops cuda_bytes step model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
 
 # Every CUDA kernel for every supported architecture, with the NVRTC of the environment: needs no GPU.
 cuda-matrix: $(VENV)/installed
@@ -34,9 +34,13 @@ cuda-matrix: $(VENV)/installed
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
-# On a machine with a GPU: tests of the kernels there, memory checks, benchmark; within 20 minutes.
+# On a machine with a GPU: tests of the kernels there, tables, memory checks, counters; BUDGET=430 seconds. docs/gpu.md
 gpu-check: $(VENV)/installed
 	$(RUN) scripts/gpu_check.py $(ARGS)
+
+# Makes .gpu/: what a bare GPU machine without a network needs beside this tree to run scripts/gpu_check.py.
+gpu-kit: $(VENV)/installed
+	PYTHONPATH=tests $(RUN) -m gpu_kit.prepare $(ARGS)
 
 # Installed again when what is installed or how it is built has changed. Written last: a broken install is redone.
 $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h roi_ops/cpu/CMakeLists.txt roi_ops/include/*)

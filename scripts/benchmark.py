@@ -3,6 +3,7 @@
 python scripts/benchmark.py suite=roi_ops
 python scripts/benchmark.py suite=roi_ops device=cuda
 python scripts/benchmark.py suite=cuda_bytes
+python scripts/benchmark.py suite=step device=cuda
 python scripts/benchmark.py suite=model checkpoint=RUN image_size=[800,1088]
 python scripts/benchmark.py suite=retrofit
 python scripts/benchmark.py suite=train

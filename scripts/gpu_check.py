@@ -1,67 +1,68 @@
-"""Everything that only a machine with a GPU can show: tests, memory checks, speed. Ends within twenty minutes.
+"""Everything that only a machine with a GPU can show, within a number of seconds: docs/gpu.md.
 
-    python scripts/gpu_check.py
-    python scripts/gpu_check.py output_dir=/tmp/benchmark
+    python scripts/gpu_check.py [STEP ...]
 
-Arguments go to scripts/benchmark.py. The steps, each of which runs whatever the others found:
+Steps: smoke, tests, ops, train, memcheck, racecheck, ncu, synccheck, initcheck; and, only when they are named, slow and
+detector. Each runs whatever the others found. Variables of the environment:
 
-1. ``python -m roi_ops.doctor --require cuda``
-2. the tests marked ``gpu``
-3. a short run of every kernel under compute-sanitizer's memcheck, racecheck, synccheck and initcheck, if it is there
-4. ``scripts/benchmark.py device=cuda``
+BUDGET  seconds for all steps, 430 by default
+WHERE   cuda, or emulator: tries on a machine without a GPU all that can be tried there
+OUT     folder of the results, runs/gpu_check by default: gpu_check.md, gpu_check.json, ncu.txt, roi.ncu-rep
 """
 
+import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
-import time
+import sysconfig
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+KIT = ROOT / ".gpu"  # what `make gpu-kit` made, if it was carried along
+sys.path[:0] = [str(ROOT / "tests")]
 
-# Name, command, and after how many seconds it is given up.
-Step = tuple[str, list[str], float]
-
-
-def steps(arguments: list[str]) -> list[Step]:
-    python = sys.executable
-    scenario = [python, "-m", "cuda_emulator.scenario", "cuda"]
-    found: list[Step] = [
-        ("doctor", [python, "-m", "roi_ops.doctor", "--require", "cuda"], 120),
-        ("tests", [python, "-m", "pytest", "-m", "gpu", "--durations=10"], 420),
-    ]
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer:
-        for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
-            found.append((tool, [sanitizer, "--tool", tool, "--error-exitcode", "66", *scenario], 90))
-    benchmark = [python, "scripts/benchmark.py", "suite=roi_ops", "device=cuda", "progress_bar=false", *arguments]
-    return [*found, ("benchmark", benchmark, 300)]
+from gpu_kit import results  # noqa: E402
+from gpu_kit.budget import run_steps  # noqa: E402
+from gpu_kit.steps import DEFAULT, all_steps  # noqa: E402
 
 
-def main() -> int:
-    results = []
-    for name, command, seconds in steps(sys.argv[1:]):
-        print(f"\n== {name}: {' '.join(command)}", flush=True)
-        begun = time.monotonic()
-        try:
-            code = subprocess.run(command, cwd=ROOT, env=environment(), timeout=seconds, check=False).returncode
-            outcome = "passed" if code == 0 else f"FAILED with exit code {code}"
-        except subprocess.TimeoutExpired:
-            outcome = f"FAILED: not done after {seconds:.0f} s"
-        results.append((name, outcome, time.monotonic() - begun))
-    print()
-    for name, outcome, taken in results:
-        print(f"{name:<10} {outcome} ({taken:.0f} s)")
-    if not shutil.which("compute-sanitizer"):
-        print("compute-sanitizer is not installed: no memory checks")
-    return int(any(outcome != "passed" for _, outcome, _ in results))
+def main(names: list[str]) -> int:
+    where, budget = os.environ.get("WHERE", "cuda"), float(os.environ.get("BUDGET", "430"))
+    out = Path(os.environ.get("OUT") or ROOT / "runs/gpu_check").resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    use_cpu_kernels()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        known = {step.name: step for step in all_steps(where, work, out)}
+        if where not in ("cuda", "emulator") or not set(names) <= set(known):
+            print(f"{__doc__}\nWHERE is cuda or emulator; steps are {', '.join(known)}", file=sys.stderr)
+            return 2
+        facts = results.facts(where)
+        print(results.headline(facts), flush=True)
+        chosen = [known[name] for name in names or DEFAULT]
+        outcomes = run_steps(chosen, budget, environment(), ROOT, lambda done: results.write(out, work, facts, done))
+    print(f"\n{results.summary(outcomes)}\n\nResults are in {out}: {', '.join(sorted(f.name for f in out.iterdir()))}")
+    return int(any(outcome.is_bad for outcome in outcomes))
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "MPLBACKEND": "Agg"}
+    """Of every step."""
+    path = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+    variables = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
+    if (KIT / "cache").is_dir():
+        variables.setdefault("ROI_OPS_CACHE", str(KIT / "cache"))
+    return variables
+
+
+def use_cpu_kernels() -> None:
+    """The kit's CPU kernels go where this tree looks for them, unless the project is installed and has its own."""
+    try:
+        importlib.metadata.distribution("multiscale-rcnn")
+    except importlib.metadata.PackageNotFoundError:
+        for library in (KIT / "cpu").glob(f"_kernels*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+            shutil.copy(library, ROOT / "roi_ops/cpu" / library.name)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -10,19 +10,21 @@ import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from detector.benchmark.environment import environment
 from detector.benchmark.plot_benchmark import plot_benchmark
-from detector.benchmark.report import Measured, markdown, tables
-from detector.benchmark.timing import Bench, copy_bandwidth, environment
+from detector.benchmark.table import Measured, markdown, tables
+from detector.benchmark.timing import Bench, copy_bandwidth
 from detector.config.commands import script
 from detector.config.results_folder import discard, results_folder
 from detector.config.schema import BenchmarkConfig
 from detector.exceptions import ConfigError
 from detector.files import replacing
 
-__all__ = ["run", "tables"]
+__all__ = ["prepare", "report", "run", "tables", "write"]
 
 
 def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
@@ -35,24 +37,13 @@ def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: PyTorch finds no CUDA device here; device=cpu measures the CPU.")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(0)
-    device = torch.device(config.device)
-    bench = Bench(device, 3 if config.quick else config.repeats, config.quick, copy_bandwidth(device))
+    bench = prepare(config)
     suite = importlib.import_module(f"detector.benchmark.{config.suite}_suite")
     measured: Measured = suite.measure(bench, config)
     folder = results_folder(config.output_dir, "benchmark", checkpoint=config.checkpoint)
-    facts = environment(bench)
     name = f"{config.suite}_{config.device}"
     command = f"python {script('benchmark')} suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
-    sections = [asdict(section) for section in measured.sections]
-    report = {**facts, "inputs": measured.inputs, "sections": sections, "curves": measured.curves}
-    texts = {".md": markdown(facts, measured, name, command), ".json": json.dumps(report, indent=2)}
-    files = [folder / f"{name}{suffix}" for suffix in texts]
-    for file, text in zip(files, texts.values(), strict=True):
-        with replacing(file) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+    files = write(folder, name, report(bench, measured), markdown(environment(bench), measured, name, command))
     picture = folder / f"{name}.png"
     if measured.curves:
         plot_benchmark(measured.curves, picture)
@@ -60,3 +51,28 @@ def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     else:
         discard(folder, [picture.name])
     return measured, files
+
+
+def prepare(config: BenchmarkConfig) -> Bench:
+    """Threads, seed and the bandwidth of a copy, before a suite measures."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(0)
+    device = torch.device(config.device)
+    return Bench(device, 3 if config.quick else config.repeats, config.quick, copy_bandwidth(device))
+
+
+def report(bench: Bench, measured: Measured) -> dict[str, Any]:
+    """Everything that was measured and what it depends on, for JSON."""
+    sections = [asdict(section) for section in measured.sections]
+    return {**environment(bench), "inputs": measured.inputs, "sections": sections, "curves": measured.curves}
+
+
+def write(folder: Path, name: str, numbers: dict[str, Any], text: str) -> list[Path]:
+    """``NAME.md`` and ``NAME.json``, each whole or not at all."""
+    texts = {".md": text, ".json": json.dumps(numbers, indent=2)}
+    files = [folder / f"{name}{suffix}" for suffix in texts]
+    for file, content in zip(files, texts.values(), strict=True):
+        with replacing(file) as temporary:
+            temporary.write_text(content + "\n", encoding="utf-8")
+    return files

@@ -10,11 +10,11 @@ import torchvision
 from torch import Tensor
 
 import roi_ops
+from detector.benchmark.detector_step import PEER, DetectorStep
 from detector.benchmark.timing import Bench, Row, host_times
 from detector.benchmark.workloads import SCALES, Scene, with_indices
 from detector.config.defaults import default
-from detector.config.schema import ModelConfig, RoiConfig
-from detector.models.faster_rcnn import build_model
+from detector.config.schema import ModelConfig
 
 INPUTS = (
     "1024 RoIs of two 800 x 1216 images, 7 x 7 bins, float32 unless said otherwise. Ours takes the memory of large "
@@ -94,31 +94,12 @@ def overhead(bench: Bench) -> Row:
 
 
 def training_step(bench: Bench) -> Row:
-    """One optimiser-less training step of ``model=c5``, 2 images of 256 pixels, against torchvision's pooler."""
+    """Losses and gradients of ``model=c5``, 2 images of 256 pixels, against torchvision's pooler."""
     side = 64 if bench.quick else 256
-    images = [torch.rand(3, side, side) for _ in range(2)]
-    targets = [
-        {
-            "boxes": b / SCENE.size[1] * side + torch.tensor([0.0, 0, 4, 4]),
-            "labels": torch.ones(len(b), dtype=torch.int64),
-        }
-        for b in SCENE.proposals(16)
-    ]
-    calls = []
-    for kind in ("align", "torchvision_align"):
-        torch.manual_seed(0)
-        config = default(ModelConfig, name="c5", min_size=[side], norm="frozen")
-        config.anchors.sizes = [[32, 64, 128, 256, 512]]
-        model = build_model(config, default(RoiConfig, kind=kind), num_classes=2)
-
-        def step(model: torch.nn.Module = model) -> None:
-            torch.manual_seed(1)
-            sum(model(images, targets).values()).backward()
-            model.zero_grad()
-
-        calls.append(step)
-    a, b = bench.in_turn(*calls)
-    return Row("training step, model=c5, 2 x 256 px", "forward + backward", a, b, "roi=torchvision_align")
+    config = default(ModelConfig, name="c5", min_size=[side], norm="frozen")
+    config.anchors.sizes = [[32, 64, 128, 256, 512]]
+    a, b = bench.in_turn(*DetectorStep(config, side, 2, bench.device).calls())
+    return Row("training step, model=c5, 2 x 256 px", "forward + backward", a, b, PEER)
 
 
 def curves(bench: Bench, scene: Scene = SCENE) -> dict[str, dict[str, list[float]]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detector.benchmark.report import Measured, Section
+from detector.benchmark.table import Measured, Section
 from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import SCALES, Scene, with_indices
 from detector.config.schema import BenchmarkConfig

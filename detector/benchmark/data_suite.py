@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from detector.benchmark.report import Measured, Section
+from detector.benchmark.table import Measured, Section
 from detector.benchmark.timing import Bench, latencies
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, BenchmarkConfig, DataConfig, ShapesConfig

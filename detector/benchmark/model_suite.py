@@ -15,8 +15,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from detector.benchmark.memory import PeakMemory
-from detector.benchmark.report import Measured, Section
+from detector.benchmark.peak_memory import PeakMemory
+from detector.benchmark.table import Measured, Section
 from detector.benchmark.timing import Bench, latencies, synchronize
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, ModelConfig, RoiConfig

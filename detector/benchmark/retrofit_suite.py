@@ -14,7 +14,7 @@ from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN
 
 import roi_ops
-from detector.benchmark.report import Measured, compared
+from detector.benchmark.table import Measured, compared
 from detector.benchmark.timing import Bench, Row
 from detector.config.schema import BenchmarkConfig
 

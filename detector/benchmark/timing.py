@@ -1,26 +1,22 @@
-"""How long calls take on a device, in turn, and what the numbers depend on."""
+"""How long calls take on a device: medians, the calls in turn."""
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-
-import roi_ops
 
 Call = Callable[[], Any]
 
-# Cleared before each timed call on a GPU: more than any L2 cache holds, and long enough for the CPU to have queued the
-# launches of a short call before its turn comes.
+# Written before each timed call on a GPU: more than any L2 cache holds.
 FLUSH_BYTES = 1 << 30
+# Three flushes take about a millisecond, in which the CPU queues the launches of the call: without that head start
+# the time between events would be the CPU's.
+FLUSHES = 3
 
 
 @dataclass
@@ -42,7 +38,7 @@ class Row:
 
 @dataclass
 class Bench:
-    """Where and how often is measured; ``bandwidth``: bytes a second of a copy on that device."""
+    """Where and how often is measured; ``bandwidth``: bytes per second of a copy on that device."""
 
     device: torch.device
     repeats: int
@@ -56,17 +52,25 @@ class Bench:
         device waits for the CPU within a call, but not the CPU's time before its first launch.
         """
         if self.device.type == "cuda":
-            return _between_events(calls, self.repeats)
+            return between_events(calls, self.repeats)
         return host_times(calls, self.repeats)
 
 
-def host_times(calls: Sequence[Call], repeats: int) -> list[float]:
-    """Median time until each call returns, in milliseconds; does not wait for a GPU."""
+def host_times(calls: Sequence[Call], repeats: int, device: torch.device | None = None) -> list[float]:
+    """Median time until each call returns, in milliseconds; the calls take turns.
+
+    Args:
+        calls: each is made once before.
+        repeats: timed runs of each.
+        device: a device that has to be idle when a timed call begins; None: nothing is waited for.
+    """
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, mine in zip(calls, times, strict=True):
+            if device is not None:
+                synchronize(device)
             begun = time.perf_counter()
             call()
             mine.append((time.perf_counter() - begun) * 1e3)
@@ -92,35 +96,38 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _between_events(calls: Sequence[Call], repeats: int) -> list[float]:
+def between_events(calls: Sequence[Call], repeats: int) -> list[float]:
+    """Median milliseconds of each call from its first kernel to its last, caches flushed; the calls take turns."""
     for call in calls:  # compiles kernels, fills the caching allocator
         for _ in range(3):
             call()
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    events = [[_event_pair() for _ in range(repeats)] for _ in calls]
+    flushed = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    events = [[event_pair() for _ in range(repeats)] for _ in calls]
     for i in range(repeats):
         for call, mine in zip(calls, events, strict=True):
-            flush.zero_()
+            for _ in range(FLUSHES):
+                flushed.zero_()
             mine[i][0].record()
             call()
             mine[i][1].record()
-    torch.cuda.synchronize()
+            torch.cuda.synchronize()
     return [statistics.median(begin.elapsed_time(end) for begin, end in mine) for mine in events]
 
 
-def _event_pair() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+def event_pair() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Two events that keep their times."""
     return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a copy moves, read and written, the best of seven: 256 MB, on a GPU 1 GB."""
+    """Bytes per second that a copy moves, read and written, the best of seven: 256 MB, on a GPU 1 GB."""
     on_gpu = device.type == "cuda"
     source = torch.ones((256 if on_gpu else 64) << 20, device=device)
     target = torch.empty_like(source)
     best = float("inf")
     for _ in range(7):
         if on_gpu:
-            begin, end = _event_pair()
+            begin, end = event_pair()
             begin.record()
             target.copy_(source)
             end.record()
@@ -131,31 +138,3 @@ def copy_bandwidth(device: torch.device) -> float:
             target.copy_(source)
             best = min(best, time.perf_counter() - begun)
     return 2 * source.numel() * source.element_size() / best
-
-
-def environment(bench: Bench) -> dict[str, Any]:
-    """What the numbers depend on: hardware, versions, date."""
-    on_gpu = bench.device.type == "cuda"
-    return {
-        "date": date.today().isoformat(),
-        "processor": processor(),
-        "instruction_set": roi_ops.instruction_set(),
-        "gpu": torch.cuda.get_device_name(bench.device) if on_gpu else None,
-        "cuda": torch.version.cuda if on_gpu else None,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "copy_gb_per_s": round(bench.bandwidth / 1e9, 1),
-        "repeats": bench.repeats,
-    }
-
-
-def processor() -> str:
-    """Name of the processor as Linux tells it, or the platform's word."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

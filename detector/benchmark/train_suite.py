@@ -27,7 +27,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from detector.benchmark.report import Measured, compared
+from detector.benchmark.table import Measured, compared
 from detector.benchmark.timing import Bench, Row
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, Config

@@ -339,7 +339,7 @@ class IllustrateConfig:
 class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 
-    suite: str = one_of("roi_ops", "cuda_bytes", "model", "retrofit", "train", "data")
+    suite: str = one_of("roi_ops", "cuda_bytes", "step", "model", "retrofit", "train", "data")
     device: str = one_of("cpu", "cuda")
     repeats: int = number(1)  # timed runs of each call
     threads: int = number(0)  # CPU threads; 0: PyTorch's own choice

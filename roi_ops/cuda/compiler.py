@@ -54,14 +54,25 @@ def compiled(kernel: Kernel, arch: str) -> bytes:
     Raises:
         CompileError: it cannot be compiled.
     """
-    path = cache_path(kernel, arch)
-    with contextlib.suppress(OSError):
-        stored = path.read_bytes()
-        if len(stored) > 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
-            return stored[32:]
-    code, _ = compile_kernel(kernel, arch)
-    _write(path, hashlib.sha256(code).digest() + code)
+    code = stored(kernel, arch)
+    if code is None:
+        code, _ = compile_kernel(kernel, arch)
+        store(kernel, arch, code)
     return code
+
+
+def stored(kernel: Kernel, arch: str) -> bytes | None:
+    """The cubin that the cache holds; None if it holds none, or a damaged one."""
+    with contextlib.suppress(OSError):
+        content = cache_path(kernel, arch).read_bytes()
+        if len(content) > 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+            return content[32:]
+    return None
+
+
+def store(kernel: Kernel, arch: str, code: bytes) -> None:
+    """Put a cubin into the cache."""
+    _write(cache_path(kernel, arch), hashlib.sha256(code).digest() + code)
 
 
 def cache_path(kernel: Kernel, arch: str) -> Path:
@@ -71,8 +82,13 @@ def cache_path(kernel: Kernel, arch: str) -> Path:
     return cache_folder() / f"{kernel.name}-{arch}-{key[:24]}.cubin"
 
 
-def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
+def compile_kernel(kernel: Kernel, arch: str, *, line_numbers: bool = False) -> tuple[bytes, str]:
     """Compile, whatever the cache holds.
+
+    Args:
+        kernel: what to compile.
+        arch: such as ``sm_90``.
+        line_numbers: for profilers; they change nothing of the machine code.
 
     Returns:
         The cubin (for an architecture younger than the compiler, PTX of the youngest one it knows, which the
@@ -97,8 +113,9 @@ def compile_kernel(kernel: Kernel, arch: str) -> tuple[bytes, str]:
         includes = [folder] + ([cuda_headers()] if kernel.header else [])
         target, kind = _target(arch)
         options = ProgramOptions(
-            name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"]
-        )
+            name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"],
+            lineinfo=line_numbers,
+        )  # fmt: skip
         try:
             code = Program(kernel.source, "c++", options).compile(kind, logs=log).code
         except Exception as error:

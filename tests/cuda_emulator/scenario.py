@@ -1,7 +1,8 @@
 """Run the kernels on a few boxes, under a sanitizer: ``python -m cuda_emulator.scenario LIBRARY [KIND ...]``.
 
 Every float32 kernel; of float16 and float64 those for any strides. LIBRARY is what ``build`` made, or the word
-``cuda``: then the kernels run on the GPU. Nothing is compared here; that is what tests/roi_ops/test_kernels.py does.
+``emulator``, which stands for that of the tests, or ``cuda``: then the kernels run on the GPU. Nothing is compared
+here; that is what tests/roi_ops/test_kernels.py does.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ if __name__ == "__main__":
         from roi_ops.cuda.driver import Driver
 
         launcher: Launcher = Driver()
+    elif sys.argv[1] == "emulator":
+        from cuda_emulator.emulated import emulator
+
+        launcher = emulator()
     else:
         launcher = Emulator(Path(sys.argv[1]))
     device = "cuda" if sys.argv[1] == "cuda" else "cpu"

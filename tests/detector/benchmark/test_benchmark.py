@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables, train_suite
-from detector.benchmark.memory import PeakMemory
+from detector.benchmark.peak_memory import PeakMemory
 from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import Scene
 from detector.config.defaults import default

@@ -84,7 +84,7 @@ def markdown(environment: Mapping[str, Any], measured: Measured, name: str, comm
     """The tables with the conditions they were measured under.
 
     Args:
-        environment: see :func:`detector.benchmark.timing.environment`.
+        environment: see :func:`detector.benchmark.environment.environment`.
         measured: the numbers.
         name: of the files, without ending.
         command: what measures it again.
@@ -92,7 +92,7 @@ def markdown(environment: Mapping[str, Any], measured: Measured, name: str, comm
     threads = counted(environment["threads"], "thread")
     machine = f"{environment['processor']} ({environment['instruction_set']}), {threads}"
     if environment["gpu"]:
-        machine = f"{environment['gpu']}, CUDA {environment['cuda']}"
+        machine = f"{environment['gpu']}, driver {environment['driver']}, CUDA {environment['cuda']}"
     runs = (
         f"Copy bandwidth {environment['copy_gb_per_s']} GB/s (read and written). {environment['repeats']} timed runs "
         f"of each call, in one process. "

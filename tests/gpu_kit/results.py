@@ -1,0 +1,70 @@
+"""The files that a check leaves, at most five with the log: gpu_check.json, gpu_check.md, ncu.txt, roi.ncu-rep."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from gpu_kit.budget import Outcome
+
+PACKAGES = ("torch", "torchvision", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "pytorch-lightning")
+CARD = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit")
+TABLES = ("ops", "train")  # steps that leave STEP.json and STEP.md
+
+
+def facts(where: str) -> dict[str, Any]:
+    """What the results depend on: date, card, driver, versions."""
+    return {"date": date.today().isoformat(), "where": where, "card": card(), "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES}}  # fmt: skip
+
+
+def card() -> dict[str, str]:
+    """What nvidia-smi says about the first card; empty without one."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    command = ["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    values = [value.strip() for value in done.stdout.split("\n")[0].split(",")]
+    return dict(zip(CARD, values, strict=True)) if len(values) == len(CARD) else {}
+
+
+def version(name: str) -> str:
+    """Of an installed package; "-" if it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
+def write(out: Path, work: Path, known: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
+    """Write both files anew, with the tables that are in ``work`` by now."""
+    tables = {
+        name: json.loads((work / f"{name}.json").read_text()) for name in TABLES if (work / f"{name}.md").is_file()
+    }
+    numbers = {**known, "steps": [asdict(outcome) for outcome in outcomes], "tables": tables}
+    parts = [headline(known), summary(outcomes), *((work / f"{name}.md").read_text().strip() for name in tables)]
+    for name, text in (("gpu_check.json", json.dumps(numbers, indent=1)), ("gpu_check.md", "\n\n".join(parts))):
+        unfinished = work / name
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        shutil.move(unfinished, out / name)
+
+
+def headline(known: dict[str, Any]) -> str:
+    """Heading, and a line about the machine."""
+    words = [f"{key} {value}" for key, value in known["card"].items()] or ["no GPU: the emulator and the CPU"]
+    words += [f"Python {known['python']}", *(f"{name} {value}" for name, value in known["versions"].items())]
+    return f"# Check on a GPU, {known['date']}\n\n{', '.join(words)}."
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A table of the steps."""
+    rows = [f"| {o.name} | {o.outcome} | {o.seconds:.0f} | {o.detail} |" for o in outcomes]
+    return "\n".join(["| step | outcome | seconds | |", "|---|---|---|---|", *rows])
