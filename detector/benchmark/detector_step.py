@@ -43,7 +43,7 @@ class DetectorStep:
     def _call(self, kind: str, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Call:
         torch.manual_seed(0)
         model: nn.Module = build_model(self.model, default(RoiConfig, kind=kind), num_classes=2)
-        model.to(self.device, memory_format=torch.channels_last)
+        model.to(self.device).to(memory_format=torch.channels_last)
 
         def step() -> None:
             torch.manual_seed(1)
