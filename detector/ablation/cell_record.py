@@ -74,7 +74,7 @@ def matches_of(config: Config, run: Path) -> Matches:
     return match(truth, found, scored[: config.trainer.limit_eval_images or None])
 
 
-def replicates(matches: Matches) -> dict[str, np.ndarray]:
+def replicates(matches: Matches) -> dict[str, Any]:
     """The twelve numbers, float64 ``[B]`` each, and AP at each IoU threshold as ``by_iou``, ``[T, B]``, in each of the
     B resamples of the images."""
     found = replicate(matches, resample(len(matches.image_ids), seed=SEED))

@@ -113,7 +113,16 @@ def latex(text: str) -> str:
 def runs(analysis: Analysis) -> tuple[list[str], list[list[object]]]:
     """One row per finished run: factors, seed, all numbers in points, costs, hash."""
     costs = ("forward_ms", "backward_ms", "inference_ms", "peak_memory_mb")
-    header = [*analysis.study.factors, "seed", *METRIC_NAMES, "images_per_second", *costs, "seconds", "hash", "revision"]
+    header = [
+        *analysis.study.factors,
+        "seed",
+        *METRIC_NAMES,
+        "images_per_second",
+        *costs,
+        "seconds",
+        "hash",
+        "revision",
+    ]
     rows: list[list[object]] = []
     for cell in analysis.study.finished():
         record = cell.record

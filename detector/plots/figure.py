@@ -47,6 +47,12 @@ def save(figure: Figure, out: str | Path) -> None:
         figure.savefig(temporary, dpi=DPI, format=Path(out).suffix.lstrip(".") or "png")
 
 
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a position in inches from the lower left corner of the figure."""
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
 def color_of(index: int) -> str:
     """The colour of class or line ``index`` (from 0): the palette, then hues a golden angle apart."""
     if index < len(PALETTE):
