@@ -10,7 +10,7 @@ from detector.config.schema import IllustrateConfig
 
 
 def main(config: IllustrateConfig) -> None:
-    from detector.illustrate.command import illustrate
+    from detector.illustrate.draw_figures import illustrate
 
     for path in illustrate(config):
         print(path)

@@ -15,7 +15,19 @@ from detector.config import schema
 ROOT = Path(__file__).resolve().parents[1]
 # Who may import whom: each only what stands before it.
 ORDER = (
-    *("roi_ops", "detector", "exceptions", "words", "files", "terminal", "config", "plots", "models", "data"),
+    *(
+        "roi_ops",
+        "detector",
+        "exceptions",
+        "words",
+        "files",
+        "measure",
+        "terminal",
+        "config",
+        "plots",
+        "models",
+        "data",
+    ),
     *("inspection", "evaluation", "training", "inference", "export", "illustrate", "benchmark", "ablation"),
     *("scripts", "__main__"),
 )

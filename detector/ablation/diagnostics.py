@@ -1,4 +1,4 @@
-"""Looking at the operators themselves, without training: what each does to a ramp, to a shift, and when exchanged."""
+"""The operators themselves, without more training: on a linear ramp, under a shift, exchanged after training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from detector.ablation.cell import WEIGHTS
-from detector.ablation.study import Cell, Study, read_json_or_none, write_json
+from detector.ablation.cell_run import WEIGHTS
+from detector.ablation.cells import Cell
+from detector.ablation.study import Study
 from detector.config.schema import RoiConfig, to_dict
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader
@@ -24,6 +24,7 @@ from detector.evaluation.detect import choose_device, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import evaluate
+from detector.files import read_json_or_empty, write_json
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.words import counted
@@ -34,11 +35,11 @@ SHIFTED = 24  # validation images that are shifted
 EVALUATED = 200  # validation images that exchanged operators are scored on
 
 
-def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
+def update_diagnostics(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
     """The diagnostics of a study: made if runs have been added since they were last made, and kept on disk.
 
     Args:
-        study: its finished runs with weights are looked at, one seed an arm: the first that all arms of a context have.
+        study: its finished runs with weights are examined, in each context those of the seed with most of them.
         say: prints a line of progress.
 
     Returns:
@@ -49,10 +50,10 @@ def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
     chosen = {context: representatives(study, context) for context in study.contexts}
     names = {context: {level: cell.name for level, cell in cells.items()} for context, cells in chosen.items()}
     key = hashlib.sha256(json.dumps([names, SHIFTS, SHIFTED, EVALUATED]).encode()).hexdigest()[:16]
-    kept = read_json_or_none(study.folder / FILE)
-    if kept and kept.get("key") == key:
+    kept = read_json_or_empty(study.folder / FILE)
+    if kept.get("key") == key:
         return kept
-    operators = {cell.arm[study.compare]: cell.config.roi for cell in study.cells}
+    operators = {cell.levels[study.compare]: cell.config.roi for cell in study.cells}
     found: dict[str, Any] = {"key": key, "runs": names, "shifts": SHIFTS, "contexts": {}, "ramp": {}}
     if len({json.dumps(to_dict(roi)) for roi in operators.values()}) > 1:
         found["ramp"] = {level: ramp(roi) for level, roi in operators.items()}
@@ -66,16 +67,16 @@ def update(study: Study, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def representatives(study: Study, context: str) -> dict[str, Cell]:
-    """One finished cell with weights for each level, all of one seed if there is such a seed."""
+    """Finished cells with weights by level, all of one seed: the first seed of those with most levels."""
     found: dict[int, dict[str, Cell]] = {}
     for cell in study.finished():
-        if study.context(cell.arm) == context and (cell.folder / WEIGHTS).is_file():
-            found.setdefault(cell.seed, {})[cell.arm[study.compare]] = cell
+        if study.context(cell.levels) == context and (cell.folder / WEIGHTS).is_file():
+            found.setdefault(cell.seed, {})[cell.levels[study.compare]] = cell
     return max(found.values(), key=len, default={})
 
 
 def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
-    """Exchange, true boxes and jitter for the arms of a context."""
+    """Exchange, true boxes and jitter for the levels in one context."""
     result: dict[str, Any] = {"swap": {}, "truth": {}, "jitter": {}}
     for level, cell in cells.items():
         result["seed"] = cell.seed
@@ -112,12 +113,7 @@ def interchangeable(cell: Cell, donor: Cell) -> bool:
 
 def with_operator(module: TrainedModel, roi: RoiConfig) -> TrainedModel:
     """A shallow copy of a detector with another RoI operator; the weights are shared."""
-    changed = copy.copy(module)
-    changed._modules = dict(module._modules)
-    model = copy.copy(module.model)
-    model._modules = dict(module.model._modules)
-    heads = copy.copy(model.roi_heads)
-    heads._modules = dict(model.roi_heads._modules)
+    changed, model, heads = (shallow(part) for part in (module, module.model, module.model.roi_heads))
     old: Any = heads.box_roi_pool
     heads.box_roi_pool = build_pooler(roi, list(old.featmap_names), pooled_strides(module.model))
     model.roi_heads = heads
@@ -125,8 +121,15 @@ def with_operator(module: TrainedModel, roi: RoiConfig) -> TrainedModel:
     return changed
 
 
+def shallow(module: Any) -> Any:
+    """A copy of a module whose parts can be exchanged without a change of the original."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied
+
+
 def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) -> dict[str, float]:
-    """How an operator answers to a map that rises by 1 a cell, which tells where it looks. In cells of the map.
+    """What an operator gives on a map that rises by 1 per cell: which positions it pools from, in cells of the map.
 
     Args:
         roi: the operator.
@@ -135,9 +138,9 @@ def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) ->
         stride: of the map.
 
     Returns:
-        ``offset``: the mean distance from the centre of a bin to the place that it seems to be pooled from (a cell's
-        value stands at its centre). ``shift_error``: a box that moves by a fraction of a cell should move what is
-        pooled by the same fraction: the root mean square of what is missing or too much. 0 is exact.
+        ``offset``: the mean distance from the centre of a bin to the position whose value it has (the value of a cell
+        stands at its centre). ``shift_error``: if a box moves by a fraction of a cell, the pooled values should change
+        by the same fraction; the root mean square of the difference. 0 is exact.
     """
     generator = torch.Generator().manual_seed(0)
     rise = torch.arange(cells, dtype=torch.float64) + 0.5
@@ -171,8 +174,8 @@ def shifted(image: Tensor, distance: float) -> Tensor:
         f = -distance - first
         weights = ((-f + 2 * f**2 - f**3) / 2, (2 - 5 * f**2 + 3 * f**3) / 2, (f + 4 * f**2 - 3 * f**3) / 2,
                    (-(f**2) + f**3) / 2)  # fmt: skip
-        places = torch.arange(count, device=image.device) + first
-        moved = [image.index_select(axis, (places + tap).clamp(0, count - 1)) * w for tap, w in enumerate(weights, -1)]
+        pixels = torch.arange(count, device=image.device) + first
+        moved = [image.index_select(axis, (pixels + tap).clamp(0, count - 1)) * w for tap, w in enumerate(weights, -1)]
         image = torch.stack(moved).sum(dim=0)
     return image.clamp(0, 1)
 
@@ -220,7 +223,7 @@ def at_truth(module: TrainedModel, image: Tensor, target: Any, distance: float) 
 
 @torch.inference_mode()
 def truth_as_proposals(module: TrainedModel, dataset: CocoDataset, count: int) -> Detections:
-    """Detections in the first ``count`` images when the proposals are the true boxes: what the box head does alone."""
+    """Detections in the first ``count`` images with the true boxes as proposals: the box head without the RPN."""
     model: Any = module.model
     device = next(module.parameters()).device
     parts = []
@@ -233,8 +236,8 @@ def truth_as_proposals(module: TrainedModel, dataset: CocoDataset, count: int) -
     return Detections.concat(parts)
 
 
-def load(study: Study) -> dict[str, Any] | None:
-    """The diagnostics that are on disk; None if there are none, or if their runs are none of this study's."""
-    kept = read_json_or_none(Path(study.folder) / FILE)
-    made = {name for levels in (kept or {}).get("runs", {}).values() for name in levels.values()}
-    return kept if made <= {cell.name for cell in study.cells} else None
+def stored_diagnostics(study: Study) -> dict[str, Any]:
+    """The diagnostics that are on disk; empty if there are none, or if they are of runs that are not in this study."""
+    kept = read_json_or_empty(study.folder / FILE)
+    made = {name for levels in kept.get("runs", {}).values() for name in levels.values()}
+    return kept if made <= {cell.name for cell in study.cells} else {}

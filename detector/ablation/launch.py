@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,14 +19,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detector.ablation.execute import end_with, execute
-from detector.ablation.study import Cell, Study, describe, read_json_or_none, write_json
+from detector.ablation.cell_process import LOG, end_with, run_in_process
+from detector.ablation.cells import CELL, FAILURE, RECORD, Cell, describe
+from detector.ablation.study import Study
 from detector.config.arguments import CommandLine, checked
 from detector.config.checks import flat, is_known
 from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
 from detector.config.composition import default_choices
 from detector.config.schema import AblateConfig, Config
 from detector.exceptions import ConfigError, DetectorError
+from detector.files import read_json, read_json_or_empty, write_json
 from detector.words import counted
 
 STATE = "study.json"
@@ -69,10 +69,10 @@ def launch(script: Callable[..., None]) -> None:
                 return
             study = build(config, command)
             if config.study.diagnostics and not study.missing():
-                from detector.ablation.diagnostics import update  # PyTorch takes seconds to import
+                from detector.ablation.diagnostics import update_diagnostics  # PyTorch takes seconds to import
 
-                update(study, console.print)
-        from detector.ablation.report import write_report
+                update_diagnostics(study, console.print)
+        from detector.ablation.study_report import write_report
 
         folder = write_report(study, console.print)
         console.print(f"{summary(study)}\nThe report is in {folder}: report.html, report.md")
@@ -143,7 +143,7 @@ def study_file(command: CommandLine) -> Path | None:
 def run(study: Study, config: AblateConfig, command: CommandLine, console: Console) -> None:
     """Do the cells that have no record, each once, through the launcher that the command line names: seed by seed, so
     that a study that is stopped has pairs to compare."""
-    wanted = [c for c in study.cells if c.record is None and config.cell in ("", c.name)]
+    wanted = [c for c in study.cells if not c.record and config.cell in ("", c.name)]
     wanted.sort(key=lambda cell: config.study.seeds.index(cell.seed))
     console.print(f"study {config.study.name}: {summary(study)}; folder {config.study_dir}")
     if not wanted:
@@ -168,11 +168,12 @@ def job(cfg: DictConfig) -> bool:
     if study is not None and study.pid is not None:  # a process of joblib's, which would go on when the study is killed
         end_with(study.pid)
     folder = Path(cfg.study_dir)
-    state = read_json_or_none(folder / STATE) or {}
+    state = read_json_or_empty(folder / STATE)
     deadline, names = state.get("deadline"), state.get("cells", [])
-    place = f"[{names.index(cfg.cell) + 1}/{len(names)}]" if cfg.cell in names else ""
-    cell = json.loads((folder / "runs" / cfg.cell / "cell.json").read_text(encoding="utf-8"))
-    title = f"{place} {describe(cell['arm'])}, seed {cell['seed']}"
+    number = f"[{names.index(cfg.cell) + 1}/{len(names)}]" if cfg.cell in names else ""
+    own = folder / "runs" / cfg.cell
+    cell = read_json(own / CELL, "a cell of a study")
+    title = f"{number} {describe(cell['levels'])}, seed {cell['seed']}"
     if deadline and time.time() > deadline:
         print(f"{title}: not started, study.hours are over", flush=True)
         return False
@@ -181,11 +182,11 @@ def job(cfg: DictConfig) -> bool:
     begun = time.monotonic()
     if alone:
         with console.status(title) as status:
-            done = execute(folder / "runs" / cfg.cell, lambda line: follow(line, title, status.update))
+            done = run_in_process(own, lambda line: follow(line, title, status.update))
     else:
         console.print(f"{title}: started")
-        done = execute(folder / "runs" / cfg.cell)
-    console.print(f"{title}: {outcome(folder / 'runs' / cfg.cell, done)}, {time.monotonic() - begun:.0f} s")
+        done = run_in_process(own)
+    console.print(f"{title}: {outcome(own, done)}, {time.monotonic() - begun:.0f} s")
     return done
 
 
@@ -196,10 +197,10 @@ def follow(line: str, title: str, update: Callable[[str], None]) -> None:
 
 
 def outcome(folder: Path, done: bool) -> str:
-    """What came of a cell, in a few words."""
-    found: dict[str, Any] = read_json_or_none(folder / ("record.json" if done else "failure.json")) or {}
+    """The result of a cell in a few words."""
+    found = read_json_or_empty(folder / (RECORD if done else FAILURE))
     if not done:
-        return f"FAILED, {found.get('exit')}: {(found.get('log') or [''])[-1]} (all of it in {folder / 'log.txt'})"
+        return f"FAILED, {found.get('exit')}: {(found.get('log') or [''])[-1]} (all of it in {folder / LOG})"
     told = [f"{name} {value * 100:.1f}" for name, value in found["metrics"].items()
             if name in ("AP", "AP50", "AP75") and value is not None]  # fmt: skip
     return "  ".join(told) or "no ground truth"
@@ -209,15 +210,15 @@ def plan_table(study: Study) -> Table:
     """Every cell with its state."""
     shown = Table("run", *study.factors, "seed", "state", box=None)
     for cell in study.cells:
-        shown.add_row(cell.name, *cell.arm.values(), str(cell.seed), state_of(cell))
+        shown.add_row(cell.name, *cell.levels.values(), str(cell.seed), state_of(cell))
     return shown
 
 
 def state_of(cell: Cell) -> str:
     """``finished``, ``failed``, ``begun`` or ``missing``."""
-    if cell.record is not None:
+    if cell.record:
         return "finished"
-    if cell.failure is not None:
+    if cell.failure:
         return f"failed: {cell.failure['exit']}"
     return "begun" if (cell.folder / "run").is_dir() else "missing"
 
@@ -230,8 +231,8 @@ def summary(study: Study) -> str:
         if cells:
             named = "; ".join(c.label for c in cells) if finished and len(cells) <= 12 else ""
             text += f", {len(cells)} {word}" + (f" ({named})" if named else "")
-    mean = [c.record["seconds"] for c in finished if c.record]
     left = len(failed) + len(missing)
-    if mean and left:
-        text += f", about {counted(round(sum(mean) / len(mean) * left / 60), 'minute')} of work left"
+    if finished and left:
+        mean = sum(cell.record["seconds"] for cell in finished) / len(finished)
+        text += f", about {counted(round(mean * left / 60), 'minute')} of work left"
     return text

@@ -1,20 +1,20 @@
-"""What a study found: paired dots of each seed, AP by overlap, AP by size."""
+"""The plots of a study: paired dots of each seed, AP by IoU threshold, AP by size."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from detector.plots.figure import INK, MUTED, color_of, new_figure, save, style
-
-if TYPE_CHECKING:
-    from detector.ablation.analysis import Analysis
+from detector.ablation.cell_record import IOUS
+from detector.ablation.study_analysis import Analysis
+from detector.evaluation.metrics import IOU_THRESHOLDS
+from detector.plots.figure import INK, MUTED, color_of, new_figure, nothing, save, style
 
 SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
-WIDEST = 3  # panels in a row
+COLUMNS = 3  # panels in a row at most
+NO_RUNS = "no runs, or no ground truth"
 
 
 def plot_study(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
@@ -29,11 +29,11 @@ def plot_study(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
     draw = {"dots": draw_dots, "ap_by_iou": draw_by_iou, "ap_by_size": draw_by_size}
     pictures = {}
     for name, shown in panels.items():
-        columns = {"dots": min(len(metrics), WIDEST), "ap_by_iou": 2}.get(name, min(len(shown), WIDEST))
+        columns = {"dots": min(len(metrics), COLUMNS), "ap_by_iou": 2}.get(name, min(len(shown), COLUMNS))
         rows = -(-len(shown) // columns)
         figure = new_figure(4.7 * columns, 3.5 * rows)
-        for place, (context, what) in enumerate(shown, start=1):
-            draw[name](figure.add_subplot(rows, columns, place), analysis, context, what)
+        for number, (context, what) in enumerate(shown, start=1):
+            draw[name](figure.add_subplot(rows, columns, number), analysis, context, what)
         figure.tight_layout()
         pictures[name] = folder / f"{name}.png"
         save(figure, pictures[name])
@@ -41,28 +41,16 @@ def plot_study(analysis: Analysis, folder: str | Path) -> dict[str, Path]:
 
 
 def heading(what: str, context: str) -> str:
-    """Title of a panel; a dollar sign in a name is no formula."""
+    """Title of a panel; a dollar sign in a name does not start a formula."""
     return (f"{what} at {context}" if context else what).replace("$", r"\$")
 
 
-def label(axes: Axes, x: str, y: str) -> None:
-    """Names of the axes."""
-    axes.set_xlabel(x, fontsize=9, color=MUTED)
-    axes.set_ylabel(y, fontsize=9, color=MUTED)
-
-
-def empty(axes: Axes) -> None:
-    """A sentence where there are no runs yet."""
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes.text(0.5, 0.5, "no runs, or no ground truth", transform=axes.transAxes, ha="center", color=MUTED, fontsize=9)
-
-
 def draw_dots(axes: Axes, analysis: Analysis, context: str, metric: str) -> None:
-    """One dot a run; a line connects the runs of one seed; a bar is the mean of an arm."""
-    style(axes, heading(metric, context))
+    """One dot per run; a line connects the runs of one seed; a bar is the mean of a level."""
+    style(axes, heading(metric, context), "a line connects runs of one seed; bar: mean", f"{metric}, points")
     values = [analysis.values(context, level, metric) for level in analysis.levels]
     if not any(values):
-        empty(axes)
+        nothing(axes, NO_RUNS)
         return
     for seed in sorted(set().union(*values)):
         points = [(x, found[seed]) for x, found in enumerate(values) if seed in found]
@@ -74,16 +62,16 @@ def draw_dots(axes: Axes, analysis: Analysis, context: str, metric: str) -> None
     axes.set_xticks(range(len(values)), analysis.levels, rotation=20 if len(values) > 4 else 0)
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.grid(axis="x", visible=False)
-    label(axes, "a line connects runs of one seed; bar: mean", f"{metric}, points")
 
 
 def draw_by_iou(axes: Axes, analysis: Analysis, context: str, part: str) -> None:
-    """AP at each IoU threshold: the mean of each arm, or its difference to the baseline with intervals over both."""
-    from detector.ablation.record import IOUS
-    from detector.evaluation.metrics import IOU_THRESHOLDS
-
+    """AP at each IoU threshold: the mean of each level, or its difference to the baseline with intervals over both."""
     baseline = analysis.study.baseline
-    style(axes, heading("AP by overlap" if part == "value" else f"difference to {baseline}", context))
+    if part == "value":
+        title, unit = "AP by IoU threshold", "AP, points"
+    else:
+        title, unit = f"difference to {baseline}", "AP, points; band: 95 %"
+    style(axes, heading(title, context), "IoU threshold", unit)
     for x, level in enumerate(analysis.levels):
         if part == "value":
             found = [list(analysis.values(context, level, name).values()) for name in IOUS]
@@ -101,17 +89,16 @@ def draw_by_iou(axes: Axes, analysis: Analysis, context: str, part: str) -> None
         if not np.isnan(bounds).any():
             axes.fill_between(IOU_THRESHOLDS, bounds[:, 1], bounds[:, 2], color=color_of(x), alpha=0.15, linewidth=0)
     if not axes.lines:
-        empty(axes)
+        nothing(axes, NO_RUNS)
         return
     if part == "difference":
         axes.axhline(0, color=INK, linewidth=0.9)
     axes.legend(fontsize=8, frameon=False)
-    label(axes, "IoU threshold", "AP, points" if part == "value" else "AP, points; band: 95 %")
 
 
 def draw_by_size(axes: Axes, analysis: Analysis, context: str, _: str) -> None:
     """AP of small, medium and large objects: means with the dots of the seeds."""
-    style(axes, heading("AP by size of the object", context))
+    style(axes, heading("AP by size of the object", context), y="AP, points")
     levels = analysis.levels
     width = 0.8 / len(levels)
     for x, level in enumerate(levels):
@@ -119,16 +106,15 @@ def draw_by_size(axes: Axes, analysis: Analysis, context: str, _: str) -> None:
             found = list(analysis.values(context, level, name).values())
             if not found:
                 continue
-            place = i + (x - (len(levels) - 1) / 2) * width
+            center = i + (x - (len(levels) - 1) / 2) * width
             named = axes.get_legend_handles_labels()[1]
-            axes.bar(place, np.mean(found), width=0.92 * width, color=color_of(x), alpha=0.75,
+            axes.bar(center, np.mean(found), width=0.92 * width, color=color_of(x), alpha=0.75,
                      label=level if level not in named else None)  # fmt: skip
-            axes.plot([place] * len(found), found, "o", color=INK, markersize=2.5)
+            axes.plot([center] * len(found), found, "o", color=INK, markersize=2.5)
     if not axes.patches:
-        empty(axes)
+        nothing(axes, NO_RUNS)
         return
     axes.set_xlim(-0.5, len(SIZES) - 0.5)
     axes.set_xticks(range(len(SIZES)), [f"{text}\n({name})" for name, text in SIZES.items()])
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=8, frameon=False)
-    label(axes, "", "AP, points")

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from detector.illustrate.anatomy import KINDS, TITLES, Anatomy, dissect
+from detector.illustrate.anatomy import KINDS, TITLES, Anatomy, Box, Example
 from detector.illustrate.panels import (
     BLUE,
     ORANGE,
@@ -21,12 +21,11 @@ from detector.illustrate.panels import (
     draw_neighbours,
     heading,
     neighbours,
-    outline,
     sample_values,
 )
-from detector.plots.figure import INK, MUTED, new_figure, save
+from detector.plots.figure import INK, MUTED, add_axes, new_figure, save
+from detector.plots.grid import outline
 
-Box = tuple[float, float, float, float]
 ABOUT = {
     "pool": "box and bins rounded to whole cells; the largest",
     "align": "mean of interpolated samples",
@@ -36,96 +35,72 @@ ABOUT = {
 }
 
 
-def draw_side_by_side(
-    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
-) -> None:
-    """All operators on one map: bins and samples above, what they give below.
-
-    Args:
-        feature: Tensor[H, W].
-        box: x1, y1, x2, y2 in pixels of the image.
-        bins: output height and width.
-        scale: map size over image size.
-        sampling_ratio: samples a bin and axis.
-        out: path of the picture.
-    """
-    height, width = feature.shape
-    columns = 3  # of panels: a page is narrow, and the numbers are there to be read
-    column = 2.9
+def draw_side_by_side(example: Example, out: Path) -> None:
+    """All operators on one map: bins and samples above, what they give below."""
+    height, width = example.feature.shape
+    columns, column = 3, 2.9  # few columns: a page is narrow, and the numbers are there to be read
     above = (column - 0.25) * height / width
     below = above * 0.5
     row = above + below + 0.75
     rows = -(-(len(KINDS) + 1) // columns)  # the last panel is the legend
     figure = new_figure(columns * column + 0.1, rows * row)
-    total_w, total_h = figure.get_size_inches()
-    limits = float(feature.min()), float(feature.max())
+    limits = float(example.feature.min()), float(example.feature.max())
 
     def place(number: int, bottom: float, tall: float) -> Axes:
-        x, y = 0.1 + number % columns * column, total_h - (number // columns + 1) * row + bottom
-        return figure.add_axes((x / total_w, y / total_h, (column - 0.25) / total_w, tall / total_h))
+        down, right = divmod(number, columns)
+        return add_axes(figure, 0.1 + right * column, (rows - 1 - down) * row + bottom, column - 0.25, tall)
 
     for i, kind in enumerate(KINDS):
-        anatomy = dissect(kind, feature, box, bins, scale, sampling_ratio)
+        anatomy = example.dissect(kind)
         top = place(i, below + 0.45, above)
-        draw_cells(top, feature, size=8)
+        draw_cells(top, example.feature, size=8)
         draw_bins(top, anatomy, chosen=(0, 0))
         if anatomy.x.samples is not None:
-            draw_neighbours(top, anatomy, 0, 0, 0, 0)
+            draw_neighbours(top, anatomy)
         heading(top, TITLES[kind], ABOUT[kind])
         bottom = place(i, 0.1, below)
         draw_cells(bottom, anatomy.pooled, form="{:.2f}", size=9, limits=limits)
         bottom.set_anchor("W")
-        outline(bottom, (0.02, 0.02, 0.98, 0.98), ORANGE, 1.5)
+        bottom.add_patch(outline((0.02, 0.02, 0.98, 0.98), edgecolor=ORANGE, linewidth=1.5, zorder=3))
     draw_key(place(len(KINDS), below + 0.45, above))
     save(figure, out)
 
 
-def draw_one_bin(
-    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
-) -> None:
-    """The first bin of RoIPool, RoIAlign and PrRoIPool close up, with the arithmetic written out; as
-    :func:`draw_side_by_side`. The samples of the bin must lie on the map."""
-    kinds = ("pool", "align", "prroi")
-    found = [dissect(kind, feature, box, bins, scale, sampling_ratio) for kind in kinds]
-    window = _window(found, feature)
+def draw_one_bin(example: Example, out: Path) -> None:
+    """The first bin of RoIPool, RoIAlign and PrRoIPool close up, with the arithmetic written out.
+
+    The samples of the bin must lie on the map.
+    """
+    feature = example.feature
+    arithmetic = {"pool": _pool_lines, "align": _align_lines, "prroi": _prroi_lines}
+    found = [example.dissect(kind) for kind in arithmetic]
+    left, top, right, bottom = _window(found, feature)
     column = 3.9
-    tall = column * (window[3] - window[1]) / (window[2] - window[0])
-    figure = new_figure(len(kinds) * column + 0.1, tall + 1.15)
-    total_w, total_h = figure.get_size_inches()
+    tall = column * (bottom - top) / (right - left)
+    figure = new_figure(len(found) * column + 0.1, tall + 1.15)
     for i, anatomy in enumerate(found):
-        left = (0.1 + i * column) / total_w
-        axes = figure.add_axes((left, 0.85 / total_h, (column - 0.3) / total_w, tall / total_h))
+        axes = add_axes(figure, 0.1 + i * column, 0.85, column - 0.3, tall)
         if anatomy.kind == "prroi":
-            _weights(axes, bin_weights(anatomy, 0, 0), "{:.3f}", 9)
+            _draw_weights(axes, bin_weights(anatomy, 0, 0), "{:.3f}", 9)
         else:
             draw_cells(axes, feature, size=11)
         for text in axes.texts:
             text.set_clip_on(True)
         draw_bins(axes, anatomy, chosen=None if anatomy.kind == "prroi" else (0, 0))
         if anatomy.kind == "align":
-            draw_neighbours(axes, anatomy, 0, 0, 0, 0)
+            draw_neighbours(axes, anatomy)
+            background = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
             for row, col, weight in neighbours(anatomy, 0, 0, 0, 0):
-                axes.text(
-                    col + 0.5,
-                    row + 0.82,
-                    f"× {weight:.3f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=BLUE,
-                    zorder=5,
-                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
-                )
-        axes.set(xlim=(window[0], window[2]), ylim=(window[3], window[1]))
+                axes.text(col + 0.5, row + 0.82, f"× {weight:.3f}", ha="center", va="center", fontsize=8, color=BLUE,
+                          zorder=5, bbox=background)  # fmt: skip
+        axes.set(xlim=(left, right), ylim=(bottom, top))
         heading(axes, TITLES[anatomy.kind])
-        lines = {"pool": _pool_lines, "align": _align_lines, "prroi": _prroi_lines}[anatomy.kind](anatomy, feature)
-        axes.text(
-            0, -0.04, "\n".join(lines), transform=axes.transAxes, fontsize=8.5, color=INK, va="top", linespacing=1.5
-        )
+        lines = "\n".join(arithmetic[anatomy.kind](anatomy, feature))
+        axes.text(0, -0.04, lines, transform=axes.transAxes, fontsize=8.5, color=INK, va="top", linespacing=1.5)
     save(figure, out)
 
 
-def _window(found: Sequence[Anatomy], feature: Tensor) -> tuple[float, float, float, float]:
+def _window(found: Sequence[Anatomy], feature: Tensor) -> Box:
     """The cells around the first bins: x1, y1, x2, y2."""
     x = [edge for anatomy in found for edge in anatomy.x.bins[0]]
     y = [edge for anatomy in found for edge in anatomy.y.bins[0]]
@@ -164,62 +139,48 @@ def _prroi_lines(anatomy: Anatomy, feature: Tensor) -> list[str]:
     ]
 
 
-def draw_matrices(
-    feature: Tensor, box: Box, bins: tuple[int, int], scale: float, sampling_ratio: int, out: Path
-) -> None:
-    """``A_y F A_x^T = out`` with all numbers, for RoIAlign and PrRoIPool; as :func:`draw_side_by_side`."""
+def draw_matrices(example: Example, out: Path) -> None:
+    """``A_y F A_x^T = out`` with all numbers, for RoIAlign and PrRoIPool."""
     kinds = ("align", "prroi")
-    height, width = feature.shape
-    unit = 0.43  # inches a cell
-    across = (height + width + 2 * bins[1]) * unit + 1.9
-    figure = new_figure(across, (max(height, width) * unit + 0.6) * len(kinds))
+    height, width = example.feature.shape
+    unit = 0.43  # inches per cell
+    row = max(height, width) * unit + 0.6
+    figure = new_figure((height + width + 2 * example.bins[1]) * unit + 1.9, row * len(kinds))
     total_w, total_h = figure.get_size_inches()
-    row = total_h / len(kinds)
     for i, kind in enumerate(kinds):
-        anatomy = dissect(kind, feature, box, bins, scale, sampling_ratio)
+        anatomy = example.dissect(kind)
         a_y, a_x = anatomy.y.weight, anatomy.x.weight
         assert a_y is not None, "both operators are linear"
         assert a_x is not None, "both operators are linear"
-        middle = total_h - (i + 0.5) * row - 0.12
-        left = 0.15
-        for name, values, sign in (
-            ("$A_y$", a_y, "·"),
-            ("$F$", feature, "·"),
-            ("$A_x^T$", a_x.T, "="),
-            ("out", anatomy.pooled, ""),
-        ):
+        middle, left = total_h - (i + 0.5) * row - 0.12, 0.15
+        factors = (("$A_y$", a_y, "·"), ("$F$", example.feature, "·"), ("$A_x^T$", a_x.T, "="),
+                   ("out", anatomy.pooled, ""))  # fmt: skip
+        for name, values, sign in factors:
             h, w = values.shape[0] * unit, values.shape[1] * unit
-            axes = figure.add_axes((left / total_w, (middle - h / 2) / total_h, w / total_w, h / total_h))
-            _matrix(axes, name, values, TITLES[kind] if name == "$A_y$" else "")
+            _draw_matrix(add_axes(figure, left, middle - h / 2, w, h), name, values, TITLES[kind])
             left += w + 0.55
-            figure.text(
-                (left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=18, color=INK
-            )
+            figure.text((left - 0.28) / total_w, middle / total_h, sign, ha="center", va="center", fontsize=18,
+                        color=INK)  # fmt: skip
     save(figure, out)
 
 
-def _matrix(axes: Axes, name: str, values: Tensor, title: str) -> None:
+def _draw_matrix(axes: Axes, name: str, values: Tensor, title: str) -> None:
+    """One matrix with its name and size; the first one carries the title of the row."""
     if name.startswith("$A"):
-        _weights(axes, values, "{:.2f}", 8.5, limits=(0.0, 1.0))
+        _draw_weights(axes, values, "{:.2f}", 8.5, limits=(0.0, 1.0))
     else:
         draw_cells(axes, values, form="{:.0f}" if name == "$F$" else "{:.2f}", size=10 if name == "$F$" else 9)
     size = " × ".join(str(n) for n in values.shape)
     axes.set_title(f"{name}   {size}", loc="left", fontsize=11, color=MUTED, pad=4)
-    if title:
-        axes.annotate(
-            title,
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 24),
-            textcoords="offset points",
-            fontsize=12,
-            fontweight="bold",
-            color=INK,
-        )
+    if name == "$A_y$":
+        axes.annotate(title, (0, 1), xycoords="axes fraction", xytext=(0, 24), textcoords="offset points", fontsize=12,
+                      fontweight="bold", color=INK)  # fmt: skip
 
 
-def _weights(axes: Axes, values: Tensor, form: str, size: float, limits: tuple[float, float] | None = None) -> None:
-    """:func:`draw_cells` for weights: cells that count for nothing stay empty."""
+def _draw_weights(
+    axes: Axes, values: Tensor, form: str, size: float, limits: tuple[float, float] | None = None
+) -> None:
+    """:func:`draw_cells` for weights: cells without weight stay empty."""
     draw_cells(axes, values, WEIGHTS, form, size, limits)
     for text, value in zip(axes.texts, values.flatten().tolist(), strict=False):
         text.set_visible(value != 0)

@@ -32,20 +32,13 @@ def plot_data(found: Examination, out: str | Path) -> None:
     save(figure, out)
 
 
-def labelled(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title and names of the axes."""
-    style(axes, title)
-    axes.set_xlabel(x, fontsize=9, color=MUTED)
-    axes.set_ylabel(y, fontsize=9, color=MUTED)
-
-
 def draw_classes(axes: Axes, found: Examination) -> None:
     """Boxes of each class in each split, on a logarithmic axis."""
     names = found.class_names
     counts = np.array([s.class_counts(names) for s in found.splits]).reshape(len(found.splits), -1)
     shown = np.argsort(-counts[0], kind="stable")[:CLASSES]
     which = f" ({CLASSES} most frequent of {len(names)})" if len(names) > CLASSES else ""
-    labelled(axes, f"Boxes of each class{which}", "boxes", "")
+    style(axes, f"Boxes of each class{which}", "boxes", "")
     height = 0.8 / len(found.splits)
     for i, split in enumerate(found.splits):
         places = np.arange(len(shown)) + i * height
@@ -62,7 +55,7 @@ def draw_classes(axes: Axes, found: Examination) -> None:
 
 def draw_density(axes: Axes, found: Examination) -> None:
     """How many images have how many boxes."""
-    labelled(axes, "Boxes an image", "boxes", "share of the images")
+    style(axes, "Boxes an image", "boxes", "share of the images")
     most = max(int(s.box_counts.max(initial=0)) for s in found.splits)
     step = max(1, -(-(most + 1) // 40))
     edges = np.arange(0, most + 1 + step, step) - 0.5
@@ -75,7 +68,7 @@ def draw_density(axes: Axes, found: Examination) -> None:
 
 def draw_sides(axes: Axes, found: Examination) -> None:
     """Sizes of the training boxes in the network's input, with the sizes of the anchors."""
-    labelled(axes, "Sizes of the training boxes", "square root of the area in the network's input, pixels", "boxes")
+    style(axes, "Sizes of the training boxes", "square root of the area in the network's input, pixels", "boxes")
     if found.anchors is None or found.proposed is None:
         return
     sizes = [s for fit in (found.anchors, found.proposed) for of_map in fit.sizes for s in of_map]
@@ -97,7 +90,7 @@ def draw_sides(axes: Axes, found: Examination) -> None:
 
 def draw_ratios(axes: Axes, found: Examination) -> None:
     """Shapes of the training boxes, with the aspect ratios of the anchors."""
-    labelled(axes, "Shapes of the training boxes", "height / width", "boxes")
+    style(axes, "Shapes of the training boxes", "height / width", "boxes")
     if found.anchors is None or found.proposed is None:
         return
     low, high = min(found.ratios.min(), 0.25), max(found.ratios.max(), 4.0)
@@ -119,7 +112,7 @@ def draw_ratios(axes: Axes, found: Examination) -> None:
 
 def draw_places(axes: Axes, found: Examination) -> None:
     """Where in the image the centres of the training boxes are."""
-    labelled(axes, "Centres of the training boxes", "x / width", "y / height")
+    style(axes, "Centres of the training boxes", "x / width", "y / height")
     train = found.splits[0]
     if not len(train.boxes):
         return
@@ -131,7 +124,7 @@ def draw_places(axes: Axes, found: Examination) -> None:
 
 def draw_anchors(axes: Axes, found: Examination) -> None:
     """The share of training boxes with an anchor of an IoU or more."""
-    labelled(axes, "What anchors reach", "IoU", "share of the training boxes")
+    style(axes, "What anchors reach", "IoU", "share of the training boxes")
     if found.anchors is None or found.proposed is None:
         return
     thresholds = np.linspace(0.3, 1, 141)

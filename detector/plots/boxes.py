@@ -18,13 +18,13 @@ PAD = 2  # pixels around a label's letters
 def draw_boxes(
     pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Sequence[int], texts: Sequence[str]
 ) -> Image.Image:
-    """A copy of an image with its detections; lines and letters grow with the image.
+    """A copy of an image with its detections; widths of lines and letters are in proportion to the image.
 
     Args:
         pixels: uint8 [H, W, 3].
-        boxes: x1, y1, x2, y2 in pixels each; the most important ones first, which are drawn on top.
-        labels: class of each, 1..K: its colour.
-        texts: what to write at each.
+        boxes: x1, y1, x2, y2 in pixels; the most important boxes come first, and are drawn on top.
+        labels: class of each box, 1..K, which gives its colour.
+        texts: what to write at each box.
     """
     image = Image.fromarray(np.ascontiguousarray(pixels))
     canvas = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""What all figures share: canvas, colours, the look of axes, saving."""
+"""What all figures share: canvas, colours, style of axes, saving."""
 
 from __future__ import annotations
 
@@ -47,8 +47,14 @@ def save(figure: Figure, out: str | Path) -> None:
         figure.savefig(temporary, dpi=DPI, format=Path(out).suffix.lstrip(".") or "png")
 
 
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a position in inches from the lower left corner of the figure."""
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
 def color_of(index: int) -> str:
-    """The colour of class ``index`` (from 0): the palette, then hues a golden angle apart."""
+    """The colour of class or line ``index`` (from 0): the palette, then hues a golden angle apart."""
     if index < len(PALETTE):
         return PALETTE[index]
     turn = index - len(PALETTE)
@@ -64,12 +70,19 @@ def contrast(color: str) -> str:
     return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
 
 
-def style(axes: Axes, title: str) -> None:
-    """Title on the left, no box, light grid, small ticks."""
+def style(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Title on the left, names of the axes, no box, light grid, small ticks."""
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8)
-    axes.set_xlabel("optimiser steps", fontsize=9, color=MUTED)
+    axes.set_xlabel(x, fontsize=9, color=MUTED)
+    axes.set_ylabel(y, fontsize=9, color=MUTED)
     axes.tick_params(labelsize=8.5, colors=MUTED, length=0)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set(visible=side == "bottom", color="#bbbbbb")
+
+
+def nothing(axes: Axes, why: str) -> None:
+    """A sentence in the middle of axes that have nothing to show."""
+    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=MUTED, fontsize=9, wrap=True)

@@ -1,4 +1,4 @@
-"""Characters that Matplotlib's own font lacks, as Chinese ones: an installed font that has them, or one sentence."""
+"""An installed font for characters that Matplotlib's own font lacks, such as Chinese ones, or one warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 OWN = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 BOXES = (
-    "pictures show boxes in place of some characters, as no installed font has them; one of the Noto fonts would "
+    "pictures show boxes in place of some characters, as no installed font has them; the Noto fonts do "
     "(Debian, Ubuntu: apt install fonts-noto-cjk)"
 )
 logger = logging.getLogger(__name__)
@@ -26,8 +26,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def legible(artist: Artist) -> Iterator[None]:
-    """Give the words in a figure, or in a part of it, a font for what theirs lacks; none of Matplotlib's warnings, one
-    for each character, in the block."""
+    """Give the texts of a figure, or of a part of it, a font that has their characters.
+
+    In the block Matplotlib does not warn of missing characters, which it would do for each of them.
+    """
     for text in artist.findobj(Text):
         assert isinstance(text, Text)
         file, families = font_for(text.get_text()), text.get_fontfamily()
@@ -39,8 +41,10 @@ def legible(artist: Artist) -> Iterator[None]:
 
 
 def font_for(text: str) -> str | None:
-    """The file of an installed font for characters of ``text`` that :data:`OWN` lacks; None if none has to be, or can
-    be found, which is said once."""
+    """The file of an installed font for the characters of ``text`` that :data:`OWN` lacks.
+
+    None if :data:`OWN` has them all, or if no installed font has any of them, which is logged once.
+    """
     if text.isascii():
         return None
     lacking = {c for c in map(ord, text) if unicodedata.category(chr(c))[0] != "C"} - characters(OWN)
@@ -49,7 +53,7 @@ def font_for(text: str) -> str | None:
 
 @cache
 def installed(lacking: frozenset[int]) -> str | None:
-    """The file of the installed font with most of these characters, a plain one if there are several."""
+    """The file of the installed font with most of these characters; sans-serif and regular fonts come first."""
     found = max(system_fonts(), key=lambda file: len(lacking & characters(file)), default="")
     if lacking & characters(found):
         return found
@@ -65,8 +69,10 @@ def system_fonts() -> list[str]:
 
 @cache
 def characters(file: str) -> frozenset[int]:
-    """The characters of a font; of one that is not :data:`OWN`, those that :data:`OWN` lacks. None if it is damaged, or
-    made of pictures of one size."""
+    """The characters of :data:`OWN`, or those of another font that :data:`OWN` lacks.
+
+    Empty for a font that is damaged, or that is made of bitmaps, which cannot be scaled.
+    """
     try:
         font = FT2Font(file)
         font.set_size(12, 72)
@@ -78,12 +84,12 @@ def characters(file: str) -> frozenset[int]:
 
 @cache
 def family_of(file: str) -> str:
-    """The name under which Matplotlib then knows the font."""
+    """Register the font with Matplotlib; return the name of its family."""
     fontManager.addfont(file)
     return FT2Font(file).family_name
 
 
 @cache
 def say_once(sentence: str) -> None:
-    """Log a sentence, in each process once."""
+    """Log a sentence once per process."""
     logger.warning(sentence)

@@ -1,4 +1,4 @@
-"""Grids of images with boxes: the layout, and what is drawn on an image."""
+"""Grids of images with boxes and texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from detector.plots.figure import DPI, INK, MUTED, contrast, new_figure, save
+from detector.plots.figure import DPI, INK, MUTED, add_axes, contrast, new_figure, save
 from detector.plots.fonts import legible
 from detector.plots.labels import least_covered
 
@@ -82,7 +82,7 @@ def draw_grid(
 
     Args:
         ratios: height / width of each image.
-        columns: images a row.
+        columns: images per row.
         draw: draws image i into axes.
         entries: samples and texts of the legend.
         out: the picture; its ending chooses the format (png, pdf, svg).
@@ -101,7 +101,7 @@ def draw_grid(
         bottom -= CAPTION + row_height
         for column, i in enumerate(row):
             left = GAP + column * (CELL + GAP)
-            draw(figure.add_axes((left / width, bottom / height, CELL / width, row_height / height)), i)
+            draw(add_axes(figure, left, bottom, CELL, row_height), i)
         bottom -= GAP
     handles, names = zip(*entries, strict=True)
     legend = figure.legend(
@@ -116,7 +116,7 @@ def draw_grid(
         columnspacing=1.4,
         borderaxespad=0.3,
     )
-    # Set afterwards: a legend leaves names out that begin with an underscore, and typesets dollar signs as formulas.
+    # Set afterwards: a legend leaves out names that begin with an underscore, and typesets dollar signs as formulas.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(name)
@@ -134,25 +134,25 @@ def show_pixels(axes: Axes, image: torch.Tensor) -> None:
         spine.set(color="#cccccc", linewidth=0.6)
 
 
-def outline(box: Sequence[float], **style_of_line: Any) -> Rectangle:
-    """The unfilled rectangle of an xyxy box."""
-    return Rectangle((box[0], box[1]), box[2] - box[0], box[3] - box[1], fill=False, **style_of_line)
+def outline(box: Sequence[float], fill: bool = False, **style: Any) -> Rectangle:
+    """The rectangle of an xyxy box."""
+    return Rectangle((box[0], box[1]), box[2] - box[0], box[3] - box[1], fill=fill, **style)
 
 
 def dashed(box: Sequence[float], color: str = "white") -> Rectangle:
-    """A thin dashed box on black, with wide gaps: over a box at the same place, both can be seen."""
+    """A thin dashed box on black, with wide gaps: drawn over an equal box, both can be seen."""
     patch = outline(box, edgecolor=color, linewidth=0.8, linestyle=DASHES)
     patch.set_path_effects([Stroke(linewidth=1.4, foreground="black", alpha=0.8), Normal()])
     return patch
 
 
 def place_texts(axes: Axes, boxes: Sequence[Sequence[float]], texts: Sequence[str], colors: Sequence[str]) -> None:
-    """Write a text at each box, at the corner where it covers least of the texts already there.
+    """Write a text at each box, at the corner where it covers least of the texts that are already there.
 
-    The first come first. A text never leaves the image.
+    The first box comes first. A text never leaves the image.
     """
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    axes.apply_aspect()  # the image's shape decides where the axes are: transData is right only after this
+    axes.apply_aspect()  # moves the axes to fit the shape of the image: transData is right only afterwards
     frame = axes.get_window_extent(renderer)
     taken: list[tuple[float, float, float, float]] = []
     for box, words, color in zip(boxes, texts, colors, strict=True):

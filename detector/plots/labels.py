@@ -1,4 +1,4 @@
-"""Words in pictures: short enough, and where they can be read."""
+"""Texts in pictures: shortened, and placed where they can be read."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def shortened(text: str, limit: int = 24) -> str:
 def least_covered(
     xs: Sequence[float], ys: Sequence[float], size: tuple[float, float], frame: Sequence[float], taken: list[Rectangle]
 ) -> tuple[float, float]:
-    """The place for a label where it covers least of those already there, which it joins.
+    """The position (x, y) where a label covers least of the labels that are already there.
 
     Args:
-        xs, ys: lowest coordinates that it may have, best ones first; y counts more than x.
-        size: its width and height.
-        frame: x0, y0, x1, y1 of the picture, which it is moved into.
-        taken: rectangles of the other labels; the chosen one is added.
+        xs, ys: lowest coordinates that the label may have, best ones first; y counts more than x.
+        size: width and height of the label.
+        frame: x0, y0, x1, y1 of the picture, which the label is moved into.
+        taken: rectangles of the other labels; that of this one is added.
     """
     w, h = size
-    places = [
+    positions = [
         (min(max(x, frame[0]), max(frame[2] - w, frame[0])), min(max(y, frame[1]), max(frame[3] - h, frame[1])))
         for y, x in itertools.product(ys, xs)
     ]
-    covered = [sum(overlap((x, y, x + w, y + h), other) for other in taken) for x, y in places]
-    x, y = places[covered.index(min(covered))]
+    covered = [sum(overlap((x, y, x + w, y + h), other) for other in taken) for x, y in positions]
+    x, y = positions[covered.index(min(covered))]
     taken.append((x, y, x + w, y + h))
     return x, y
 

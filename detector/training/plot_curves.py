@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detector.exceptions import DataError
-from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
+from detector.plots.figure import INK, PALETTE, color_of, new_figure, nothing, save, style
 
 LOSSES = {
     "loss": "total",
@@ -22,12 +22,13 @@ LOSSES = {
     "loss_rpn_box_reg": "proposal position",
 }
 SCORES = ("AP", "AP50", "AP75")
+STEPS = "optimiser steps"
 SMOOTHING = 0.05
 """Width of the moving average of a loss, as a share of the curve."""
 
 
 def plot_curves(metrics_csv: str | Path, out: str | Path) -> None:
-    """Draw losses, AP and learning rate over optimiser steps from the file of Lightning's ``CSVLogger``.
+    """Draw losses, AP and learning rate over optimiser steps from the ``metrics.csv`` of a run.
 
     Args:
         metrics_csv: columns ``step``, ``train/loss``, ``train/loss_*``, ``train/lr``, ``val/AP``, ``val/AP50``,
@@ -83,7 +84,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """The total loss and its components, raw values faint behind the moving average."""
-    style(axes, "Training loss")
+    style(axes, "Training loss", STEPS)
     logged = [name.removeprefix("train/") for name in curves if name.startswith("train/loss")]
     names = [name for name in LOSSES if name in logged] + sorted(set(logged) - set(LOSSES))
     top = 0.0
@@ -108,7 +109,7 @@ def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
 
 def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """AP, AP50 and AP75 on the validation set, the best of each marked with its value."""
-    style(axes, "Validation")
+    style(axes, "Validation", STEPS)
     top = 0.0
     for color, name in zip((INK, *PALETTE), SCORES, strict=False):
         if f"val/{name}" not in curves:
@@ -138,7 +139,7 @@ def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     steps, values = curves[column] if column else (np.empty(0), np.empty(0))
     peak = values.max(initial=0.0)
     exponent = min(0, math.floor(math.log10(peak))) if peak > 0 else 0
-    style(axes, "Learning rate" + (rf"  ($\times 10^{{{exponent}}}$)" if exponent else ""))
+    style(axes, "Learning rate" + (rf"  ($\times 10^{{{exponent}}}$)" if exponent else ""), STEPS)
     if column:
         axes.plot(
             steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5, marker="o" if len(values) == 1 else None
@@ -149,9 +150,8 @@ def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
 def finish(axes: Axes, top: float, legend: bool = True) -> None:
     """Legend and y limits; a sentence instead of a curve where nothing was logged."""
     if not axes.lines:
-        axes.set(xticks=[], yticks=[], xlabel="")
+        nothing(axes, "not logged in this run")
         axes.spines["bottom"].set_visible(False)
-        axes.text(0.5, 0.5, "not logged in this run", transform=axes.transAxes, ha="center", color=MUTED, fontsize=9)
         return
     last = max(np.max(line.get_xdata()) for line in axes.lines)
     axes.set_xlim(0, 1.02 * last if last > 0 else 1)

@@ -33,7 +33,7 @@ def fake():
 
 @pytest.fixture
 def finished(make_study, fake):
-    """A finished study of two arms and four seeds, without weights, and how to build it again."""
+    """A finished study of two levels and four seeds, without weights, and how to build it again."""
     keys = {"seeds": [0, 1, 2, 3], "keep_weights": False,
             "common": {**TINY, "data": "shapes", "model": "c4", "data.shapes.val_images": 30}}  # fmt: skip
     fake().run(make_study(**keys))

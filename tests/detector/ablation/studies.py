@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from detector.ablation.cell import run_cell
+from detector.ablation.cell_run import run_cell
 from detector.evaluation.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,8 +21,8 @@ TINY = {
 
 
 class FakeTraining:
-    """Writes what a training leaves behind; detections are the objects, moved by an amount that depends on arm and
-    seed. ``fail`` is asked for each configuration whether its run fails."""
+    """Writes what a training leaves behind; detections are the objects, moved by an amount that depends on level
+    and seed. ``fail`` is asked for each configuration whether its run fails."""
 
     def __init__(self, fail=lambda config: False):
         self.fail = fail
@@ -58,6 +58,6 @@ class FakeTraining:
     def run(self, study):
         """Do every cell that has no record, in this process."""
         for cell in study.cells:
-            if cell.record is None:
+            if not cell.record:
                 cell.write(study.config)
                 run_cell(cell.folder, self.train, self.measure)

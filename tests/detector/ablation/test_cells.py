@@ -8,9 +8,9 @@ import pytest
 import torch
 from studies import TINY, FakeTraining
 
-from detector.ablation import execute as module
-from detector.ablation.cell import run_cell
-from detector.ablation.execute import execute, is_finished, meaning, run_process
+from detector.ablation import cell_process as module
+from detector.ablation.cell_process import is_finished, meaning, run_in_process, run_process
+from detector.ablation.cell_run import run_cell
 from detector.config.defaults import default
 from detector.config.schema import StudyConfig
 
@@ -33,7 +33,7 @@ def test_record(make_study):
     cell = make_study(**KEYS).cells[0]
     record = cell.record
     assert record["hash"] == cell.hash
-    assert record["arm"] == {"roi": "pool"}
+    assert record["levels"] == {"roi": "pool"}
     assert record["config"]["roi"]["kind"] == "pool"
     assert record["costs"]["inference_ms"] == 10.0
     assert set(record["per_class"]) == {"circle", "rectangle", "triangle", "star", "ring", "cross"}
@@ -62,8 +62,8 @@ def cell(make_study):
 
 def test_failures_are_counted_and_explained_and_forgotten(cell, monkeypatch):
     monkeypatch.setattr(module, "run_process", lambda folder, show: (-9, ["step 3", "step 4"]))
-    assert not execute(cell.folder)
-    assert not execute(cell.folder)
+    assert not run_in_process(cell.folder)
+    assert not run_in_process(cell.folder)
     assert cell.failure == {**cell.failure, "attempts": 2, "log": ["step 3", "step 4"]}
     assert cell.failure["exit"] == "ended by SIGKILL (out of memory?)"
 
@@ -72,10 +72,10 @@ def test_failures_are_counted_and_explained_and_forgotten(cell, monkeypatch):
         return 0, []
 
     monkeypatch.setattr(module, "run_process", succeed)
-    assert execute(cell.folder)
-    assert cell.failure is None
+    assert run_in_process(cell.folder)
+    assert cell.failure == {}
     monkeypatch.setattr(module, "run_process", lambda folder, show: pytest.fail("started again"))
-    assert execute(cell.folder)
+    assert run_in_process(cell.folder)
 
 
 def test_the_threads_of_the_training_are_those_of_the_costs_and_of_the_record(make_study):
@@ -105,7 +105,7 @@ def test_of_two_that_want_a_cell_one_runs_it(cell, monkeypatch):
         return 0, []
 
     monkeypatch.setattr(module, "run_process", slow)
-    first, second = (threading.Thread(target=execute, args=(cell.folder,)) for _ in range(2))
+    first, second = (threading.Thread(target=run_in_process, args=(cell.folder,)) for _ in range(2))
     first.start()
     assert begun.wait(20)
     second.start()

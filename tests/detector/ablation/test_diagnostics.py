@@ -5,8 +5,8 @@ import torch
 from studies import TINY
 
 from detector.ablation import diagnostics
-from detector.ablation.cell import WEIGHTS, keep_weights
-from detector.ablation.diagnostics import jitter, ramp, representatives, shifted, update, with_operator
+from detector.ablation.cell_run import WEIGHTS, keep_weights
+from detector.ablation.diagnostics import jitter, ramp, representatives, shifted, update_diagnostics, with_operator
 from detector.config.defaults import default
 from detector.config.schema import RoiConfig
 from detector.data.coco import CocoDataset
@@ -82,9 +82,9 @@ def test_kept_weights_have_no_optimiser(trained):
     assert set(content) == {"state_dict", "hyper_parameters"}
 
 
-def test_update(trained, monkeypatch):
+def test_diagnostics_are_made_once(trained, monkeypatch):
     said = []
-    found = update(trained, said.append)
+    found = update_diagnostics(trained, said.append)
     assert len(said) == 1
     assert set(found["ramp"]) == {"pool", "align"}
     (context,) = found["contexts"].values()
@@ -96,10 +96,10 @@ def test_update(trained, monkeypatch):
     assert len(context["jitter"]["pool"]["pooled"]) == len(found["shifts"])
     # Kept until runs are added.
     monkeypatch.setattr(diagnostics, "of_context", lambda cells: pytest.fail("made again"))
-    assert update(trained, said.append) == diagnostics.load(trained)
+    assert update_diagnostics(trained, said.append) == diagnostics.stored_diagnostics(trained)
     # In a folder whose study has been changed they are of runs that do not count.
     trained.cells = trained.cells[2:]
-    assert diagnostics.load(trained) is None
+    assert diagnostics.stored_diagnostics(trained) == {}
 
 
 def test_representatives_have_one_seed(trained):

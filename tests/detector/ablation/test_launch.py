@@ -74,7 +74,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
     assert "align - pool: " in out
     assert "The report is in" in out
     found = records(tmp_path)
-    assert [record["arm"]["roi"] for record in found] == ["align", "pool"]
+    assert [record["levels"]["roi"] for record in found] == ["align", "pool"]
     for record in found:
         config = parse(record["config"])
         plain = train(replace(config, run_dir=str(tmp_path / config.roi.kind), resume=""))

@@ -1,4 +1,4 @@
-"""Runs of one seed are pairs: equal initial weights, equal batches, equal augmentation, in every arm."""
+"""Runs of one seed are pairs: equal initial weights, equal batches, equal augmentation, at every level."""
 
 import hashlib
 
@@ -38,7 +38,7 @@ def start_of(config):
 
 
 @pytest.mark.parametrize("model", ["c4", "fpn"])
-def test_weights_and_batches_are_equal_in_all_arms(make_study, model):
+def test_weights_and_batches_are_equal_at_all_levels(make_study, model):
     anchors = {"model.anchors.sizes": [[8], [16], [24], [32], [48]]} if model == "fpn" else {}
     common = {**TINY, **anchors, "data": "shapes", "augment": "strong", "model": model}
     study = make_study(
@@ -46,7 +46,7 @@ def test_weights_and_batches_are_equal_in_all_arms(make_study, model):
         seeds=[0, 1],
         common=common,
     )
-    starts = {(cell.arm["roi"], cell.seed): start_of(cell.config)[:2] for cell in study.cells}
+    starts = {(cell.levels["roi"], cell.seed): start_of(cell.config)[:2] for cell in study.cells}
     for seed in (0, 1):
         assert len({str(start) for (_, s), start in starts.items() if s == seed}) == 1
     weights, batches = zip(starts["pool", 0], starts["pool", 1], strict=True)

@@ -5,7 +5,8 @@ import json
 import pytest
 from studies import CONFIGS, TINY
 
-from detector.ablation.study import Study, data_fingerprint, identity_of, levels_of
+from detector.ablation.cells import data_fingerprint, identity_of
+from detector.ablation.study import Study, levels_of
 from detector.config.composition import compose
 from detector.config.defaults import default
 from detector.config.schema import AblateConfig, DataConfig, parse
@@ -20,7 +21,7 @@ def test_grid(make_study):
         seeds=[3, 5],
         common={**TINY, "data": "shapes"},
     )
-    assert [(*cell.arm.values(), cell.seed) for cell in study.cells] == [
+    assert [(*cell.levels.values(), cell.seed) for cell in study.cells] == [
         (roi, where, seed) for roi in ("pool", "align") for where in ("stride 32", "stride 16") for seed in (3, 5)
     ]
     cell = study.cells[2]
@@ -92,7 +93,7 @@ def test_shipped_studies(name, tmp_path):
             (tmp_path / f"{split}.json").write_text("{}")
         extra = {"data.root": str(tmp_path)}
     study = Study(config.study, tmp_path, CONFIGS, extra)
-    assert len(study.missing()) == len(study.cells) == len(study.arms) * len(config.study.seeds)
+    assert len(study.missing()) == len(study.cells) == len(study.combinations) * len(config.study.seeds)
     assert all(cell.config.trainer.eval_every == 0 for cell in study.cells)
 
 
@@ -106,7 +107,7 @@ def test_own_study_beside_the_project(tmp_path):
     folders = [tmp_path, *CONFIGS]
     config = parse(compose(folders, "ablate", ["study=rates"]), AblateConfig)
     study = Study(config.study, tmp_path, folders)
-    assert [(c.arm["optim.lr"], c.config.optim.lr, c.seed) for c in study.cells][::3] == [
+    assert [(c.levels["optim.lr"], c.config.optim.lr, c.seed) for c in study.cells][::3] == [
         ("0.001", 0.001, 0), ("0.003", 0.003, 0)
     ]  # fmt: skip
 

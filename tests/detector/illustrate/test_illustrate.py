@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,21 @@ from PIL import Image
 from detector.config.defaults import default
 from detector.config.schema import IllustrateConfig
 from detector.exceptions import ConfigError
-from detector.illustrate import dissect, figures, number_map, responses
-from detector.illustrate.command import illustrate
+from detector.illustrate import figures
+from detector.illustrate.anatomy import Example
+from detector.illustrate.draw_figures import illustrate
+from detector.illustrate.figures import number_map
+from detector.illustrate.motion import responses
 from detector.illustrate.panels import bin_weights, sample_values
 
 ROOT = Path(__file__).resolve().parents[3]
 BOX, BINS, SCALE = (37.0, 22.0, 101.0, 84.0), (2, 2), 1 / 16
 FEATURE = number_map(8, 10, 0)
+EXAMPLE = Example(FEATURE, BOX, BINS, SCALE, 2)
 
 
 def one(kind, ratio=2):
-    return dissect(kind, FEATURE, BOX, BINS, SCALE, ratio)
+    return replace(EXAMPLE, sampling_ratio=ratio).dissect(kind)
 
 
 def test_bins_of_roi_pool_by_hand():
@@ -40,7 +45,8 @@ def test_samples_by_hand(kind, shift):
     for p in range(2):
         assert found.x.positions(p) == pytest.approx([37 / 16 + 2 * p + 0.5 + shift, 37 / 16 + 2 * p + 1.5 + shift])
     assert found.x.bins[1] == pytest.approx((37 / 16 + 2 + shift, 37 / 16 + 4 + shift))
-    assert found.used == pytest.approx(tuple(v + shift for v in found.box))
+    assert (found.x.bins[0][0], found.y.bins[0][0]) == pytest.approx([v + shift for v in found.box[:2]])
+    assert (found.x.bins[-1][1], found.y.bins[-1][1]) == pytest.approx([v + shift for v in found.box[2:]])
 
 
 def test_the_numbers_written_below_a_bin_are_its_result():
@@ -59,13 +65,13 @@ def test_the_numbers_written_below_a_bin_are_its_result():
 
 def test_a_void_sample_has_no_place():
     """Two bins of two samples from -3 to 1: -2.5, -1.5 | -0.5, 0.5; below -1 they are void, below 0 moved to 0."""
-    found = dissect("align", FEATURE, (-48.0, 0.0, 16.0, 16.0), (1, 2), SCALE, 2)
+    found = Example(FEATURE, (-48.0, 0.0, 16.0, 16.0), (1, 2), SCALE, 2).dissect("align")
     assert found.x.positions(0) == [math.inf, math.inf]
     assert found.x.positions(1) == pytest.approx([0.5, 1.0])
 
 
 def test_a_moving_box_steps_in_roi_pool_and_glides_in_the_others():
-    found = responses(FEATURE, BOX, BINS, SCALE, 2, np.linspace(0, 3, 61).tolist())
+    found = responses(EXAMPLE, np.linspace(0, 3, 61).tolist())
     for kind, anatomies in found.items():
         values = torch.stack([a.pooled.mean() for a in anatomies])
         steps = values.diff().abs()
@@ -123,7 +129,7 @@ def test_cells_without_weight_stay_empty(monkeypatch, tmp_path):
     """PrRoIPool weighs the 4 x 4 cells whose hats reach the first bin, of 80 cells of the map."""
     shown = {}
     monkeypatch.setattr(figures, "save", lambda figure, out: shown.setdefault("figure", figure))
-    figures.draw_one_bin(FEATURE, BOX, BINS, SCALE, 2, tmp_path / "bin.png")
+    figures.draw_one_bin(EXAMPLE, tmp_path / "bin.png")
     numbers = [text.get_text() for text in shown["figure"].axes[2].texts if text.get_visible()]
     numbers = [text for text in numbers if text.startswith("0.")]
     assert len(numbers) == 16

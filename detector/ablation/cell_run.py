@@ -1,8 +1,7 @@
-"""One run of a study, in a process of its own: ``python -m detector.ablation.cell FOLDER PARENT``,
-with the process id of what starts it.
+"""The process of one run of a study: ``python -m detector.ablation.cell_run FOLDER PARENT``.
 
-A process of its own survives nothing and harms nothing: a crash, a lack of memory or a library's state end with it, and
-its peak memory is that of one run.
+FOLDER has the cell; PARENT is the process id of the job that starts this process. A crash, a lack of memory or the
+state of a library ends with the process of its run, and the peak memory of the process is that of one run.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any
 
 import torch
 
+from detector.ablation.cell_process import end_with
+from detector.ablation.cell_record import write_record
+from detector.ablation.cells import CELL
 from detector.ablation.costs import measure
-from detector.ablation.execute import end_with
-from detector.ablation.record import write_record
-from detector.ablation.study import CELL
 from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
@@ -50,27 +49,27 @@ def run_cell(
     """
     cell: dict[str, Any] = read_json(folder / CELL, "a cell of a study")
     config = parse_partial(cell["config"])
-    with settings(config):  # the threads of the training are those of the costs and of the record
+    with settings(config):  # costs are measured, and noted in the record, with the threads of the training
         outcome = train(config)
         costs = measure(outcome.best_checkpoint)
         if cell["keep_weights"]:
             keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
         write_record(folder, cell, outcome, costs)
-    shutil.rmtree(outcome.best_checkpoint.parent)  # with the optimiser's state: three times the weights
+    shutil.rmtree(outcome.best_checkpoint.parent)  # checkpoints hold the optimiser's state: three times the weights
 
 
 def keep_weights(best: Path, out: Path) -> None:
-    """Copy what :func:`detector.load` needs of a checkpoint; the optimiser's state is most of it and not needed."""
+    """Copy what :func:`detector.load` needs from a checkpoint; the state of the optimiser is most of it."""
     content = read_checkpoint(best).content
     kept = {key: content[key] for key in ("state_dict", "hyper_parameters")}
-    buffer = io.BytesIO()  # on a full disk PyTorch's own writer of files has no OSError
+    buffer = io.BytesIO()  # on a full disk torch.save to a file raises no OSError
     torch.save(kept, buffer)
     with replacing(out) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def main() -> None:
-    """Entry point; ends with 2 and one message for what a user can mend."""
+    """Run the cell of the command line; exit code 2 and one message for an error that a user can mend."""
     end_with(int(sys.argv[2]))
     prepare_output()
     try:

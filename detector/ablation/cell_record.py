@@ -1,42 +1,42 @@
-"""What a finished run leaves for the report: ``record.json``, and ``matches.npz`` for the bootstrap over images."""
+"""What a finished run leaves for the report: ``record.json``, and ``replicates.npz`` for the bootstrap over images."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import platform
-import resource
 import statistics
 import subprocess
-import sys
 import zipfile
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import torchvision
 
-from detector.ablation.study import METRICS, RECORD, write_json
+from detector.ablation.cells import RECORD
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import now
+from detector.config.schema import Config
 from detector.data.splits import validation_split
-from detector.evaluation.metrics import IOU_THRESHOLDS
+from detector.evaluation.detections import Detections
+from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.intervals import replicate, resample
+from detector.evaluation.matches import Matches, match
+from detector.evaluation.metrics import IOU_THRESHOLDS, METRIC_NAMES
 from detector.exceptions import DataError
-from detector.files import replacing
+from detector.files import replacing, write_json
+from detector.training.result import TrainResult
 
-if TYPE_CHECKING:
-    from detector.config.schema import Config
-    from detector.evaluation.matches import Matches
-    from detector.training.result import TrainResult
-
-MATCHES = "matches.npz"
+REPLICATES = "replicates.npz"
 IOUS = tuple(f"AP@{threshold:.2f}" for threshold in IOU_THRESHOLDS)
 SEED = 0  # of the resamples: one for all runs, so that differences are paired image by image
 
 
 def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs: dict[str, float | None]) -> None:
-    """Write ``matches.npz`` and then ``record.json``: the cell is finished when the latter is there.
+    """Write ``replicates.npz`` and then ``record.json``: the cell is finished when the latter is there.
 
     Args:
         folder: of the cell.
@@ -44,10 +44,10 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         outcome: of the training.
         costs: as :func:`detector.ablation.costs.measure` returns them.
     """
-    config = parse_partial(cell["config"])
-    matches = matches_of(config, outcome.run_dir)
+    matches = matches_of(parse_partial(cell["config"]), outcome.run_dir)
     accumulated = matches.accumulated()
-    store(folder / MATCHES, matches)
+    with replacing(folder / REPLICATES) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **replicates(matches))
     write_json(folder / RECORD, {
         **cell,
         "metrics": outcome.result.metrics,
@@ -67,10 +67,6 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
 
 def matches_of(config: Config, run: Path) -> Matches:
     """Which detection of a run's best weights matches which object of its validation images."""
-    from detector.evaluation.detections import Detections  # PyTorch takes seconds to import
-    from detector.evaluation.ground_truth import GroundTruth
-    from detector.evaluation.matches import match
-
     split = validation_split(config.data, str(run))
     truth = GroundTruth(split.annotations, split.drops_invalid)
     found = Detections.from_json(run / "predictions.json", truth.image_ids, truth.category_ids)
@@ -78,53 +74,25 @@ def matches_of(config: Config, run: Path) -> Matches:
     return match(truth, found, scored[: config.trainer.limit_eval_images or None])
 
 
-def store(path: Path, matches: Matches) -> None:
-    """Write matches, and the numbers of :func:`replicates` under the project's resamples of the images."""
-    arrays: dict[str, Any] = {f.name: np.asarray(getattr(matches, f.name)) for f in fields(matches)}
-    arrays |= {f"replicates_{name}": values for name, values in replicates(matches).items()}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def replicates(matches: Matches) -> dict[str, np.ndarray]:
-    """The twelve numbers, and AP at each IoU threshold as ``by_iou``, in each resample: float64 ``[B]``, ``[T, B]``."""
-    from detector.evaluation.intervals import replicate, resample
-
+def replicates(matches: Matches) -> dict[str, Any]:
+    """The twelve numbers, float64 ``[B]`` each, and AP at each IoU threshold as ``by_iou``, ``[T, B]``, in each of the
+    B resamples of the images."""
     found = replicate(matches, resample(len(matches.image_ids), seed=SEED))
     return {**found.metrics(), "by_iou": found.by_iou()}
 
 
 def load_replicates(folder: Path) -> dict[str, np.ndarray]:
-    """What :func:`store` wrote of :func:`replicates`.
+    """The :func:`replicates` of a finished run.
 
     Raises:
         DataError: the file is missing or damaged.
     """
     try:
-        with np.load(folder / MATCHES, allow_pickle=False) as stored:
-            return {name: stored[f"replicates_{name}"] for name in (*METRICS, "by_iou")}
+        with np.load(folder / REPLICATES, allow_pickle=False) as stored:
+            return {name: stored[name] for name in (*METRIC_NAMES, "by_iou")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{folder / MATCHES}: missing or damaged ({error}); remove {folder / RECORD} to repeat the run"
-                        ) from None  # fmt: skip
-
-
-def load_matches(folder: Path) -> Matches:
-    """The matches of a finished run.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    from detector.evaluation.matches import Matches
-
-    try:
-        with np.load(folder / MATCHES, allow_pickle=False) as stored:
-            arrays: dict[str, Any] = {f.name: stored[f.name] for f in fields(Matches)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{folder / MATCHES}: missing or damaged ({error}); remove {folder / RECORD} to repeat the run"
-                        ) from None  # fmt: skip
-    for name in ("category_ids", "class_names", "limit"):
-        arrays[name] = arrays[name].tolist()
-    return Matches(**arrays)
+        raise DataError(f"{folder / REPLICATES}: missing or damaged ({error}); remove {folder / RECORD} to repeat the "
+                        "run") from None  # fmt: skip
 
 
 def fingerprint_of_validation(matches: Matches) -> str:
@@ -136,7 +104,7 @@ def fingerprint_of_validation(matches: Matches) -> str:
 
 
 def training_speed(metrics_csv: Path) -> float | None:
-    """Images a second while training: the median of the logged rows; the first one, with its warm-up, apart."""
+    """Images per second while training: the median of the logged rows but the first, which has the warm-up."""
     try:
         with open(metrics_csv, newline="", encoding="utf-8") as file:
             texts = [row.get("train/images_per_s") for row in csv.DictReader(file)]
@@ -146,21 +114,8 @@ def training_speed(metrics_csv: Path) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def peak_memory_mb() -> float:
-    """The most memory that this process has had, in megabytes: of the GPU if it used one, else resident."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
 def environment() -> dict[str, Any]:
     """Versions, revision, machine and time."""
-    import torch
-    import torchvision
-
     try:
         own = metadata.version("multiscale-rcnn")
     except metadata.PackageNotFoundError:  # run from the source tree

@@ -1,7 +1,7 @@
-"""What a difference between two arms is worth: intervals over seeds, over images, and over both; corrections; power.
+"""Paired differences of two levels: intervals over seeds, over images, and over both; corrections; power.
 
-A paired difference d[s, i] of two arms has, for seed s and image i, an effect of the seed, an effect of the image, and
-one of the pair: ``d = D + a_s + b_i + e_si``. Every seed is scored on the same images, so
+The difference d[s, i] of two levels has, for seed s and image i, an effect of the seed, an effect of the image, and an
+effect of both together: ``d = D + a_s + b_i + e_si``. Every seed is scored on the same images, so
 
     Var(mean d) = var(a) / S  +  var(b) / I  +  var(e) / (S I)
 
@@ -17,12 +17,13 @@ and three intervals answer three questions:
   2007; resampling three to five seeds itself gives intervals that are far too short, which t quantiles repair.)
 
 All are equal-tailed at level 0.95. Simulated with 40 images and three to ten seeds, the third covers 0.935 to 0.96 for
-any mixture of the variances (tests/detector/ablation/test_statistics.py); with two seeds it is mostly wider than that.
+any mixture of the variances (tests/detector/ablation/test_paired_differences.py); with two seeds it is mostly wider.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from detector.evaluation.intervals import LEVEL, Interval, interval
 
 ALPHA = 1 - LEVEL
 POWER = 0.8
-MOST_SEEDS = 200  # more are not looked for
+MOST_SEEDS = 200  # the search for the number of seeds ends here
 
 
 class Components(NamedTuple):
@@ -56,19 +57,17 @@ class Components(NamedTuple):
     def freedom(self, seeds: int) -> float:
         """Degrees of freedom of that estimate, if it is made from ``seeds`` seeds, at least two.
 
-        Satterthwaite's; of two seeds 1, as a spread that is small by chance would make them too many.
+        Satterthwaite's; 1 for two seeds, as a spread that is small by chance would give too many, and without spread.
         """
         a, b = self.seeds / seeds, self.images
-        if a + b == 0:
-            return math.inf
-        if seeds < 3:
+        if seeds < 3 or a + b == 0:
             return 1.0
         return (a + b) ** 2 / (a**2 / (seeds - 1) + b**2 / max(self.image_count - 1, 1))
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired difference and what is known of it.
+class PairedDifference:
+    """A paired difference with its intervals.
 
     Attributes:
         values: of each seed, ``[S]``.
@@ -97,21 +96,19 @@ class Difference:
 
 def t_quantile(freedom: float, level: float = LEVEL) -> float:
     """Half width of the central interval of Student's t that holds ``level``."""
-    tail = (1 + level) / 2
-    return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
+    return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
-def over_seeds(values: np.ndarray, level: float = LEVEL) -> Interval:
+def over_seeds(values: np.ndarray) -> Interval:
     """Mean of some seeds' values with its t interval; covers the mean over all seeds, on the images that were scored.
 
     Args:
         values: ``[S]``; bounds are NaN for S = 1.
-        level: of the interval.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)
-    half = t_quantile(len(values) - 1, level) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -138,40 +135,38 @@ def components(values: np.ndarray, replicates: np.ndarray, images: int) -> Compo
     return Components(float(np.var(values, ddof=1)), max(together - pair / count, 0.0), images)
 
 
-def difference(values: np.ndarray, replicates: np.ndarray, images: int, level: float = LEVEL) -> Difference:
-    """All that is known of a paired difference.
+def paired_difference(values: np.ndarray, replicates: np.ndarray, images: int) -> PairedDifference:
+    """The difference with its three intervals.
 
     Args:
         values: ``[S]``, the difference of each seed.
         replicates: ``[S, B]``, as in :func:`components`.
         images: I.
-        level: of the intervals.
     """
     mean, seeds = float(np.mean(values)), len(values)
     found = components(values, replicates, images)
-    by_images = interval(mean, replicates.mean(axis=0), level)
+    by_images = interval(mean, replicates.mean(axis=0))
     if seeds < 2 or math.isnan(found.images):
         both, p = Interval(mean, math.nan, math.nan), math.nan
     else:
         error, freedom = math.sqrt(found.variance(seeds)), found.freedom(seeds)
-        half = t_quantile(freedom, level) * error
+        half = t_quantile(freedom) * error
         both, p = Interval(mean, mean - half, mean + half), p_value(mean, error, freedom)
-    return Difference(np.asarray(values), over_seeds(values, level), by_images, both, p, found)
+    return PairedDifference(np.asarray(values), over_seeds(values), by_images, both, p, found)
 
 
 def p_value(mean: float, error: float, freedom: float) -> float:
     """Two-sided p-value of Student's t; 1 for no difference at all, 0 for one without any spread."""
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    t = -abs(mean) / error
-    return float(2 * (special.ndtr(t) if math.isinf(freedom) else special.stdtr(freedom, t)))
+    return float(2 * special.stdtr(freedom, -abs(mean) / error))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's adjusted p-values: below alpha for any comparison that is not real in at most alpha of all studies.
 
-    Holds for any dependence between the comparisons (Holm, Scandinavian Journal of Statistics 6, 1979). NaN, a
-    comparison that has no runs yet, stays NaN and counts as one: a verdict is not to depend on when one looks.
+    Holds for any dependence between the comparisons (Holm, Scandinavian Journal of Statistics 6, 1979). A comparison
+    that has no runs yet is NaN and stays NaN, but counts: a verdict should not depend on when one looks.
     """
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -193,31 +188,21 @@ def power(effect: float, found: Components, seeds: int, alpha: float = ALPHA) ->
     shift = abs(effect) / error
     if shift > 30:  # beyond what the distribution function resolves
         return 1.0
-    missed = special.nctdtr(min(freedom, 1e6), shift, limit)
-    wrong_side = np.nan_to_num(special.nctdtr(min(freedom, 1e6), shift, -limit))  # NaN where it is next to nothing
+    missed = special.nctdtr(freedom, shift, limit)
+    wrong_side = np.nan_to_num(special.nctdtr(freedom, shift, -limit))  # NaN where it is next to nothing
     return float(np.clip(1 - missed + wrong_side, 0.0, 1.0))
 
 
 def seeds_needed(effect: float, found: Components, alpha: float = ALPHA, wanted: float = POWER) -> int | None:
-    """The smallest number of seeds with which a difference of size ``effect`` is found with power ``wanted``.
-
-    Returns:
-        From 2 on; None if :data:`MOST_SEEDS` are not enough, because the images themselves limit it or nearly so.
-    """
+    """The smallest number of seeds, at least 2, with which a difference of size ``effect`` is found with power
+    ``wanted``; None if :data:`MOST_SEEDS` are not enough, or if one seed leaves the spread between seeds unknown."""
     if math.isnan(found.seeds) or not effect:
         return None
-    if power(effect, found, MOST_SEEDS, alpha) < wanted:
-        return None
-    low, high = 1, MOST_SEEDS  # power(low) < wanted <= power(high); power grows with the number of seeds
-    while high - low > 1:
-        middle = (low + high) // 2
-        if power(effect, found, middle, alpha) >= wanted:
-            high = middle
-        else:
-            low = middle
-    return high
+    counts = range(2, MOST_SEEDS + 1)  # the power grows with the number of seeds
+    first = bisect_left(counts, wanted, key=lambda seeds: power(effect, found, seeds, alpha))
+    return counts[first] if first < len(counts) else None
 
 
 def limited_by_images(effect: float, found: Components, alpha: float = ALPHA, wanted: float = POWER) -> bool:
-    """Whether no number of seeds is enough on so many images."""
+    """Whether no number of seeds is enough on this number of images."""
     return power(effect, Components(0.0, found.images, found.image_count), MOST_SEEDS, alpha) < wanted

@@ -1,16 +1,14 @@
+"""Losses, AP and learning rate drawn from the metrics of a run."""
+
 import csv
 import math
-import subprocess
-import sys
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from detector.exceptions import DataError
 from detector.plots import figure as canvas
-from detector.plots.labels import shortened
 from detector.training import plot_curves as curve_plots
 from detector.training.plot_curves import plot_curves
 
@@ -28,18 +26,6 @@ def near(image, color, tolerance=40):
     return (np.abs(image - color) <= tolerance).all(axis=-1)
 
 
-def test_colours_differ_and_letters_can_be_read_on_them():
-    colors = [canvas.color_of(i) for i in range(90)]
-    assert len(set(colors)) == 90
-    for color in colors:
-        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb(color) / 255]
-        luminance = float(np.dot([0.2126, 0.7152, 0.0722], channels))
-        text = 0.0 if canvas.contrast(color) == "black" else 1.0
-        ratio = (max(luminance, text) + 0.05) / (min(luminance, text) + 0.05)
-        assert ratio >= 4.5  # WCAG 2, level AA
-
-
-# ----------------------------------------------------------------------------------------- curves
 LOGGED = (
     "train/loss",
     "train/loss_classifier",
@@ -149,39 +135,3 @@ def test_smoothing_keeps_lines_and_levels():
     noise = np.random.default_rng(0).normal(0, 1, 400)
     assert curve_plots.smoothed(noise)[20:-20].std() < 0.35
     assert curve_plots.smoothed(np.array([4.0])).tolist() == [4.0]
-
-
-# ----------------------------------------------------------------------------------------- common
-@pytest.mark.parametrize(("name", "start"), [("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("deep/a.png", b"\x89PNG")])
-def test_the_ending_chooses_the_format(tmp_path, name, start):
-    plot_curves(write_log(tmp_path / "metrics.csv"), tmp_path / name)
-    assert (tmp_path / name).read_bytes().startswith(start)
-
-
-def test_an_interrupted_drawing_leaves_the_old_picture(tmp_path):
-    out = tmp_path / "sheet.notaformat"
-    out.write_text("old")
-    with pytest.raises(ValueError):
-        plot_curves(write_log(tmp_path / "metrics.csv"), out)
-    assert out.read_text() == "old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "sheet.notaformat"]
-
-
-def test_global_matplotlib_state_is_left_alone(tmp_path):
-    before = dict(matplotlib.rcParams)
-    plot_curves(write_log(tmp_path / "metrics.csv"), tmp_path / "curves.png")
-    assert dict(matplotlib.rcParams) == before
-
-
-@pytest.mark.slow
-def test_pyplot_is_not_imported():
-    code = "import sys, detector.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_long_names_keep_both_ends():
-    assert shortened("short") == "short"
-    names = [shortened(f"a rather long class name {i}", 16) for i in (1, 2)]
-    assert names == ["a rather… name 1", "a rather… name 2"]
-    assert len(names[0]) == 16
-    assert shortened("two\nlines  here") == "two lines here"

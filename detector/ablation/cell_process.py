@@ -1,7 +1,7 @@
-"""Running the cells of a study: each in a process of its own, started by a job of one of Hydra's launchers.
+"""Starting the process of a cell, from a job of one of Hydra's launchers, and noting how it ended.
 
-A launcher (``hydra/launcher=basic``, ``joblib`` or ``submitit_slurm``) decides where and how many jobs run at a time. A
-job starts the process of its cell, writes down how it failed if it did, and never raises: the other jobs go on.
+The launcher (``hydra/launcher=basic``, ``joblib`` or ``submitit_slurm``) decides where and how many jobs run at a time.
+A job starts the process of its cell, writes down how it failed if it did, and never raises: the other jobs go on.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import detector
-from detector.ablation.study import CELL, FAILURE, RECORD, read_json_or_none, write_json
+from detector.ablation.cells import CELL, FAILURE, RECORD
+from detector.files import read_json_or_empty, write_json
 
 LOG, LOCK = "log.txt", "lock"
-TOLD = 12  # last lines of the log that a failure keeps
-PATIENCE = 60.0  # seconds that an interrupted run has to write its checkpoint
+LAST_LINES = 12  # of the log, kept in failure.json
+SECONDS_TO_STOP = 60.0  # for an interrupted run to write its checkpoint
 
 Show = Callable[[str], None]
 
 
-def execute(folder: Path, show: Show = lambda line: None) -> bool:
-    """Do the run of a cell in a process of its own, unless it is done.
+def run_in_process(folder: Path, show: Show = lambda line: None) -> bool:
+    """Do the run of a cell in a process of its own, unless the cell is finished.
 
-    Of several that are asked for the same cell, at the same time and on one file system, one does it; the others wait.
+    If several jobs are asked for one cell at the same time, on one file system, one runs it and the others wait.
 
     Args:
         folder: of the cell, with ``cell.json``.
@@ -51,7 +53,7 @@ def execute(folder: Path, show: Show = lambda line: None) -> bool:
         if code == 0 and is_finished(folder):
             (folder / FAILURE).unlink(missing_ok=True)
             return True
-        attempts = int((read_json_or_none(folder / FAILURE) or {}).get("attempts", 0)) + 1
+        attempts = int(read_json_or_empty(folder / FAILURE).get("attempts", 0)) + 1
         write_json(folder / FAILURE, {"attempts": attempts, "exit": meaning(code), "seconds": time.time() - begun,
                                       "log": last})  # fmt: skip
         return False
@@ -59,13 +61,13 @@ def execute(folder: Path, show: Show = lambda line: None) -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Whether the record of a cell is there and belongs to its present ``cell.json``."""
-    cell, record = (read_json_or_none(folder / name) for name in (CELL, RECORD))
-    return cell is not None and record is not None and cell["hash"] == record.get("hash")
+    cell, record = (read_json_or_empty(folder / name) for name in (CELL, RECORD))
+    return "hash" in cell and cell["hash"] == record.get("hash")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cell; the system gives it back if the process is killed. Waits for whoever has it."""
+    """Hold the lock of a cell, after waiting for whoever holds it; the system releases it if the process is killed."""
     with open(folder / LOCK, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -75,11 +77,11 @@ def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
     """Run the process of a cell; return its exit status (negative: the signal that ended it) and its last lines."""
     source = str(Path(detector.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
-    # A run with several devices starts its processes itself, also in a SLURM job: that has one task.
+    # A run with several devices starts its processes itself, also in a SLURM job, which has one task.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     environment = {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-    command = [sys.executable, "-m", "detector.ablation.cell", str(folder), str(os.getpid())]
-    last: list[str] = []
+    command = [sys.executable, "-m", "detector.ablation.cell_run", str(folder), str(os.getpid())]
+    last: deque[str] = deque(maxlen=LAST_LINES)
     with open(folder / LOG, "a", encoding="utf-8") as log:
         process = subprocess.Popen(
             command,
@@ -89,34 +91,34 @@ def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
             encoding="utf-8",
             errors="replace",
             env=environment,
-            start_new_session=True,
-        )  # Ctrl-C is for this process, which passes it on
+            start_new_session=True,  # Ctrl-C in the terminal is for this process, which passes it on
+        )
         assert process.stdout is not None
         try:
             for line in process.stdout:
                 log.write(line)
                 log.flush()
-                last = [*last, line.rstrip()][-TOLD:]
+                last.append(line.rstrip())
                 show(line.rstrip())
-            return process.wait(), last
+            return process.wait(), list(last)
         except BaseException:
-            end(process)
+            stop(process)
             raise
 
 
-def end(process: subprocess.Popen[Any]) -> None:
-    """Ask a run to stop with a checkpoint, as Ctrl-C does, and make it after a while."""
-    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, None)):
-        if process.poll() is None:
-            process.send_signal(number)
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Ask a run to stop with a checkpoint, as Ctrl-C does; kill it if it takes too long."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def end_with(parent: int) -> None:
-    """Let Linux kill this process when its parent dies: a study that was killed leaves no run behind unseen.
+    """Let Linux kill this process when its parent dies: no run goes on unseen after its study was killed.
 
     Args:
         parent: process id of the parent. If it is dead already, this process ends at once.

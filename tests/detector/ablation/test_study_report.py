@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from studies import TINY, FakeTraining
 
-from detector.ablation.analysis import Analysis, Comparison
-from detector.ablation.record import load_matches, load_replicates
-from detector.ablation.report import differences, escaped, latex, markdown, write_report
-from detector.ablation.statistics import difference
-from detector.ablation.tables import Table, tables
+from detector.ablation.cell_record import load_replicates, matches_of
+from detector.ablation.paired_differences import paired_difference
+from detector.ablation.study_analysis import Analysis, Comparison
+from detector.ablation.study_report import differences, latex, render, write_report
+from detector.ablation.study_tables import Table, tables
 from detector.evaluation.intervals import measure, replicate, resample
 from detector.exceptions import DataError
 
@@ -22,7 +22,9 @@ def test_numbers_are_those_of_the_records(finished):
     make, keys = finished
     analysis = Analysis(make(**keys))
     records = [cell.record for cell in analysis.study.cells]
-    pool, align = ([r["metrics"]["AP75"] for r in records if r["arm"]["roi"] == arm] for arm in ("pool", "align"))
+    pool, align = (
+        [r["metrics"]["AP75"] for r in records if r["levels"]["roi"] == level] for level in ("pool", "align")
+    )
     found = next(c for c in analysis.judged if c.metric == "AP75")
     assert found.seeds == [0, 1, 2, 3]
     assert found.found.values == pytest.approx(100 * (np.array(align) - np.array(pool)))
@@ -36,16 +38,16 @@ def test_interval_over_images_is_that_of_the_evaluation(finished):
     analysis = Analysis(make(**{**keys, "seeds": [2]}))
     (align,) = analysis.of("", "align").values()
     (pool,) = analysis.of("", "pool").values()
-    runs = [load_matches(cell.folder) for cell in (pool, align)]
+    runs = [matches_of(cell.config, cell.folder / "run") for cell in (pool, align)]
     base, other = (measure(run, resample(len(run.image_ids))) for run in runs)
     expected = other.minus(base).metrics["AP"]
     assert analysis.compare("", "align", "AP").found.over_images == pytest.approx([100 * v for v in expected])
 
 
-def test_stored_matches_give_the_record_again(finished):
+def test_stored_replicates_are_those_of_the_predictions(finished):
     make, keys = finished
     cell = make(**keys).cells[0]
-    matches = load_matches(cell.folder)
+    matches = matches_of(cell.config, cell.folder / "run")
     assert matches.accumulated().metrics() == cell.record["metrics"]
     again = replicate(matches, resample(len(matches.image_ids), seed=0)).metrics()
     stored = load_replicates(cell.folder)
@@ -119,17 +121,17 @@ def test_several_revisions_are_told(finished):
     assert "2 revisions of the source: " in Analysis(make(**keys)).warnings()[0]
 
 
-def test_damaged_matches_say_what_to_do(finished):
+def test_damaged_replicates_say_what_to_do(finished):
     make, keys = finished
     cell = make(**keys).cells[0]
-    (cell.folder / "matches.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(DataError, match=r"matches\.npz.*remove .*record\.json"):
+    (cell.folder / "replicates.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(DataError, match=r"replicates\.npz.*remove .*record\.json"):
         write_report(make(**keys))
 
 
 def comparison(values, spread, images=100, family=1, context="stride 32"):
     noise = np.random.default_rng(0).normal(0, spread, (1, 400))
-    found = difference(np.array(values), np.array(values)[:, None] + noise, images)
+    found = paired_difference(np.array(values), np.array(values)[:, None] + noise, images)
     return Comparison(context, "align", "pool", "AP75", list(range(len(values))), found, found.p * family, family)
 
 
@@ -162,13 +164,16 @@ def test_a_difference_without_correction_may_not_be_real_with_it():
     assert f": not resolved among 40 differences (corrected p {among_many.p:.2g}): " in among_many.sentence
 
 
-def test_latex_and_markdown_of_special_characters(finished):
-    assert escaped("50 % & a_b #1 {x} ± <3>") == r"50 \% \& a\_b \#1 \{x\} $\pm$ $<$3$>$"
+def test_latex_and_markdown_of_special_characters():
+    assert latex("50 % & a_b #1 {x} ± <3>") == r"50 \% \& a\_b \#1 \{x\} $\pm$ $<$3$>$"
     table = Table("T_1", ["a", "b"], [["x|y", "1"]], ["note."])
-    assert r"\caption{T\_1. note.}" in latex([table])
-    assert r"x|y & 1 \\" in latex([table])
-    make, keys = finished
-    assert r"| x\|y | 1 |" in markdown(Analysis(make(**keys)), [table], {})
+    content = {"title": "A", "state": [], "judged": [], "tables": [table], "pictures": {}, "captions": {}, "date": ""}
+    assert render("report.tex", content) == (
+        "% \\usepackage{booktabs}\n\n\\begin{table}\n\\centering\n"
+        "\\caption{T\\_1. note.}\n\\begin{tabular}{lr}\n\\toprule\n"
+        "a & b \\\\\n\\midrule\nx|y & 1 \\\\\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
+    assert "\n\n## T_1\n\n| a | b |\n|---|---|\n| x\\|y | 1 |\n\nnote.\n\n" in render("report.md", content)
 
 
 def test_tables_of_diagnostics(finished):
@@ -185,7 +190,7 @@ def test_tables_of_diagnostics(finished):
 
 @pytest.mark.slow
 def test_sixty_cells_in_seconds(make_study):
-    """Planning, resuming and reporting, without the runs: the fifteen arms of roi_operators with four seeds."""
+    """Planning, resuming and reporting, without the runs: the fifteen combinations of roi_operators with four seeds."""
     keys = {"study": "roi_operators", "seeds": [0, 1, 2, 3], "keep_weights": False}
     extra = {key: value for key, value in TINY.items() if key != "model.anchors.sizes"}
     FakeTraining().run(make_study(**keys, extra=extra))
