@@ -13,11 +13,11 @@ from torchvision.ops import batched_nms, nms
 from detector.config.defaults import default, parse_partial
 from detector.config.schema import Config, ExportConfig, RoiConfig, to_dict
 from detector.exceptions import ConfigError, DataError, ExportError
-from detector.export import run as exporting
+from detector.export import export_model
+from detector.export.export_model import export
 from detector.export.nms import suppress
-from detector.export.onnx_form import OnnxPooler, check_operator
+from detector.export.onnx_export import OnnxPooler, check_operator
 from detector.export.parity import Parity, compare
-from detector.export.run import export
 from detector.export.static import StaticDetector
 from detector.models.poolers import build_pooler
 from detector.training.module import DetectionModule
@@ -314,13 +314,13 @@ def test_a_full_disk(checkpoint, tmp_path):
 
 def test_a_difference_is_an_error(checkpoint, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    honest = exporting.export_onnx
+    honest = export_model.export_onnx
 
     def shifted(*args):
         run = honest(*args)
         return lambda image: {k: v + 1 if k == "boxes" else v for k, v in run(image).items()}
 
-    monkeypatch.setattr(exporting, "export_onnx", shifted)
+    monkeypatch.setattr(export_model, "export_onnx", shifted)
     with pytest.raises(ExportError, match="does not find what the model finds"):
         export(settings_for(checkpoint, tmp_path))
 

@@ -1,4 +1,4 @@
-"""The form of a detector that PyTorch's tracing exporter turns into ONNX with standard operators only."""
+"""A detector as ONNX with standard operators only, written by PyTorch's tracing exporter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,11 +16,14 @@ from torchvision.ops import roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
 from detector.config.schema import RoiConfig
-from detector.exceptions import ConfigError
+from detector.exceptions import ConfigError, ExportError
+from detector.export.parity import Found, Runner
+from detector.files import replacing
+from detector.models.checkpoint import TrainedModel
 from detector.models.poolers import pooled_strides
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
-EXPRESSED = ("align", "pool", "torchvision_align", "torchvision_pool")  # roi.kind that OnnxPooler computes
+EXPRESSED = ("align", "pool", "torchvision_align", "torchvision_pool")  # the values of roi.kind that ONNX can express
 
 
 class OnnxDetector(nn.Module):
@@ -29,7 +33,7 @@ class OnnxDetector(nn.Module):
 
     Args:
         model: torchvision's ``FasterRCNN`` in eval mode; it is copied.
-        roi: what its pooler was built from.
+        roi: the configuration of its pooler.
     """
 
     def __init__(self, model: FasterRCNN, roi: RoiConfig):
@@ -46,15 +50,15 @@ class OnnxDetector(nn.Module):
 
 
 class OnnxPooler(nn.Module):
-    """A pooler of one image made of ONNX's operators: RoiAlign and MaxRoiPool.
+    """A pooler of one image that consists of ONNX's operators RoiAlign and MaxRoiPool.
 
     Args:
-        names: feature maps, finest first.
-        strides: theirs, pixels of the image, powers of two.
+        names: names of the feature maps, finest first.
+        strides: strides of the maps in pixels of the resized image, powers of two.
         roi: the operator.
 
     Raises:
-        ConfigError: ONNX cannot express it; says what to choose instead.
+        ConfigError: ONNX cannot express the operator; names what to choose instead.
     """
 
     def __init__(self, names: list[str], strides: list[int], roi: RoiConfig):
@@ -78,19 +82,19 @@ class OnnxPooler(nn.Module):
         return torch.cat(pooled)[torch.cat(rows).sort()[1]]
 
     def pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
-        """One level."""
+        """Pool ``rois`` [N, 5] from one map [1, C, H, W]."""
         size, ratio = list(self.roi.output_size), self.roi.sampling_ratio
         if self.roi.kind in ("pool", "torchvision_pool"):
             return roi_pool(feature, rois, size, scale)
         if self.roi.mode == "avg":
             return roi_align(feature, rois, size, scale, max(ratio, 0), self.roi.aligned)
-        # The samples one by one, as bins of a grid that is `ratio` times finer, then their maximum.
+        # Each sample is a bin of a grid that is `ratio` times finer. The result is the maximum of the samples.
         fine = roi_align(feature, rois, [n * ratio for n in size], scale, 1, self.roi.aligned)
         return functional.max_pool2d(fine, ratio)
 
 
 def check_operator(roi: RoiConfig) -> None:
-    """Raise :class:`ConfigError` if ONNX has no operators that compute this one."""
+    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``."""
     instead = "choose format=torch_export, which takes every operator, or train with roi=align"
     if roi.kind not in EXPRESSED:
         raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind={roi.kind}; {instead}")
@@ -102,30 +106,53 @@ def check_operator(roi: RoiConfig) -> None:
         )
 
 
-def write_onnx(detector: OnnxDetector, size: tuple[int, int], dynamic: bool, path: Path) -> None:
-    """Trace ``detector`` on an image of ``size`` and write the graph.
+def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path: Path) -> Runner:
+    """Write a detector as ONNX.
 
     Args:
-        detector: what is exported.
-        size: H and W.
-        dynamic: the graph takes images of any size, else of this one.
+        module: the detector; it is copied.
+        size: H and W of the image that is traced.
+        dynamic: the graph accepts images of any size, not only of this one.
         path: the file.
+
+    Returns:
+        A function that runs the file in onnxruntime on the CPU.
+
+    Raises:
+        ConfigError: ONNX cannot express the RoI operator.
+        ExportError: onnx or onnxruntime is not installed.
     """
-    axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in ("boxes", "scores", "labels")}
-    if dynamic:
-        axes["image"] = {1: "height", 2: "width"}
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            f"format=onnx needs {error.name}, which is not installed: pip install "
+            "'multiscale-rcnn[export]', or pip install onnx onnxruntime"
+        ) from None
+    detector = OnnxDetector(module.model, module.config.roi)
+    outputs = ["boxes", "scores", "labels"]
+    axes = {name: {0: "detections"} for name in outputs} | ({"image": {1: "height", 2: "width"}} if dynamic else {})
     example = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings():
-        # Of the tracer, about every size that torchvision reads: its detectors are written to be traced nonetheless,
-        # and what comes out is compared with the model.
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # The tracer warns of every size that torchvision reads. torchvision's detectors are written to be traced
+        # nonetheless, and the result is compared with the model.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             detector,
             (example,),
-            str(path),
+            str(temporary),
             dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["boxes", "scores", "labels"],
+            output_names=outputs,
             dynamic_axes=axes,
         )
+        onnx.checker.check_model(str(temporary))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(image: Tensor) -> Found:
+        found = session.run(outputs, {"image": image.numpy()})
+        return {name: torch.from_numpy(np.asarray(values)) for name, values in zip(outputs, found, strict=True)}
+
+    return run
