@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models.detection import FasterRCNN
-from torchvision.ops import roi_align, roi_pool
-from torchvision.ops.poolers import LevelMapper
 
 from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError, ExportError
 from detector.export.parity import Found, Runner
 from detector.files import replacing
 from detector.models.checkpoint import TrainedModel
-from detector.models.poolers import pooled_strides
+from detector.models.poolers import LevelwisePooler, pooled_strides
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
 EXPRESSED = ("align", "pool", "torchvision_align", "torchvision_pool")  # the values of roi.kind that ONNX can express
@@ -34,63 +30,23 @@ class OnnxDetector(nn.Module):
     Args:
         model: torchvision's ``FasterRCNN`` in eval mode; it is copied.
         roi: the configuration of its pooler.
-    """
-
-    def __init__(self, model: FasterRCNN, roi: RoiConfig):
-        super().__init__()
-        self.model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()
-        self.model.transform.channels_last = False  # ONNX has one layout
-        pooler = self.model.roi_heads.box_roi_pool
-        self.model.roi_heads.box_roi_pool = OnnxPooler(pooler.featmap_names, pooled_strides(model), roi)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
-        found = self.model([image])[0]
-        return found["boxes"], found["scores"], found["labels"]
-
-
-class OnnxPooler(nn.Module):
-    """A pooler of one image that consists of ONNX's operators RoiAlign and MaxRoiPool.
-
-    Args:
-        names: names of the feature maps, finest first.
-        strides: strides of the maps in pixels of the resized image, powers of two.
-        roi: the operator.
 
     Raises:
         ConfigError: ONNX cannot express the operator; names what to choose instead.
     """
 
-    def __init__(self, names: list[str], strides: list[int], roi: RoiConfig):
+    def __init__(self, model: FasterRCNN, roi: RoiConfig):
         super().__init__()
         check_operator(roi)
-        self.names, self.scales, self.roi = names, [1 / stride for stride in strides], roi
-        finest, coarsest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
-        self.levels = LevelMapper(finest, coarsest, roi.canonical_scale, roi.canonical_level)
+        self.model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()
+        self.model.transform.channels_last = False  # ONNX has one layout
+        pooler = self.model.roi_heads.box_roi_pool
+        self.model.roi_heads.box_roi_pool = LevelwisePooler(pooler.featmap_names, pooled_strides(model), roi)
 
-    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pool the boxes of one image (a list of one [N, 4]): [N, C, output_h, output_w]."""
-        (proposals,) = boxes
-        rois = torch.cat([torch.zeros_like(proposals[:, :1]), proposals], 1)
-        if len(self.names) == 1:
-            return self.pool(x[self.names[0]], rois, self.scales[0])
-        levels = self.levels(boxes)
-        pooled, rows = [], []
-        for level, (name, scale) in enumerate(zip(self.names, self.scales, strict=True)):
-            rows.append(torch.where(levels == level)[0])
-            pooled.append(self.pool(x[name], rois[rows[-1]], scale))
-        return torch.cat(pooled)[torch.cat(rows).sort()[1]]
-
-    def pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
-        """Pool ``rois`` [N, 5] from one map [1, C, H, W]."""
-        size, ratio = list(self.roi.output_size), self.roi.sampling_ratio
-        if self.roi.kind in ("pool", "torchvision_pool"):
-            return roi_pool(feature, rois, size, scale)
-        if self.roi.mode == "avg":
-            return roi_align(feature, rois, size, scale, max(ratio, 0), self.roi.aligned)
-        # Each sample is a bin of a grid that is `ratio` times finer. The result is the maximum of the samples.
-        fine = roi_align(feature, rois, [n * ratio for n in size], scale, 1, self.roi.aligned)
-        return functional.max_pool2d(fine, ratio)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        found = self.model([image])[0]
+        return found["boxes"], found["scores"], found["labels"]
 
 
 def check_operator(roi: RoiConfig) -> None:

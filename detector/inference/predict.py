@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from detector.data.coco import CocoDataset
 from detector.evaluation.detect import choose_device, match_categories, progress
 from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.inference.detector import Detector, load
-from detector.inference.prediction_files import FILES, PredictionFiles, drawn_images, drawn_name
+from detector.inference.prediction_files import FILES, PredictionFiles, drawn_images
 from detector.inference.sources import InputImage, Source, open_source
 from detector.words import counted
 
@@ -32,7 +32,6 @@ class Summary:
 
     Attributes:
         folder: where the results are.
-        files: names of the files and folders in it.
         images: number of images that were read.
         detections: number of detections.
         unreadable: number of images that could not be read.
@@ -40,20 +39,15 @@ class Summary:
     """
 
     folder: Path
-    files: list[str] = field(default_factory=list)
     images: int = 0
     detections: int = 0
     unreadable: int = 0
     images_per_second: float = 0.0
 
-    def text(self) -> str:
-        """The summary for a terminal."""
+    def __rich__(self) -> str:
         lost = f", {self.unreadable} could not be read" if self.unreadable else ""
-        return (
-            f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}{lost}, "
-            f"{self.images_per_second:.1f} images/s\n"
-            f"Results are in {self.folder}: {', '.join(self.files)}"
-        )
+        found = f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}"
+        return f"{found}{lost}, {self.images_per_second:.1f} images/s"
 
 
 def predict(config: PredictConfig) -> Summary:
@@ -100,7 +94,7 @@ def predict(config: PredictConfig) -> Summary:
                 draw(image, detector.prediction(output))
     if not summary.images:
         raise DataError(f"source={config.source}: no image could be read")
-    summary.files = files.write(summary.folder) + ([drawn_name(source)] if draw else [])
+    files.write(summary.folder)
     summary.detections = len(files)
     return summary
 

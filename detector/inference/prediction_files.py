@@ -48,8 +48,8 @@ class PredictionFiles:
         self._times[number] = "" if image.seconds is None else f"{image.seconds:.3f}"
         self._parts.append(Detections.from_model([output], [number], self.category_ids))
 
-    def write(self, folder: Path) -> list[str]:
-        """Write the three files into ``folder`` and return their names; no file is ever half there."""
+    def write(self, folder: Path) -> None:
+        """Write the three files into ``folder``, each in one step."""
         Detections.concat(self._parts).to_json(folder / RESULTS)
         rows = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         dataset = {
@@ -70,12 +70,6 @@ class PredictionFiles:
                 found = self.names[row["category_id"]], f"{row['score']:.4f}"
                 box = [f"{v:.2f}" for v in (x, y, x + w, y + h)]
                 writer.writerow([self._images[number]["file_name"], number, self._times[number], *found, *box])
-        return list(FILES[:3])
-
-
-def drawn_name(source: Source) -> str:
-    """The name of the folder or video with the drawn boxes."""
-    return DRAWN_VIDEO if isinstance(source, VideoSource) else DRAWN
 
 
 @contextmanager
