@@ -9,7 +9,7 @@ from detector.config.schema import ExportConfig
 
 
 def main(config: ExportConfig) -> None:
-    from detector.export.run import export  # PyTorch takes seconds to import: not for --help
+    from detector.export.export_model import export  # PyTorch takes seconds to import: not for --help
 
     files, parity = export(config)
     for name, result in parity.items():

@@ -10,9 +10,9 @@ from detector.config.schema import PredictConfig
 
 def main(config: PredictConfig) -> None:
     from detector.inference.predict import predict  # PyTorch takes seconds to import: not for --help
+    from detector.terminal import show
 
-    summary = predict(config)
-    print(summary.text())
+    show(predict(config))
 
 
 if __name__ == "__main__":

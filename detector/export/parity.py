@@ -1,25 +1,28 @@
-"""Whether an exported detector finds what the model finds."""
+"""Checks that an exported detector finds what the model finds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detector.models.checkpoint import TrainedModel
 from detector.words import counted
 
-Found = dict[str, Tensor]
+Found = dict[str, Tensor]  # boxes [N, 4], scores [N] and labels [N] of an image
+Runner = Callable[[Tensor], Found]  # runs an exported detector on an image [3, H, W]
 
 BOX_TOLERANCE = 1e-3  # pixels
 SCORE_TOLERANCE = 1e-5
-# Where that is more than the tolerance, an exported detector may differ from the model by so many times what float32
-# itself costs the model, which is how far the model is from itself in float64. Two float32 programs are that far from
-# float64 each, on different sides at worst, and onnxruntime's convolutions measured up to twice as far as PyTorch's
-# (docs/export.md): 1 + 2.
+# Beyond the tolerances, an exported detector may differ from the model by this factor times the rounding error of the
+# model, which is its difference between float32 and float64. The model and the exported program each differ from the
+# float64 result, in opposite directions at worst: by the rounding error of the model, and by up to twice that with
+# onnxruntime's convolutions (measured, docs/export.md). 1 + 2 = 3.
 ROUNDING = 3
-# Detections of one label are the same one if they overlap so much, and their scores are so close.
+# Two detections of one label are the same if they overlap at least this much and their scores differ at most this much.
 SAME_IOU, SAME_SCORE = 0.9, 0.01
 
 
@@ -28,12 +31,12 @@ class Parity:
     """Differences between two detectors over some images.
 
     Attributes:
-        images: compared.
-        detections: those of the model.
-        box: largest difference of a coordinate, pixels.
+        images: number of images that were compared.
+        detections: number of detections of the model.
+        box: largest difference of a coordinate, in pixels.
         score: largest difference of a score.
-        unmatched: detections that only one of them has, or has with another label or at another place.
-        rounding: how the model in float32 differs from itself in float64, where that was looked at.
+        unmatched: number of detections that only one of them has.
+        rounding: differences of the model between float32 and float64; None if they were not measured.
     """
 
     images: int = 0
@@ -45,12 +48,12 @@ class Parity:
 
     @property
     def close(self) -> bool:
-        """Whether all is within the tolerances."""
+        """Whether all differences are within the tolerances."""
         return self.unmatched == 0 and self.box <= BOX_TOLERANCE and self.score <= SCORE_TOLERANCE
 
     @property
     def holds(self) -> bool:
-        """Whether all is within the tolerances, or within :data:`ROUNDING` times what float32 costs."""
+        """Whether all differences are within the tolerances, or within :data:`ROUNDING` times the rounding error."""
         if self.close or self.rounding is None:
             return self.close
         box = max(BOX_TOLERANCE, ROUNDING * self.rounding.box)
@@ -71,19 +74,42 @@ class Parity:
         )
 
 
+def check_parity(module: TrainedModel, images: list[Tensor], runners: dict[str, Runner]) -> dict[str, Parity]:
+    """Compare what each of ``runners`` finds with what ``module`` finds, by name.
+
+    Where a difference is outside the tolerances, the model is also compared with itself in float64. ``module`` is
+    changed and cannot be used afterwards.
+    """
+    cuts = module.config.model.head.score_thresh, module.config.model.head.detections_per_image
+    with torch.inference_mode():
+        expected = [module([image])[0] for image in images]
+        found = {name: [run(image) for image in images] for name, run in runners.items()}
+        parity = {name: compare(expected, outputs, *cuts) for name, outputs in found.items()}
+        if all(result.close for result in parity.values()):
+            return parity
+        module.double()
+        wide = [module([image.double()])[0] for image in images]
+    slack = max(SCORE_TOLERANCE, ROUNDING * compare(wide, expected, *cuts).score)
+    rounding = compare(wide, expected, *cuts, slack)
+    return {
+        name: result if result.close else replace(compare(expected, found[name], *cuts, slack), rounding=rounding)
+        for name, result in parity.items()
+    }
+
+
 def compare(
     model: Sequence[Found], exported: Sequence[Found], score_thresh: float, limit: int, slack: float = SCORE_TOLERANCE
 ) -> Parity:
-    """Compare the detections of both image by image, in pairs of :func:`match`.
+    """Compare the detections of two detectors image by image, in pairs of :func:`match`.
 
-    A detection whose score is within ``slack`` of the score threshold, or of the end of a full list, may be in one list
-    only.
+    A detection may be in one list only if its score is within ``slack`` of the score threshold, or of the lowest score
+    of a full list.
 
     Args:
-        model: ``boxes`` [N, 4], ``scores`` [N] and ``labels`` [N] of each image, on the CPU.
-        exported: the same of the exported detector.
+        model: the detections of the model in each image, on the CPU.
+        exported: the detections of the exported detector.
         score_thresh: detections have higher scores than this.
-        limit: most detections of an image.
+        limit: the largest number of detections per image.
         slack: by how much scores may differ.
     """
     result = Parity()
@@ -103,21 +129,21 @@ def compare(
 
 
 def match(mine: Found, other: Found) -> list[tuple[int, int]]:
-    """Which detections of two lists are the same: pairs of positions.
+    """Pairs of positions of the detections that are the same in both lists.
 
-    By overlap and score, not by rank: detections of nearly equal score may stand in another order. Each of ``mine``,
-    best score first, takes the one that overlaps it most and is nearest in score, of those of its label that
-    overlap by :data:`SAME_IOU` and are within :data:`SAME_SCORE`.
+    Detections of nearly equal score may be in another order, so rank does not count. Each of ``mine``, highest score
+    first, gets the remaining one of ``other`` that overlaps it most and is nearest in score. A pair has one label, an
+    IoU of at least :data:`SAME_IOU` and scores within :data:`SAME_SCORE`.
     """
     if not len(mine["scores"]) or not len(other["scores"]):
         return []
     boxes, others = mine["boxes"].double(), other["boxes"].double()
     overlap = box_iou(boxes, others)
-    # The overlap of boxes that are hardly wider than the tolerance says nothing.
+    # Rounding changes the overlap of boxes that are hardly wider than the tolerance.
     overlap[(boxes[:, None] - others).abs().amax(2) <= BOX_TOLERANCE] = 1.0
-    apart = (mine["scores"][:, None].double() - other["scores"]).abs()
-    same = (mine["labels"][:, None] == other["labels"]) & (overlap >= SAME_IOU) & (apart <= SAME_SCORE)
-    likeness = (overlap - apart).where(same, -1.0)
+    difference = (mine["scores"][:, None].double() - other["scores"]).abs()
+    same = (mine["labels"][:, None] == other["labels"]) & (overlap >= SAME_IOU) & (difference <= SAME_SCORE)
+    likeness = (overlap - difference).where(same, -1.0)
     pairs = []
     for i in range(len(likeness)):
         j = int(likeness[i].argmax())
@@ -125,9 +151,3 @@ def match(mine: Found, other: Found) -> list[tuple[int, int]]:
             pairs.append((i, j))
             likeness[:, j] = -1.0
     return pairs
-
-
-def unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, count: Tensor) -> Found:
-    """The detections of a :class:`~detector.export.static.StaticDetector`."""
-    n = int(count)
-    return {"boxes": boxes[:n], "scores": scores[:n], "labels": labels[:n]}

@@ -1,1 +1,1 @@
-"""What happens after training: prediction, export, benchmarks."""
+"""Trained detectors in use: from Python, and over images and videos that a user names."""

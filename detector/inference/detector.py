@@ -22,7 +22,7 @@ from detector.plots.boxes import draw_boxes
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What was found in one image, highest score first; tensors are on the CPU.
+    """The detections of one image, highest score first; tensors are on the CPU.
 
     Attributes:
         boxes: float32 [N, 4], x1, y1, x2, y2 in pixels of the image.
@@ -40,13 +40,13 @@ class Prediction:
         return len(self.names)
 
     def above(self, score_thresh: float) -> Prediction:
-        """Those with at least this score."""
+        """The detections of at least this score."""
         kept = self.scores >= score_thresh
         names = [name for name, keep in zip(self.names, kept.tolist(), strict=True) if keep]
         return Prediction(self.boxes[kept], self.scores[kept], self.labels[kept], names)
 
     def draw(self, image: Any) -> Image.Image:
-        """A copy of the image they were found in, with boxes, names and scores."""
+        """A copy of ``image``, in which they were found, with boxes, names and scores."""
         pixels = (as_image(image) * 255).round().byte().permute(1, 2, 0).numpy()
         texts = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
         return draw_boxes(pixels, self.boxes.tolist(), self.labels.tolist(), texts)
@@ -64,7 +64,7 @@ class Detector:
     Attributes:
         module: the network, in eval mode.
         class_names: ``class_names[label - 1]`` is the name of a label.
-        category_ids: their category ids in the data that it was trained on.
+        category_ids: their category ids in the annotation file that it was trained on.
     """
 
     def __init__(self, module: TrainedModel):
@@ -79,7 +79,7 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of the network."""
         return next(self.module.parameters()).device
 
     def __call__(self, images: Any, *, score_thresh: float = 0.0, batch_size: int = 8) -> list[Prediction]:
@@ -87,12 +87,12 @@ class Detector:
 
         Args:
             images: paths, PIL images, arrays ([H, W, 3] RGB or [H, W] grey; uint8, or floats in 0..1) or tensors
-                ([3, H, W]; uint8, or floats in 0..1), mixed as you like, of any sizes. Files and PIL images are
-                turned as EXIF says.
-            score_thresh: leave out detections with a lower score; those below ``config.model.head.score_thresh``
+                ([3, H, W]; uint8, or floats in 0..1). Kinds and sizes may be mixed. Files and PIL images are turned as
+                EXIF says.
+            score_thresh: leave out detections of lower scores; detections below ``config.model.head.score_thresh``
                 never appear.
-            batch_size: images that go through the network together. They are padded to a common size, which touches
-                the last digits of the numbers.
+            batch_size: number of images that go through the network together. They are padded to a common size, which
+                changes the last digits of the numbers.
 
         Raises:
             DataError: an image cannot be read or is none of these.
@@ -107,16 +107,18 @@ class Detector:
         return found
 
     def raw(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """``boxes``, ``labels`` and ``scores`` of one batch of float32 images [3, H, W], on the CPU.
+        """``boxes``, ``labels`` and ``scores`` of each of a batch of float32 images [3, H, W], on the CPU.
 
-        Under the autocast that it was trained with, as evaluation does.
+        Runs under the autocast that the detector was trained with, as evaluation does.
         """
+        if not images:
+            return []
         with torch.inference_mode(), precision_of(self.module):
             outputs = self.module([image.to(self.device, non_blocking=True) for image in images])
         return [{key: value.cpu() for key, value in output.items()} for output in outputs]
 
     def prediction(self, output: dict[str, Tensor]) -> Prediction:
-        """An output of :meth:`raw` with names."""
+        """An output of :meth:`raw` with class names."""
         names = [self.class_names[label - 1] for label in output["labels"].tolist()]
         return Prediction(output["boxes"], output["scores"], output["labels"], names)
 
@@ -139,7 +141,7 @@ def load(checkpoint: str | Path, device: str | torch.device | None = None) -> De
 
 
 def as_image(image: Any) -> Tensor:
-    """Anything that :class:`Detector` takes for an image, as float32 [3, H, W] in 0..1 on the CPU.
+    """Any image that :class:`Detector` accepts, as float32 [3, H, W] in 0..1 on the CPU.
 
     Raises:
         DataError: it is not an image, or its values are not in 0..1.

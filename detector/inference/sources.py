@@ -1,4 +1,4 @@
-"""What ``source=`` may name: images in files, or the frames of a video; both are read in batches of items."""
+"""What ``source=`` may name: image files, or the frames of a video. Both are read in batches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -16,84 +17,64 @@ from torch.utils.data import DataLoader, Dataset
 from detector.data.coco import CocoDataset
 from detector.data.images import read_image
 from detector.exceptions import ConfigError, DataError
-from detector.inference.video import VideoReader
+from detector.inference.video import VideoReader, VideoWriter
 from detector.words import counted
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image.
+class InputImage:
+    """One image of a source.
 
     Attributes:
-        name: its path below the source, or ``frame_000001`` and so on.
+        name: its path relative to the source, or ``frame_000001`` and so on.
         image_id: its number, from 1, or its id in the annotation file.
-        image: float32 [3, H, W], 0..1.
+        pixels: float32 [3, H, W], 0..1.
         seconds: the time of a video's frame.
-        pts: the same in the video's own units.
+        pts: the same time in the units of the video.
     """
 
     name: str
     image_id: int
-    image: Tensor
+    pixels: Tensor
     seconds: float | None = None
-    pts: int | None = None
+    pts: int = 0
 
 
-class ImageSource:
-    """Image files in order.
+@dataclass(frozen=True)
+class ImageSource(Dataset["InputImage | DataError"]):
+    """Image files in order. An item is an image, or the error that says why it cannot be read.
 
-    Args:
+    Attributes:
         paths: the files.
-        names: what they are called in results.
+        names: their names in results.
         image_ids: their ids.
-        sizes: (height, width) that each must have, as an annotation file says; None: any, turned as EXIF says.
+        sizes: (height, width) that each must have according to an annotation file; None: images may have any size and
+            are turned as EXIF says.
         said_by: that annotation file.
     """
 
-    def __init__(
-        self,
-        paths: list[Path],
-        names: list[str],
-        image_ids: list[int],
-        sizes: list[tuple[int, int]] | None = None,
-        said_by: str = "",
-    ):
-        self.paths, self.names, self.image_ids, self.sizes, self.said_by = paths, names, image_ids, sizes, said_by
+    paths: list[Path]
+    names: list[str]
+    image_ids: list[int]
+    sizes: list[tuple[int, int]] | None = None
+    said_by: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, positions: list[int]) -> ImageSource:
-        """The images at these positions."""
-        paths, names, ids = ([column[i] for i in positions] for column in (self.paths, self.names, self.image_ids))
-        sizes = None if self.sizes is None else [self.sizes[i] for i in positions]
-        return ImageSource(paths, names, ids, sizes, self.said_by)  # type: ignore[arg-type]
-
-    def batches(self, batch_size: int, workers: int) -> Iterator[list[Item | DataError]]:
-        """The images in order; in the place of one that cannot be read, the error that says why."""
-        # An iterator of the loader's is cheap to leave: nothing is read ahead without workers.
-        yield from DataLoader(_Files(self), batch_size=batch_size, num_workers=workers, collate_fn=list)
-
-
-class _Files(Dataset["Item | DataError"]):
-    def __init__(self, source: ImageSource):
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Item | DataError:
-        source = self.source
+    def __getitem__(self, index: int) -> InputImage | DataError:
+        size = None if self.sizes is None else self.sizes[index]
         try:
-            if source.sizes is None:
-                image = read_image(source.paths[index], upright=True)
-            else:
-                image = read_image(source.paths[index], source.sizes[index], source.said_by)
+            pixels = read_image(self.paths[index], size, self.said_by, upright=size is None)
         except DataError as error:
             return error
-        return Item(source.names[index], source.image_ids[index], image)
+        return InputImage(self.names[index], self.image_ids[index], pixels)
+
+    def batches(self, batch_size: int, workers: int) -> Iterator[list[InputImage | DataError]]:
+        """All items in order, read by ``workers`` processes."""
+        yield from DataLoader(self, batch_size=batch_size, num_workers=workers, collate_fn=list)
 
 
 class VideoSource:
@@ -103,30 +84,32 @@ class VideoSource:
         self.reader = reader
 
     def __len__(self) -> int:
-        """Frames, 0 if the file does not say."""
+        """Number of frames, 0 if the file does not say."""
         return self.reader.length
 
-    def batches(self, batch_size: int, workers: int) -> Iterator[list[Item | DataError]]:
-        """Frames in order; ``workers`` is not used, a video has one decoder."""
-        batch: list[Item | DataError] = []
-        for number, frame in enumerate(self.reader.frames(), 1):
-            batch.append(Item(f"frame_{number:06d}", number, frame.image, frame.seconds, frame.pts))
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+    def batches(self, batch_size: int, workers: int) -> Iterator[list[InputImage | DataError]]:
+        """All frames in order; ``workers`` is not used, because a video has one decoder."""
+        images = (
+            InputImage(f"frame_{number:06d}", number, frame.image, frame.seconds, frame.pts)
+            for number, frame in enumerate(self.reader.frames(), 1)
+        )
+        while batch := list(islice(images, batch_size)):
+            yield batch  # type: ignore[misc]  # a list of images is one of images or errors
+
+    def writer(self, path: Path) -> VideoWriter:
+        """A writer of a video with the times of this one."""
+        return VideoWriter(path, self.reader.rate, self.reader.time_base)
 
 
 Source = ImageSource | VideoSource
 
 
 def open_source(source: str, annotations: str = "") -> tuple[Source, CocoDataset | None]:
-    """What ``source`` names, and the data set of ``annotations``.
+    """The images that ``source`` names, and the data set of ``annotations`` if they are given.
 
     Raises:
-        ConfigError: ``annotations`` without a folder of images.
-        DataError: nothing is there, or nothing that can be read.
+        ConfigError: ``annotations`` are given, and ``source`` is not a folder.
+        DataError: there is nothing, or nothing that can be read.
     """
     path = Path(source).expanduser()
     if annotations:
@@ -146,24 +129,20 @@ def open_source(source: str, annotations: str = "") -> tuple[Source, CocoDataset
 
 
 def find_images(source: str) -> tuple[list[Path], Path]:
-    """The image files that ``source`` names, sorted by path, and the folder that they are named relative to.
+    """The image files that ``source`` names, sorted by path, and the folder that their names are relative to.
 
     Raises:
         DataError: there are none.
     """
     path = Path(source).expanduser()
-    if path.is_file():  # whatever its ending: Pillow looks at the content
+    if path.is_file():  # its ending does not matter: Pillow looks at the content
         return [path], path.parent
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in endings())
         if not files:
             there = sorted({p.suffix for p in path.rglob("*") if p.is_file() and p.suffix})
-            found = f"files ending in {', '.join(there[:8])}" if there else "no files"
-            raise DataError(
-                f"source={source}: there are no images in this folder, only {found}"
-                if there
-                else f"source={source}: this folder is empty"
-            )
+            found = f"there are no images in this folder, only files ending in {', '.join(there[:8])}"
+            raise DataError(f"source={source}: {found if there else 'this folder is empty'}")
         return files, path
     if glob.has_magic(source):
         matched = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
@@ -182,6 +161,6 @@ def find_images(source: str) -> tuple[list[Path], Path]:
 
 @cache
 def endings() -> frozenset[str]:
-    """Endings of the files that Pillow reads."""
+    """Endings of the files that Pillow can read."""
     Image.init()
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)

@@ -1,4 +1,4 @@
-"""Videos in and out through PyAV, which brings its own FFmpeg; an optional dependency."""
+"""Reads and writes videos through PyAV, an optional dependency that brings its own FFmpeg."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def library() -> ModuleType:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: float32 [3, H, W] in 0..1, its time in seconds and in the stream's own units."""
+    """A frame: float32 [3, H, W] in 0..1, its time in seconds, and its time in the units of the stream."""
 
     image: Tensor
     seconds: float | None
@@ -47,9 +47,9 @@ class VideoReader:
     """The first video stream of a file.
 
     Attributes:
-        length: frames, as the file says; 0 if it does not.
-        rate: frames a second, on average.
-        time_base: seconds a unit of ``pts``.
+        length: number of frames; 0 if the file does not say.
+        rate: frames per second, on average.
+        time_base: seconds per unit of ``pts``.
 
     Raises:
         DataError: PyAV is missing, or the file cannot be read as a video.
@@ -70,7 +70,7 @@ class VideoReader:
             raise DataError(f"{path}: cannot be read as a video: {error.strerror or error}") from None
 
     def frames(self) -> Iterator[Frame]:
-        """All frames in order, turned as the file says.
+        """All frames in order, rotated as the file says.
 
         Raises:
             DataError: the file is damaged.
@@ -90,14 +90,14 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes an MP4 of one stream, H.264 where the library has it; without sound.
+    """Writes an MP4 without sound, in H.264 where PyAV has it.
 
-    Most players want even sizes: an odd width or height gets its last row or column twice.
+    Most players need even sizes: for an odd height or width, the last row or column is written twice.
 
     Args:
         path: the file.
-        rate: frames a second.
-        time_base: seconds a unit of ``pts``.
+        rate: frames per second.
+        time_base: seconds per unit of ``pts``.
     """
 
     def __init__(self, path: Path, rate: Fraction, time_base: Fraction):
@@ -107,7 +107,7 @@ class VideoWriter:
         self._stream: Any = None
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
-        """Append a frame, uint8 [H, W, 3]; all of one size, ``pts`` ascending."""
+        """Append a frame, uint8 [H, W, 3]. All frames have one size, and ``pts`` ascends."""
         height, width = pixels.shape[:2]
         if self._stream is None:
             codec, options = next((c, o) for c, o in CODECS if c in self._av.codecs_available)
@@ -121,7 +121,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Write what is in the encoder and end the file."""
+        """Write what the encoder still holds, and end the file."""
         if self._stream is not None:
             self._container.mux(self._stream.encode())
         self._container.close()

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign as TorchvisionMultiScaleRoIAlign
-from torchvision.ops import roi_pool
+from torchvision.ops import roi_align, roi_pool
 from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.poolers import LevelMapper
 
@@ -19,39 +20,48 @@ from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError
 
 
-class TorchvisionMultiScaleRoIPool(TorchvisionMultiScaleRoIAlign):
-    """torchvision's ``roi_pool`` on the level that torchvision's ``MultiScaleRoIAlign`` would choose.
+class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
+    """torchvision's ``roi_align`` or ``roi_pool`` on the level that torchvision's ``MultiScaleRoIAlign`` would choose.
 
-    torchvision has no such module. This is what its users write, and the peer that ours is compared with.
+    torchvision has no such module for ``roi_pool``. This is what its users write, and the peer that ours is compared
+    with. Its operators are those that PyTorch's exporter translates to ONNX.
+
+    Args:
+        featmap_names: names of the maps, ordered from the smallest stride.
+        strides: their strides in pixels of the resized image, powers of two.
+        roi: the operator, ``prroi`` excepted. ``mode=max`` needs a ``sampling_ratio`` above 0.
     """
 
-    def __init__(
-        self,
-        featmap_names: list[str],
-        output_size: int | Sequence[int],
-        spatial_scales: Sequence[float],
-        canonical_scale: int = 224,
-        canonical_level: int = 4,
-    ):
-        super().__init__(
-            featmap_names, output_size, 0, canonical_scale=canonical_scale, canonical_level=canonical_level
-        )
-        self.spatial_scales = list(spatial_scales)
-        finest, coarsest = (int(-math.log2(scale)) for scale in (spatial_scales[0], spatial_scales[-1]))
-        self.levels = LevelMapper(finest, coarsest, canonical_scale, canonical_level)
+    def __init__(self, featmap_names: list[str], strides: Sequence[int], roi: RoiConfig):
+        canonical = {"canonical_scale": roi.canonical_scale, "canonical_level": roi.canonical_level}
+        super().__init__(featmap_names, tuple(roi.output_size), roi.sampling_ratio, **canonical)
+        self.roi, self.spatial_scales = roi, [1 / stride for stride in strides]
+        finest, coarsest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+        self.levels = LevelMapper(finest, coarsest, roi.canonical_scale, roi.canonical_level)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool ``boxes`` (list of [N, 4] xyxy, pixels of the resized image) from ``x``: [sum N, C, *output_size]."""
-        features = [x[name] for name in self.featmap_names]
         rois = convert_boxes_to_roi_format(boxes)
+        if len(self.featmap_names) == 1:
+            return self.pool(x[self.featmap_names[0]], rois, self.spatial_scales[0])
         levels = self.levels(boxes)
-        pooled = features[0].new_zeros((len(rois), features[0].shape[1], *self.output_size))
-        for level, (feature, scale) in enumerate(zip(features, self.spatial_scales, strict=True)):
-            chosen = torch.where(levels == level)[0]
-            # torchvision's kernel takes one dtype only; under autocast features and boxes differ.
-            result = roi_pool(feature, rois[chosen].to(feature.dtype), self.output_size, scale)
-            pooled[chosen] = result.to(pooled.dtype)
-        return pooled
+        pooled, rows = [], []
+        for level, (name, scale) in enumerate(zip(self.featmap_names, self.spatial_scales, strict=True)):
+            rows.append(torch.where(levels == level)[0])
+            pooled.append(self.pool(x[name], rois[rows[-1]], scale))
+        return torch.cat(pooled)[torch.cat(rows).sort()[1]]
+
+    def pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
+        """Pool ``rois`` [N, 5] from one map [B, C, H, W]."""
+        rois = rois.to(feature.dtype)  # the kernels take one dtype only; under autocast features and boxes differ
+        size, ratio = list(self.output_size), self.sampling_ratio
+        if self.roi.kind in ("pool", "torchvision_pool"):
+            return roi_pool(feature, rois, size, scale)
+        if self.roi.mode == "avg":
+            return roi_align(feature, rois, size, scale, max(ratio, 0), self.roi.aligned)
+        # Each sample is a bin of a grid that is `ratio` times finer. The result is the maximum of the samples.
+        fine = roi_align(feature, rois, [n * ratio for n in size], scale, 1, self.roi.aligned)
+        return max_pool2d(fine, ratio)
 
 
 def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[int]) -> TorchvisionMultiScaleRoIAlign:
@@ -67,13 +77,12 @@ def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[
     """
     check_parameters(config)
     names, size, ratio = featmap_names, tuple(config.output_size), config.sampling_ratio
-    scales = [1.0 / stride for stride in strides]
     rule: dict[str, Any] = {"canonical_scale": config.canonical_scale, "canonical_level": config.canonical_level}
     if config.kind == "torchvision_align":
         return TorchvisionMultiScaleRoIAlign(names, size, ratio, **rule)
     if config.kind == "torchvision_pool":
-        return TorchvisionMultiScaleRoIPool(names, size, scales, **rule)
-    rule["spatial_scales"] = scales
+        return LevelwisePooler(names, strides, config)
+    rule["spatial_scales"] = [1.0 / stride for stride in strides]
     if config.kind == "pool":
         return roi_ops.MultiScaleRoIPool(names, size, **rule)
     if config.kind == "prroi":

@@ -13,13 +13,12 @@ from torchvision.ops import batched_nms, nms
 from detector.config.defaults import default, parse_partial
 from detector.config.schema import Config, ExportConfig, RoiConfig, to_dict
 from detector.exceptions import ConfigError, DataError, ExportError
-from detector.export import run as exporting
+from detector.export import export_model
+from detector.export.export_model import export
 from detector.export.nms import suppress
-from detector.export.onnx_form import OnnxPooler, check_operator
+from detector.export.onnx_export import check_operator
 from detector.export.parity import Parity, compare
-from detector.export.run import export
 from detector.export.static import StaticDetector
-from detector.models.poolers import build_pooler
 from detector.training.module import DetectionModule
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -118,27 +117,6 @@ def test_without_a_detection_everything_is_zero():
 
 
 # --------------------------------------------------------------------------------------------- poolers
-@pytest.mark.parametrize(
-    "roi",
-    [{}, {"aligned": True}, {"sampling_ratio": 0}, {"mode": "max"},
-     {"mode": "max", "aligned": True, "sampling_ratio": 3}, {"kind": "pool"}],
-    ids=["align", "aligned", "adaptive", "max", "max_aligned", "pool"],
-)  # fmt: skip
-def test_the_onnx_pooler_computes_the_operator(roi):
-    roi = default(RoiConfig, **roi)
-    torch.manual_seed(0)
-    names, strides = ["0", "1", "2"], [4, 8, 16]
-    features = {
-        n: torch.randn(1, 3, 256 // s, 320 // s, dtype=torch.float64) for n, s in zip(names, strides, strict=True)
-    }
-    low = torch.rand(40, 2, dtype=torch.float64) * 200
-    boxes = torch.cat([low, low + torch.rand(40, 2, dtype=torch.float64) * 220 - 5], 1)
-    boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
-    expected = build_pooler(roi, names, strides)(features, [boxes], [(256, 320)])
-    mine = OnnxPooler(names, strides, roi)(features, [boxes], [(256, 320)])
-    assert torch.allclose(mine, expected, atol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("roi", "says"),
     [
@@ -314,13 +292,13 @@ def test_a_full_disk(checkpoint, tmp_path):
 
 def test_a_difference_is_an_error(checkpoint, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    honest = exporting.export_onnx
+    honest = export_model.export_onnx
 
     def shifted(*args):
         run = honest(*args)
         return lambda image: {k: v + 1 if k == "boxes" else v for k, v in run(image).items()}
 
-    monkeypatch.setattr(exporting, "export_onnx", shifted)
+    monkeypatch.setattr(export_model, "export_onnx", shifted)
     with pytest.raises(ExportError, match="does not find what the model finds"):
         export(settings_for(checkpoint, tmp_path))
 

@@ -8,7 +8,7 @@ from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
-from detector.models.poolers import TorchvisionMultiScaleRoIPool, build_pooler, feature_maps, pooled_strides
+from detector.models.poolers import LevelwisePooler, build_pooler, feature_maps, pooled_strides
 
 NAMES, STRIDES = ["0", "1", "2", "3"], [4, 8, 16, 32]
 
@@ -27,9 +27,8 @@ def pyramid():
 def test_pool_takes_each_box_from_its_level(pyramid):
     """Level by hand: floor(4 + log2(side / 224)), within 2..5, side the root of the area."""
     features, boxes, sizes = pyramid
-    pooled = TorchvisionMultiScaleRoIPool(NAMES, (3, 2), [1 / s for s in STRIDES], canonical_scale=28)(
-        features, boxes, sizes
-    )
+    roi = default(RoiConfig, kind="torchvision_pool", output_size=[3, 2], canonical_scale=28)
+    pooled = LevelwisePooler(NAMES, STRIDES, roi)(features, boxes, sizes)
     rows, levels = [], set()
     for image, own in enumerate(boxes):
         for box in own:
@@ -42,6 +41,27 @@ def test_pool_takes_each_box_from_its_level(pyramid):
             rows.append(roi_pool(features[NAMES[level - 2]], roi, (3, 2), 1 / STRIDES[level - 2]))
     assert len(levels) == 4
     assert torch.equal(pooled, torch.cat(rows))
+
+
+@pytest.mark.parametrize(
+    "roi",
+    [{}, {"aligned": True}, {"sampling_ratio": 0}, {"mode": "max"},
+     {"mode": "max", "aligned": True, "sampling_ratio": 3}, {"kind": "pool"}],
+    ids=["align", "aligned", "adaptive", "max", "max_aligned", "pool"],
+)  # fmt: skip
+def test_levelwise_computes_the_operator(roi):
+    roi = default(RoiConfig, **roi)
+    torch.manual_seed(0)
+    names, strides = ["0", "1", "2"], [4, 8, 16]
+    features = {
+        n: torch.randn(1, 3, 256 // s, 320 // s, dtype=torch.float64) for n, s in zip(names, strides, strict=True)
+    }
+    low = torch.rand(40, 2, dtype=torch.float64) * 200
+    boxes = torch.cat([low, low + torch.rand(40, 2, dtype=torch.float64) * 220 - 5], 1)
+    boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
+    expected = build_pooler(roi, names, strides)(features, [boxes], [(256, 320)])
+    mine = LevelwisePooler(names, strides, roi)(features, [boxes], [(256, 320)])
+    assert torch.allclose(mine, expected, atol=1e-9)
 
 
 def test_torchvision_align_is_torchvisions(pyramid):
