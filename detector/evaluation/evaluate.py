@@ -21,6 +21,7 @@ from detector.evaluation.findings import findings
 from detector.evaluation.gallery import make_gallery
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.html_report import write_report
+from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
@@ -191,7 +192,7 @@ def write_results(config: EvaluateConfig, scored: Scored) -> Evaluation:
         discard(folder, OF_REPORT)
         return Evaluation(result, None, folder)
     with slow_progress("resampling the images", config.progress_bar) as tell:
-        diagnosis = diagnose(matches, config.resamples, progress=tell)
+        diagnosis = diagnose(matches, resample(len(matches.image_ids), config.resamples), tell)
     result.intervals.update({name: value[1:] for name, value in diagnosis.metrics.items() if value.low == value.low})
     result.save(folder / METRICS_FILE, meta, {"analysis": diagnosis.to_dict()})
     write_csv(folder / CLASSES, diagnosis.class_rows())

@@ -15,7 +15,6 @@ from detector.data.images import read_image
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
-from detector.evaluation.matches import TRUE
 from detector.exceptions import DataError
 from detector.plots.labels import Rectangle, least_covered, shortened
 
@@ -117,7 +116,7 @@ def _boxes(diagnosis: Diagnosis, image: int, kind: int) -> tuple[list[Box], str]
     objects, rows = np.flatnonzero(m.object_image == image), np.flatnonzero(m.image == image)
     rows = rows[np.argsort(-m.score[rows], kind="stable")]
     drawn = [box(m.object_boxes[g], "true", "", _object_words(diagnosis, g)) for g in objects.tolist()]
-    for row in rows[diagnosis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
+    for row in rows[diagnosis.true[rows]].tolist():
         drawn.append(box(m.boxes_xywh[row], "found", "", f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
     if kind == MISSED:
         wrong = objects[errors.missed[objects]].tolist()

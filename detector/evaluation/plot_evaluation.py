@@ -128,7 +128,7 @@ def draw_ap_by_iou(axes: Axes, diagnosis: Diagnosis) -> None:
 def draw_recall_by_size(axes: Axes, diagnosis: Diagnosis) -> None:
     """The share of objects found, by the side of a square of the object's area."""
     style(axes, "Recall by size of the object")
-    counts, recall = diagnosis.side_counts, diagnosis.side_recall
+    counts, recall = diagnosis.by_side
     filled = np.flatnonzero(counts)
     if not len(filled):
         nothing(axes, "no ground truth")
