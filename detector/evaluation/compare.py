@@ -20,7 +20,7 @@ from detector.data.images import read_image
 from detector.evaluation.comparison_tables import comparison_tables, reading_notes
 from detector.evaluation.detections import Detections
 from detector.evaluation.draw_comparison import draw_changes, plot_differences
-from detector.evaluation.evaluate import resolved
+from detector.evaluation.evaluate import image_folder, resolved
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.paired import Changes, Comparison, compare
@@ -107,11 +107,8 @@ def common_data(config: CompareConfig, sources: Sequence[StoredDetections]) -> t
     Raises:
         DataError: the runs do not say, or say different files; the image folder is missing.
     """
-    images = Path(config.images).expanduser() if config.images else None
-    if images is not None and not images.is_dir():
-        raise DataError(f"images={config.images}: there is no such folder; leave the key out for boxes on grey")
-    known = [s.images for s in sources if s.images is not None and s.images.is_dir()]
-    images = images or (known[0] if known else None)
+    known = (s.images for s in sources if s.images is not None and s.images.is_dir())
+    images = image_folder(config.images) or next(known, None)
     if config.annotations:
         return Path(config.annotations).expanduser(), images
     files = {s.name: s.annotations for s in sources if s.annotations is not None}
@@ -145,9 +142,9 @@ def output_folder(config: CompareConfig, sources: Sequence[StoredDetections]) ->
 def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]]:
     """(position of the image, number of the changed run) of the images to draw: half better, half worse."""
     chosen = []
-    for number_, change in enumerate(changes, start=1):
+    for number, change in enumerate(changes, start=1):
         better, worse = change.most(-(-count // (2 * len(changes))))
-        chosen += [(i, number_) for i in better + worse]
+        chosen += [(i, number) for i in better + worse]
     return chosen[:count]
 
 
@@ -155,11 +152,10 @@ def panels_of(
     chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
 ) -> dict[int, Panel]:
     """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
-    row = {image: i for i, image in enumerate(truth.image_ids)}
     panels = {}
     for position in dict.fromkeys(i for i, _ in chosen):
-        at = row[int(image_ids[position])]
-        name, (height, width) = str(truth.file_names[at]), truth.sizes[at].tolist()
+        image_id = int(image_ids[position])
+        (name,), (height, width) = truth.names_of([image_id]), truth.size_of(image_id)
         try:
             pixels = read_image(folder / name) if folder and name else None
         except DataError:
@@ -167,7 +163,7 @@ def panels_of(
         if pixels is not None:
             height, width = pixels.shape[1:]
         elif not height or not width:  # not in the annotation file: room for all objects
-            boxes = truth.boxes_xywh[truth.image == at]
+            boxes = truth.boxes_xywh[truth.rows([image_id])]
             width, height = (int(edge) + 10 for edge in (boxes[:, :2] + boxes[:, 2:]).max(axis=0, initial=90))
-        panels[position] = Panel(pixels, (height, width), name or f"image {image_ids[position]}", [])
+        panels[position] = Panel(pixels, (height, width), name or f"image {image_id}", [])
     return panels

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detector.evaluation.intervals import Interval
-from detector.evaluation.paired import Changes, Compared, Comparison
+from detector.evaluation.paired import Changes, Comparison
 from detector.evaluation.result_tables import LAST_PRECISION, error_table, new_table, number
 from detector.words import counted
 
@@ -19,8 +19,8 @@ LISTED = 5  # images that the terminal names for each direction
 
 def comparison_tables(comparison: Comparison, file_names: Sequence[str]) -> list[Table]:
     """COCO's numbers, the AP of each class, errors by kind, and for each run the images that changed most."""
-    runs = comparison.runs
-    columns = [runs[0].name, *(column for run in runs[1:] for column in (run.name, "difference"))]
+    names, runs = comparison.names, comparison.runs
+    columns = [names[0], *(column for name in names[1:] for column in (name, "difference"))]
     metrics = new_table("COCO box metrics", "metric", *columns)
     for name, values, differences in comparison.by_metric():
         metrics.add_row(name, *cells(values, differences), end_section=name == LAST_PRECISION)
@@ -28,9 +28,10 @@ def comparison_tables(comparison: Comparison, file_names: Sequence[str]) -> list
     of_classes = list(comparison.by_class())
     for k in comparison.most_changed_classes():
         classes.add_row(Text(runs[0].matches.class_names[k]), *cells(*of_classes[k][1:]))
-    changes = zip(runs[1:], comparison.changes, strict=True)
-    errors = error_table([run.name for run in runs], [run.errors for run in runs])
-    return [metrics, classes, errors, *(image_table(run, change, file_names) for run, change in changes)]
+    errors = error_table(names, [run.errors for run in runs])
+    labels = [name or str(i) for name, i in zip(file_names, runs[0].matches.image_ids.tolist(), strict=True)]
+    changes = zip(names[1:], comparison.changes, strict=True)
+    return [metrics, classes, errors, *(image_table(name, change, labels) for name, change in changes)]
 
 
 def cells(values: Sequence[Interval], differences: Sequence[Interval]) -> list[str | Text]:
@@ -49,15 +50,15 @@ def difference_words(found: Interval) -> Text:
     return Text(words, style="bold" if found.excludes_zero else "")
 
 
-def image_table(run: Compared, changes: Changes, file_names: Sequence[str]) -> Table:
+def image_table(run: str, changes: Changes, labels: Sequence[str]) -> Table:
     """The images that changed most, better ones first."""
     same = len(changes.net) - changes.better - changes.worse
     words = f"{counted(changes.better, 'image')} better, {changes.worse:,} worse, {same:,} as before; most changed"
-    table = new_table(f"{run.name}: {words}", "image", "objects won", "lost", "false before", "after", "net")
+    table = new_table(f"{run}: {words}", "image", "objects won", "lost", "false before", "after", "net")
     for part in changes.most(LISTED):
         for i in part:
             counts = [str(values[i]) for name, values in changes.columns.items() if name != "net"]
-            table.add_row(Text(file_names[i] or str(run.matches.image_ids[i])), *counts, f"{changes.net[i]:+d}")
+            table.add_row(Text(labels[i]), *counts, f"{changes.net[i]:+d}")
         table.add_section()
     return table
 
@@ -68,9 +69,10 @@ def reading_notes(comparison: Comparison) -> list[str]:
         "Differences are to the first run, on the same images; images count at the best score threshold of each "
         "class and run, IoU 0.5."
     ]
-    if comparison.resamples:
+    resamples = comparison.runs[0].resamples
+    if resamples:
         notes.append(
-            f"95 % intervals by {comparison.resamples:,} resamples of the images, the same for all runs; a * "
+            f"95 % intervals by {resamples:,} resamples of the images, the same for all runs; a * "
             "marks those without 0. They cover the choice of the images, not that of the seed: "
             "another training of the same configuration differs by more."
         )

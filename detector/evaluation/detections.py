@@ -40,7 +40,7 @@ class Detections:
     category_id: np.ndarray
     boxes_xywh: np.ndarray
     score: np.ndarray
-    images: np.ndarray | None = None
+    images: np.ndarray = None  # type: ignore[assignment]  # __post_init__ fills it
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -49,12 +49,12 @@ class Detections:
             store(name, np.asarray(getattr(self, name), dtype=np.int64).reshape(-1))
         store("score", np.asarray(self.score, dtype=np.float64).reshape(-1))
         store("boxes_xywh", np.asarray(self.boxes_xywh, dtype=np.float64).reshape(-1, 4))
-        seen = np.unique(self.image_id) if self.images is None else np.asarray(self.images, dtype=np.int64)
-        store("images", seen.reshape(-1))
+        seen = np.unique(self.image_id) if self.images is None else self.images
+        store("images", np.asarray(seen, dtype=np.int64).reshape(-1))
         lengths = {name: len(getattr(self, name)) for name in ("image_id", "category_id", "boxes_xywh", "score")}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"one entry a detection is wanted in every array, got lengths {lengths}")
-        if not np.isin(self.image_id, _images(self)).all():
+            raise ValueError(f"every array needs one entry per detection, got lengths {lengths}")
+        if not np.isin(self.image_id, self.images).all():
             raise ValueError("there are detections in an image that is not among `images`")
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Detections:
         """What a torchvision detector in eval mode returned for some images.
 
         Args:
-            outputs: one dict an image: ``boxes`` ``[n, 4]`` xyxy in pixels of the original image, ``labels``
+            outputs: one dict per image: ``boxes`` ``[n, 4]`` xyxy in pixels of the original image, ``labels``
                 int64 ``[n]`` in 1..K, ``scores`` ``[n]``; any float dtype, any device.
             image_ids: the COCO id of each image. If one is repeated, its first output counts.
             category_ids: length K; ``category_ids[label - 1]`` is the COCO category of a label.
@@ -109,9 +109,9 @@ class Detections:
         seen: set[int] = set()
         kept = []
         for part in parts:
-            new = [i for i in _images(part).tolist() if i not in seen]
+            new = [i for i in part.images.tolist() if i not in seen]
             seen.update(new)
-            kept.append(part.only(new) if len(new) < len(_images(part)) else part)
+            kept.append(part.only(new) if len(new) < len(part.images) else part)
         if not kept:
             return cls.empty()
         joined = lambda name: np.concatenate([getattr(part, name) for part in kept])
@@ -120,13 +120,12 @@ class Detections:
     def only(self, images: Sequence[int]) -> Detections:
         """The detections in ``images``, in the order they have."""
         rows = np.isin(self.image_id, np.asarray(images, dtype=np.int64))
-        looked_at = _images(self)
         return Detections(
             self.image_id[rows],
             self.category_id[rows],
             self.boxes_xywh[rows],
             self.score[rows],
-            looked_at[np.isin(looked_at, np.asarray(images, dtype=np.int64))],
+            self.images[np.isin(self.images, np.asarray(images, dtype=np.int64))],
             self.source,
         )
 
@@ -176,9 +175,9 @@ class Detections:
         )
 
     def to_json(self, path: str | Path) -> None:
-        """Write a COCO results file, one detection a line, at full precision, in one step (never half a file).
+        """Write a COCO results file, one detection per line, under a temporary name that is then changed.
 
-        Reading it back gives the same arrays to the bit.
+        Numbers have full precision: reading the file back gives the same arrays to the bit.
         """
         rows = zip(
             self.image_id.tolist(),
@@ -216,11 +215,6 @@ def entry_problem(entry: Any, images: frozenset[int] | None, categories: frozens
     if not is_finite(score):
         return f"score is {shown(score)}, not a finite number"
     return ""
-
-
-def _images(detections: Detections) -> np.ndarray:
-    assert detections.images is not None  # __post_init__ fills it
-    return detections.images
 
 
 def _concatenated(tensors: Sequence[torch.Tensor]) -> np.ndarray:

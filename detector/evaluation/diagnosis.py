@@ -4,54 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from detector.evaluation.confusion import confusion_matrix
 from detector.evaluation.errors import KINDS, MISSED, Errors, find_errors
-from detector.evaluation.intervals import RESAMPLES, Interval, Numbers, measure, resample
+from detector.evaluation.intervals import Interval, Measured, Numbers, measure
 from detector.evaluation.matches import FALSE, TRUE, Matches
 from detector.evaluation.metrics import IOU_THRESHOLDS, Accumulated, plain
-from detector.evaluation.slices import SIDES, recall_by_side
+from detector.evaluation.slices import SIDES, BySide, recall_by_side
 from detector.evaluation.thresholds import Calibration, OperatingPoint, calibration, kept, operating_points
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What a run gets wrong.
+    """What a run gets right and wrong; each part is computed when it is first asked for.
 
     Attributes:
         matches: of detections and objects.
         accumulated: precision and recall.
-        numbers: the COCO numbers, AP by IoU threshold, and those of each class, with intervals (NaN bounds without
-            resamples).
-        points: the best score threshold of each class.
-        kept: bool ``[N]``, detections from the best threshold of their class on.
-        errors: the breakdown into kinds.
-        confusion: int64 ``[K + 1, K + 1]`` at the best thresholds, background last.
-        calibration: of the scores.
-        side_counts: objects in each bin of :data:`SIDES`, int64 ``[S]``.
-        side_recall: their recall at each IoU threshold, float64 ``[S, T]``.
+        measured: the numbers and their replicates.
         resamples: behind the intervals; 0 for none.
     """
 
     matches: Matches
     accumulated: Accumulated
-    numbers: Numbers
-    points: list[OperatingPoint]
-    kept: np.ndarray
-    errors: Errors
-    confusion: np.ndarray
-    calibration: Calibration
-    side_counts: np.ndarray
-    side_recall: np.ndarray
+    measured: Measured
     resamples: int
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The COCO numbers, AP by IoU threshold, and those of each class; NaN bounds without resamples."""
+        return self.measured.intervals()
 
     @property
     def metrics(self) -> dict[str, Interval]:
         """The twelve COCO numbers."""
         return self.numbers.metrics
+
+    @cached_property
+    def points(self) -> list[OperatingPoint]:
+        """The best score threshold of each class."""
+        return operating_points(self.matches)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """bool ``[N]``: detections from the best threshold of their class on."""
+        return kept(self.matches, self.points)
+
+    @cached_property
+    def true(self) -> np.ndarray:
+        """bool ``[N]``: true positives at an IoU of 0.5 that are kept."""
+        return self.kept & (self.matches.outcome[0, 0] == TRUE)
+
+    @cached_property
+    def false(self) -> np.ndarray:
+        """bool ``[N]``: false positives at an IoU of 0.5 that are kept."""
+        return self.kept & (self.matches.outcome[0, 0] == FALSE)
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """bool ``[G]``: objects that a kept true positive matches."""
+        found = np.zeros(len(self.matches.object_id), dtype=bool)
+        found[self.matches.partner[0, self.true]] = True
+        return found
+
+    @cached_property
+    def errors(self) -> Errors:
+        """The breakdown into kinds."""
+        return find_errors(self.matches)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """int64 ``[K + 1, K + 1]`` at the best thresholds, background last."""
+        return confusion_matrix(self.matches, self.kept)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the scores."""
+        return calibration(self.matches)
+
+    @cached_property
+    def by_side(self) -> BySide:
+        """Recall by size of the object."""
+        return recall_by_side(self.matches)
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into ``metrics.json`` under ``analysis``: plain values, None where there is no ground truth."""
@@ -68,7 +106,7 @@ class Diagnosis:
                     "recall_75": plain(recall[5]),
                     "recall": plain(recall.mean()),
                 }
-                for i, (count, recall) in enumerate(zip(self.side_counts, self.side_recall, strict=True))
+                for i, (count, recall) in enumerate(zip(*self.by_side, strict=True))
             ],
             "thresholds": {n: asdict(p) for n, p in zip(classes, self.points, strict=True)},
             "errors": self.errors.to_dict(),
@@ -106,52 +144,29 @@ class Diagnosis:
         Args:
             file_names: one for each image; "" if unknown.
         """
-        m, count = self.matches, len(self.matches.image_ids)
+        m, errors, count = self.matches, self.errors, len(self.matches.image_ids)
         tally = lambda images: np.bincount(images, minlength=count)
-        outcome, kept = m.outcome[0, 0], self.kept
         columns = {
             "boxes": tally(m.object_image[m.counted[0]]),
-            "found": tally(m.image[kept & (outcome == TRUE)]),
-            "false": tally(m.image[kept & (outcome == FALSE)]),
+            "found": tally(m.image[self.true]),
+            "false": tally(m.image[self.false]),
         }
         columns["not_found"] = columns["boxes"] - columns["found"]
-        for number, kind in enumerate(KINDS):
-            columns[kind] = tally(
-                m.object_image[self.errors.missed] if number == MISSED else m.image[kept & (self.errors.kind == number)]
-            )
-        lists = {name: values.tolist() for name, values in columns.items()}
-        return [
-            {"image_id": image, "file_name": file_names[i], **{name: values[i] for name, values in lists.items()}}
-            for i, image in enumerate(m.image_ids.tolist())
-        ]
+        columns |= {kind: tally(m.image[self.kept & (errors.kind == i)]) for i, kind in enumerate(KINDS) if i != MISSED}
+        columns[KINDS[MISSED]] = tally(m.object_image[errors.missed])
+        lists = {"image_id": m.image_ids.tolist(), "file_name": file_names}
+        lists |= {name: values.tolist() for name, values in columns.items()}
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
-def diagnose(
-    matches: Matches,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Callable[[float], object] | None = None,
-) -> Diagnosis:
-    """Accumulate, resample, and look for errors.
+def diagnose(matches: Matches, weights: np.ndarray, progress: Callable[[float], object] | None = None) -> Diagnosis:
+    """Measure a run; what else is asked for is found in its matches.
 
     Args:
         matches: of the run.
-        resamples: of the images, for the intervals; 0: no intervals.
-        seed: of the resamples.
+        weights: resamples of the images, as :func:`detector.evaluation.intervals.resample` returns them; none of
+            them: no intervals.
         progress: told the share of the resampling that is done.
     """
     found = matches.accumulated()
-    points = operating_points(matches)
-    is_kept = kept(matches, points)
-    return Diagnosis(
-        matches,
-        found,
-        measure(matches, resample(len(matches.image_ids), resamples, seed), found, progress).intervals(),
-        points,
-        is_kept,
-        find_errors(matches),
-        confusion_matrix(matches, is_kept),
-        calibration(matches),
-        *recall_by_side(matches),
-        resamples,
-    )
+    return Diagnosis(matches, found, measure(matches, weights, found, progress), len(weights))

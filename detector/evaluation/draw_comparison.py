@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.intervals import Interval
-from detector.evaluation.matches import TRUE
 from detector.evaluation.metrics import IOU_THRESHOLDS
-from detector.evaluation.paired import Compared, Comparison
+from detector.evaluation.paired import Comparison
 from detector.plots.figure import INK, MUTED, PALETTE, color_of, new_figure, save, style
 from detector.plots.grid import Mark, Panel, draw_panels
 from detector.plots.labels import shortened
@@ -41,8 +41,8 @@ def plot_differences(comparison: Comparison, out: str | Path) -> None:
     figure = new_figure(11.5, 1.5 + LINE * rows * max(1, 0.55 * len(found)))
     for i, (title, labels, values) in enumerate(panels):
         axes = figure.add_subplot(1, 3, i + 1)
-        draw_intervals(axes, title, labels, values, [run.name for run in comparison.runs[1:]])
-    base = shortened(comparison.runs[0].name, 80).replace("$", r"\$")
+        draw_intervals(axes, title, labels, values, comparison.names[1:])
+    base = shortened(comparison.names[0], 80).replace("$", r"\$")
     figure.suptitle(f"Difference to {base}, with 95 % intervals", x=0.01, ha="left", fontsize=10.5, color=INK)
     figure.tight_layout()
     save(figure, out)
@@ -99,7 +99,7 @@ def draw_changes(
             marks, words = marks_of(run, position)
             net = f" (net {comparison.changes[number - 1].net[position]:+d})" if which else ""
             base = pictures[position]
-            name = shortened(run.name)
+            name = shortened(comparison.names[which])
             panels.append(
                 base._replace(
                     marks=marks, title=f"{name}: {words}{net}" if which else f"{shortened(base.title)}, {name}: {words}"
@@ -114,11 +114,10 @@ def draw_changes(
     draw_panels(panels, 4 if len(panels) > 2 else 2, legend, out)
 
 
-def marks_of(run: Compared, position: int) -> tuple[list[Mark], str]:
+def marks_of(run: Diagnosis, position: int) -> tuple[list[Mark], str]:
     """The boxes of one image: detections found, false detections, objects not found; and how many there are."""
     m = run.matches
-    here = run.kept & (m.image == position)
-    right, wrong = np.flatnonzero(here & (m.outcome[0, 0] == TRUE)), np.flatnonzero(run.false & (m.image == position))
+    right, wrong = (np.flatnonzero(kind & (m.image == position)) for kind in (run.true, run.false))
     missed = np.flatnonzero((m.object_image == position) & ~run.found & m.counted[0])
     marks = [Mark(corners(m.boxes_xywh[row]), FOUND) for row in right]
     marks += [Mark(corners(m.object_boxes[g]), MISSED, is_dashed=True) for g in missed]

@@ -21,6 +21,7 @@ from detector.evaluation.findings import findings
 from detector.evaluation.gallery import make_gallery
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.html_report import write_report
+from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
@@ -56,7 +57,7 @@ class Evaluation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringInputs:
     """What :func:`write_results` is to score.
 
     Attributes:
@@ -64,9 +65,9 @@ class Scored:
         detections: what was found.
         limit: detections counted for each image and class.
         image_ids: images to be scored; None: all.
-        images: folder for the report's pictures, None if unknown.
-        facts: more of what to know about the numbers, for the file.
-        notes: sentences that go with them.
+        images: folder of the images, for the report; None if unknown.
+        facts: what else ``meta`` in ``metrics.json`` says.
+        notes: sentences for the reader of the numbers.
     """
 
     truth: GroundTruth
@@ -92,30 +93,28 @@ def evaluate_from_config(config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate_files(config: EvaluateConfig) -> Evaluation:
-    """Score a COCO results file against an annotation file and write :func:`write_results`.
+    """Score a COCO results file against an annotation file and write what :func:`write_results` says.
 
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
     truth = GroundTruth(Path(config.annotations).expanduser())
     detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
-    images = Path(config.images).expanduser() if config.images else None
-    if images is not None and not images.is_dir():
-        raise DataError(
-            f"images={config.images}: there is no such folder; leave the key out for a report without pictures"
-        )
-    outcome = write_results(config, Scored(truth, detections, config.max_detections or COCO_LIMIT, images=images))
+    limit = config.max_detections or COCO_LIMIT
+    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
-        discard(outcome.folder, [PREDICTIONS, SHEET])  # of the checkpoint that was evaluated here before
+        discard(
+            outcome.folder, [PREDICTIONS, SHEET]
+        )  # of a checkpoint that was evaluated here before
     return outcome
 
 
 def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     """Run the detector of a checkpoint and score what it finds.
 
-    It runs over ``config.annotations`` and ``config.images``, or else over the validation set that the checkpoint was
-    trained with, all of it. ``predictions.json`` and ``predictions.png`` in :func:`output_folder` are written or
-    replaced, and what :func:`write_results` writes.
+    It runs over ``config.annotations`` and ``config.images``, or else over the whole validation set that the checkpoint
+    was trained with. Writes ``predictions.json``, ``predictions.png`` and what :func:`write_results` writes into
+    :func:`output_folder`.
 
     Raises:
         DetectorError: the checkpoint or the data set is missing or damaged, or their classes differ.
@@ -165,39 +164,39 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     }
     return write_results(
         config,
-        Scored(
+        ScoringInputs(
             truth, found.detections, limit, dataset.image_ids, split.images, facts, [renumbered] if renumbered else []
         ),
     )
 
 
-def write_results(config: EvaluateConfig, scored: Scored) -> Evaluation:
+def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
     """Score, write ``metrics.json`` and, for a report, ``report.html``, ``plots/``, ``classes.csv`` and ``images.csv``.
     Without a report, the files of an older report are removed.
     """
-    folder, truth = output_folder(config), scored.truth
-    matches = match(truth, scored.detections, scored.image_ids, scored.limit)
-    result = summarize(matches, truth, scored.detections, config.evaluator)
-    result.notes.extend(scored.notes)
+    folder, truth = output_folder(config), inputs.truth
+    matches = match(truth, inputs.detections, inputs.image_ids, inputs.limit)
+    result = summarize(matches, truth, inputs.detections, config.evaluator)
+    result.notes.extend(inputs.notes)
     meta = {
         "inputs": inputs_of(config),
         "date": now(),
         "evaluator": config.evaluator,
-        "max_detections": scored.limit,
-        **scored.facts,
+        "max_detections": inputs.limit,
+        **inputs.facts,
     }
     if not config.report:
         result.save(folder / METRICS_FILE, meta)
         discard(folder, OF_REPORT)
         return Evaluation(result, None, folder)
     with slow_progress("resampling the images", config.progress_bar) as tell:
-        diagnosis = diagnose(matches, config.resamples, progress=tell)
+        diagnosis = diagnose(matches, resample(len(matches.image_ids), config.resamples), tell)
     result.intervals.update({name: value[1:] for name, value in diagnosis.metrics.items() if value.low == value.low})
     result.save(folder / METRICS_FILE, meta, {"analysis": diagnosis.to_dict()})
     write_csv(folder / CLASSES, diagnosis.class_rows())
     write_csv(folder / IMAGES, diagnosis.image_rows(truth.names_of(matches.image_ids.tolist())))
     plots = plot_diagnosis(diagnosis, folder / PLOTS)
-    gallery = make_gallery(diagnosis, truth, scored.images, config.gallery_images)
+    gallery = make_gallery(diagnosis, truth, inputs.images, config.gallery_images)
     write_report(folder / REPORT, result, diagnosis, plots, gallery, meta)
     return Evaluation(result, diagnosis, folder)
 
@@ -220,6 +219,20 @@ def check_inputs(config: EvaluateConfig) -> None:
     )
     if set(given) not in usages:
         raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
+
+
+def image_folder(images: str) -> Path | None:
+    """The folder that the key ``images`` names; None for "".
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not images:
+        return None
+    folder = Path(images).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"images={images}: there is no such folder; leave the key out for boxes without pictures")
+    return folder
 
 
 def output_folder(config: EvaluateConfig) -> Path:

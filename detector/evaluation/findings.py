@@ -109,7 +109,7 @@ def _sizes(diagnosis: Diagnosis) -> list[str]:
 
 def _worst_size(diagnosis: Diagnosis, t: int, found: str) -> list[str]:
     """The size with the lowest recall at the IoU threshold of number ``t``, in words."""
-    counts, recall = diagnosis.side_counts, diagnosis.side_recall[:, t]
+    counts, recall = diagnosis.by_side.objects, diagnosis.by_side.recall[:, t]
     usable = np.flatnonzero(counts >= ENOUGH)
     if len(usable) < 2:
         return []

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from torchvision.transforms.functional import to_pil_image
 
 from detector.data.images import read_image
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
-from detector.evaluation.matches import TRUE
 from detector.exceptions import DataError
 from detector.plots.labels import Rectangle, least_covered, shortened
+from detector.words import counted
 
 LONG_SIDE = 480  # pixels of an embedded picture
 SHOWN = 12  # errors drawn in one image
@@ -65,12 +65,12 @@ def worst_images(diagnosis: Diagnosis, kind: int, count: int) -> list[int]:
     """
     m = diagnosis.matches
     if kind == MISSED:
-        weight = np.bincount(m.object_image[diagnosis.errors.missed], minlength=len(m.image_ids)).astype(float)
+        image = m.object_image[diagnosis.errors.missed]
+        score = np.ones(len(image))
     else:
         wrong = diagnosis.errors.kind == kind
-        weight = np.bincount(
-            m.image[wrong], m.score[wrong] * np.where(diagnosis.kept[wrong], 1.0, 1e-6), minlength=len(m.image_ids)
-        )
+        image, score = m.image[wrong], m.score[wrong] * np.where(diagnosis.kept[wrong], 1.0, 1e-6)
+    weight = np.bincount(image, score, minlength=len(m.image_ids))
     order = np.argsort(-weight, kind="stable")[:count]
     return order[weight[order] > 0].tolist()
 
@@ -84,7 +84,7 @@ def make_cards(diagnosis: Diagnosis, truth: GroundTruth, kind: int, count: int) 
         height, width = truth.size_of(image_id)
         if not height or not width:  # not in the annotation file: room for all boxes
             height, width = (
-                int(max(edge, default=0)) + 10 for edge in ([b.y + b.h for b in boxes], [b.x + b.w for b in boxes])
+                int(max(edges)) + 10 for edges in zip(*((b.y + b.h, b.x + b.w) for b in boxes), strict=True)
             )
         (name,) = truth.names_of([image_id])
         cards.append(Card(image_id, name, width, height, labelled(boxes, width, height), caption))
@@ -107,53 +107,44 @@ def labelled(boxes: list[Box], width: int, height: int) -> list[Box]:
 
 
 def _boxes(diagnosis: Diagnosis, image: int, kind: int) -> tuple[list[Box], str]:
-    """The boxes to draw in an image: objects, what is found, and on top the errors of one kind."""
+    """The boxes to draw in an image: objects, what is found, and on top the errors of one kind; and a caption."""
+    m, errors, names = diagnosis.matches, diagnosis.errors, diagnosis.matches.class_names
+    rows, objects = m.by_image[image]
 
     def box(xywh: np.ndarray, style: str, label: str, title: str) -> Box:
         x, y, w, h = xywh.tolist()
         return Box(x, y, w, h, style, label, title)
 
-    m, errors, names = diagnosis.matches, diagnosis.errors, diagnosis.matches.class_names
-    objects, rows = np.flatnonzero(m.object_image == image), np.flatnonzero(m.image == image)
-    rows = rows[np.argsort(-m.score[rows], kind="stable")]
-    drawn = [box(m.object_boxes[g], "true", "", _object_words(diagnosis, g)) for g in objects.tolist()]
-    for row in rows[diagnosis.kept[rows] & (m.outcome[0, 0, rows] == TRUE)].tolist():
-        drawn.append(box(m.boxes_xywh[row], "found", "", f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"))
+    def words(g: int) -> str:
+        crowd = "crowd of " if m.crowd[g] else ""
+        return f"annotation {m.object_id[g]}: {crowd}{names[m.object_label[g]]}"
+
+    drawn = [box(m.object_boxes[g], "true", "", words(g)) for g in objects]
+    for row in rows[diagnosis.true[rows]]:
+        title = f"found: {names[m.label[row]]}, score {m.score[row]:.2f}"
+        drawn.append(box(m.boxes_xywh[row], "found", "", title))
     if kind == MISSED:
-        wrong = objects[errors.missed[objects]].tolist()
-        drawn += [
-            box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), _object_words(diagnosis, g))
-            for g in wrong[:SHOWN]
-        ]
+        wrong = objects[errors.missed[objects]]
+        for g in wrong[:SHOWN]:
+            drawn.append(box(m.object_boxes[g], "error", shortened(names[m.object_label[g]]), words(g)))
     else:
-        all_wrong = rows[errors.kind[rows] == kind]
-        shown = all_wrong[diagnosis.kept[all_wrong]]
-        wrong = (shown if len(shown) else all_wrong[:1]).tolist()
+        wrong = rows[errors.kind[rows] == kind]
+        kept = wrong[diagnosis.kept[wrong]]
+        wrong = kept if len(kept) else wrong[:1]
         for row in wrong[:SHOWN]:
-            about = errors.about[row]
-            name, score = names[m.label[row]], m.score[row]
-            words = f"{KINDS[kind]}: {name}, score {score:.2f}" + (
-                f", about {_object_words(diagnosis, about)}" if about >= 0 else ""
-            )
-            drawn.append(box(m.boxes_xywh[row], "error", f"{shortened(name)} {score:.2f}", words))
-    noun = "object" if len(objects) == 1 else "objects"
+            name, score, about = names[m.label[row]], m.score[row], errors.about[row]
+            title = f"{KINDS[kind]}: {name}, score {score:.2f}" + (f", about {words(about)}" if about >= 0 else "")
+            drawn.append(box(m.boxes_xywh[row], "error", f"{shortened(name)} {score:.2f}", title))
     part = f", {SHOWN} of them drawn" if len(wrong) > SHOWN else ""
-    return drawn, f"{len(wrong)} {KINDS[kind]}{part}; {len(objects)} {noun} in the image"
-
-
-def _object_words(diagnosis: Diagnosis, g: int) -> str:
-    m = diagnosis.matches
-    crowd = "crowd of " if m.crowd[g] else ""
-    return f"annotation {m.object_id[g]}: {crowd}{m.class_names[m.object_label[g]]}"
+    return drawn, f"{len(wrong)} {KINDS[kind]}{part}; {counted(len(objects), 'object')} in the image"
 
 
 def picture(folder: Path, card: Card) -> str | None:
     """The image of a card as a data URI of a small JPEG; None if it cannot be read."""
     try:
-        pixels = read_image(folder / card.file_name)
+        image = to_pil_image(read_image(folder / card.file_name))
     except DataError:
         return None
-    image = Image.fromarray((pixels.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)

@@ -8,38 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from detector.evaluation.errors import Errors, find_errors
-from detector.evaluation.intervals import RESAMPLES, Interval, Numbers, measure, resample
-from detector.evaluation.matches import FALSE, TRUE, Matches
+from detector.evaluation.diagnosis import Diagnosis, diagnose
+from detector.evaluation.intervals import RESAMPLES, Interval, Numbers, resample
+from detector.evaluation.matches import Matches
 from detector.evaluation.metrics import IOU_THRESHOLDS, plain
-from detector.evaluation.thresholds import kept, operating_points
 from detector.exceptions import DataError
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """One run.
-
-    Attributes:
-        name: how it is called in tables.
-        matches: of its detections and the objects.
-        kept: bool ``[N]``, detections from the best threshold of their class on.
-        found: bool ``[G]``, objects found by one of these at an IoU of 0.5.
-        numbers: the COCO numbers with their intervals.
-        errors: the breakdown into kinds.
-    """
-
-    name: str
-    matches: Matches
-    kept: np.ndarray
-    found: np.ndarray
-    numbers: Numbers
-    errors: Errors
-
-    @property
-    def false(self) -> np.ndarray:
-        """bool ``[N]``: false positives that are kept."""
-        return self.kept & (self.matches.outcome[0, 0] == FALSE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,40 +62,40 @@ class Comparison:
     """The runs, and how each but the first differs from the first.
 
     Attributes:
+        names: of the runs, the baseline first.
         runs: the baseline and the others.
         differences: of the other runs, in their order.
         changes: the same, image by image.
-        resamples: behind the intervals; 0 for none.
     """
 
-    runs: list[Compared]
+    names: list[str]
+    runs: list[Diagnosis]
     differences: list[Numbers]
     changes: list[Changes]
-    resamples: int
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into ``comparison.json``: plain values, None where there is no ground truth."""
-        names = self.runs[0].matches.class_names
+        classes = self.runs[0].matches.class_names
         pair = lambda found: dict(zip(("difference", "low", "high"), plain(found), strict=True))
         return {
-            "baseline": self.runs[0].name,
-            "resamples": self.resamples,
+            "baseline": self.names[0],
+            "resamples": self.runs[0].resamples,
             "runs": [
                 {
-                    "name": run.name,
-                    "metrics": {name: plain(found.value) for name, found in run.numbers.metrics.items()},
-                    "intervals": {name: plain(found[1:]) for name, found in run.numbers.metrics.items()},
+                    "name": name,
+                    "metrics": {metric: plain(found.value) for metric, found in run.metrics.items()},
+                    "intervals": {metric: plain(found[1:]) for metric, found in run.metrics.items()},
                     "errors": run.errors.to_dict(),
                 }
-                for run in self.runs
+                for name, run in zip(self.names, self.runs, strict=True)
             ],
             "differences": [
                 {
-                    "run": run.name,
-                    "metrics": {name: pair(found) for name, found in numbers.metrics.items()},
+                    "run": name,
+                    "metrics": {metric: pair(found) for metric, found in numbers.metrics.items()},
                     "AP_by_iou": {f"{t:.2f}": pair(v) for t, v in zip(IOU_THRESHOLDS, numbers.by_iou, strict=True)},
                     "per_class": {
-                        metric: {n: pair(v) for n, v in zip(names, values, strict=True)}
+                        metric: {n: pair(v) for n, v in zip(classes, values, strict=True)}
                         for metric, values in numbers.by_class.items()
                     },
                     "images": {
@@ -134,16 +107,16 @@ class Comparison:
                         "false_after": int(c.false_after.sum()),
                     },
                 }
-                for run, numbers, c in zip(self.runs[1:], self.differences, self.changes, strict=True)
+                for name, numbers, c in zip(self.names[1:], self.differences, self.changes, strict=True)
             ],
         }
 
     def by_metric(self) -> Iterator[tuple[str, list[Interval], list[Interval]]]:
         """Name of each of the twelve numbers, its value in each run, and the difference of each run but the first."""
-        for name in self.runs[0].numbers.metrics:
+        for name in self.runs[0].metrics:
             yield (
                 name,
-                [run.numbers.metrics[name] for run in self.runs],
+                [run.metrics[name] for run in self.runs],
                 [found.metrics[name] for found in self.differences],
             )
 
@@ -179,9 +152,9 @@ class Comparison:
         ]
 
     def _row(self, values: Sequence[Interval], differences: Sequence[Interval]) -> dict[str, Any]:
-        row = {run.name: plain(value.value) for run, value in zip(self.runs, values, strict=True)}
-        for run, found in zip(self.runs[1:], differences, strict=True):
-            row |= zip((f"{run.name} {part}" for part in ("difference", "low", "high")), plain(found), strict=True)
+        row = {name: plain(value.value) for name, value in zip(self.names, values, strict=True)}
+        for name, found in zip(self.names[1:], differences, strict=True):
+            row |= zip((f"{name} {part}" for part in ("difference", "low", "high")), plain(found), strict=True)
         return row
 
     def image_rows(self, file_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -190,13 +163,13 @@ class Comparison:
         boxes = np.bincount(m.object_image[m.counted[0]], minlength=len(m.image_ids))
         return [
             {
-                "run": run.name,
+                "run": run,
                 "image_id": image,
                 "file_name": file_names[i],
                 "boxes": int(boxes[i]),
                 **{name: int(values[i]) for name, values in c.columns.items()},
             }
-            for run, c in zip(self.runs[1:], self.changes, strict=True)
+            for run, c in zip(self.names[1:], self.changes, strict=True)
             for i, image in enumerate(m.image_ids.tolist())
         ]
 
@@ -223,17 +196,13 @@ def compare(
     check_paired(runs)
     weights = resample(len(runs[0].image_ids), resamples, seed)
     share = lambda i: None if progress is None else lambda done: progress((i + done) / len(runs))
-    measured = [measure(run, weights, progress=share(i)) for i, run in enumerate(runs)]
-    compared = []
-    for name, matches, found in zip(names, runs, measured, strict=True):
-        keep = kept(matches, operating_points(matches))
-        is_found = objects_found(matches, keep)
-        compared.append(Compared(name, matches, keep, is_found, found.intervals(), find_errors(matches)))
+    diagnosed = [diagnose(run, weights, share(i)) for i, run in enumerate(runs)]
+    base, *others = diagnosed
     return Comparison(
-        compared,
-        [other.minus(measured[0]) for other in measured[1:]],
-        [changes(compared[0], other) for other in compared[1:]],
-        resamples,
+        list(names),
+        diagnosed,
+        [other.measured.minus(base.measured) for other in others],
+        [changes(base, other) for other in others],
     )
 
 
@@ -256,15 +225,7 @@ def check_paired(runs: Sequence[Matches]) -> None:
             raise DataError(f"runs 1 and {number} cannot be paired: their annotations differ")
 
 
-def objects_found(matches: Matches, kept: np.ndarray) -> np.ndarray:
-    """bool ``[G]``: the objects that a true positive among the detections ``kept`` matches at an IoU of 0.5."""
-    found = np.zeros(len(matches.object_id), dtype=bool)
-    hits = kept & (matches.outcome[0, 0] == TRUE)
-    found[matches.partner[0, hits]] = True
-    return found
-
-
-def changes(base: Compared, other: Compared) -> Changes:
+def changes(base: Diagnosis, other: Diagnosis) -> Changes:
     """How ``other`` differs from ``base``, image by image."""
     count = len(base.matches.image_ids)
     tally = lambda images: np.bincount(images, minlength=count)

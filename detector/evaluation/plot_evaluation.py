@@ -128,21 +128,16 @@ def draw_ap_by_iou(axes: Axes, diagnosis: Diagnosis) -> None:
 def draw_recall_by_size(axes: Axes, diagnosis: Diagnosis) -> None:
     """The share of objects found, by the side of a square of the object's area."""
     style(axes, "Recall by size of the object")
-    counts, recall = diagnosis.side_counts, diagnosis.side_recall
+    counts, recall = diagnosis.by_side
     filled = np.flatnonzero(counts)
     if not len(filled):
         nothing(axes, "no ground truth")
         return
-    bins = range(filled[0], filled[-1] + 1)
-    for offset, t, text in ((-0.27, 0, "IoU 0.50"), (0, 5, "IoU 0.75"), (0.27, None, "mean of 0.50 to 0.95")):
-        heights = [recall[i].mean() if t is None else recall[i, t] for i in bins]
-        axes.bar(
-            np.arange(len(bins)) + offset,
-            np.nan_to_num(heights),
-            width=0.25,
-            label=text,
-            color=PALETTE[{0: 0, 5: 5}.get(t, 2) if t is not None else 2],
-        )
+    bins = np.arange(filled[0], filled[-1] + 1)
+    heights = (recall[bins, 0], recall[bins, 5], recall[bins].mean(axis=1))
+    for i, (height, words) in enumerate(zip(heights, ("IoU 0.50", "IoU 0.75", "mean of 0.50 to 0.95"), strict=True)):
+        x = np.arange(len(bins)) + 0.27 * (i - 1)
+        axes.bar(x, np.nan_to_num(height), width=0.25, label=words, color=PALETTE[(0, 5, 2)[i]])
     names = [f"{SIDES[i]:g} to {SIDES[i + 1]:g}" if np.isfinite(SIDES[i + 1]) else f"from {SIDES[i]:g}" for i in bins]
     axes.set_xticks(range(len(bins)), [f"{n}\n{counts[i]:,}" for n, i in zip(names, bins, strict=True)], fontsize=7.5)
     axes.set_ylim(0, 1.18)

@@ -84,7 +84,7 @@ def test_from_model_refuses_what_does_not_fit():
 
 
 def test_arrays_must_fit_together():
-    with pytest.raises(ValueError, match="one entry a detection"):
+    with pytest.raises(ValueError, match="one entry per detection"):
         Detections([1, 2], [1, 1], [[0, 0, 1, 1]], [0.5, 0.5])
     with pytest.raises(ValueError, match="not among `images`"):
         Detections([1], [1], [[0, 0, 1, 1]], [0.5], images=[2])

@@ -6,6 +6,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.findings import findings
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
 
 CAT, DOG = 1, 2
@@ -27,7 +28,7 @@ def said(write_json):
         }
         columns = zip(*detections, strict=True) if detections else ((), (), (), ())
         matches = match(GroundTruth(write_json("gt.json", content)), Detections(*columns))
-        return findings(diagnose(matches, resamples=0))
+        return findings(diagnose(matches, resample(30, 0)))
 
     return build
 

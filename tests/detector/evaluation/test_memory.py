@@ -17,6 +17,7 @@ import numpy as np
 from detector.evaluation.diagnosis import diagnose
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
 
 rng = np.random.default_rng(0)
@@ -38,7 +39,9 @@ detected[near] = np.abs(truth + rng.normal(0, 4, truth.shape))
 detected_image[near], detected_label[near] = image, label
 detections = Detections(detected_image, detected_label, detected, rng.uniform(0, 1, found))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-diagnosis = diagnose(match(GroundTruth(sys.argv[1]), detections), resamples=50)
+matches = match(GroundTruth(sys.argv[1]), detections)
+diagnosis = diagnose(matches, resample(images, 50))
+diagnosis.to_dict()
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(before, after, len(diagnosis.matches.score), diagnosis.metrics["AP50"].value)
 """

@@ -26,7 +26,7 @@ def test_differences_are_those_of_the_metrics(pair):
     numbers = [run.accumulated() for run in pair]
     for name, difference in found.differences[0].metrics.items():
         first, second = (n.metrics()[name] for n in numbers)
-        values = [run.numbers.metrics[name].value for run in found.runs]
+        values = [run.metrics[name].value for run in found.runs]
         assert values == pytest.approx([first, second] if first is not None else [np.nan] * 2, nan_ok=True)
         assert difference.value == pytest.approx(values[1] - values[0], nan_ok=True)
     # Every other image counted twice or not at all moves the numbers: the bounds are apart, the value is between.
