@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,8 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
     log.info("drawing %d images into %s", config.train_images + config.val_images, folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".drawing-", dir=root))
+        draft = root / f".drawing-{uuid.uuid4().hex}"
+        draft.mkdir()
     except OSError as error:
         raise DataError(
             f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
@@ -60,7 +60,6 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
         ) from None
     try:
         draw_data_set(draft, config)
-        draft.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         try:
             draft.rename(folder)
         except OSError:
@@ -139,9 +138,3 @@ def _draw_split(images: Path, split: str, count: int, config: ShapesConfig) -> d
                 }
             )
     return content
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
