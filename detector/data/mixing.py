@@ -18,7 +18,7 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
     """One image of four: this one and three others around a random point, each resized to cover its part.
 
     The size of ``image`` stays. The point lies in the middle half of it. Each image is resized, keeping its shape,
-    until it covers its part, and cut to it at a random place; boxes of which less than a tenth is left are dropped.
+    until it covers its part, and cut to it at a random position; boxes of which less than a tenth is left are dropped.
     (Bochkovskiy et al., YOLOv4, 2020. There images keep their scale on a canvas of twice the size, most of which a
     crop then throws away.)
 
@@ -34,9 +34,9 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
     y = int(torch.randint(height // 4, height - height // 4, ()))
     canvas, targets = torch.empty_like(image), []
     parts = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-    place = int(torch.randint(4, ()))  # of the image itself
+    own = int(torch.randint(4, ()))  # the part of the image itself
     for number, (left, top, right, bottom) in enumerate(parts):
-        part, boxes = (image, target) if number == place else draw_sample()
+        part, boxes = (image, target) if number == own else draw_sample()
         part, boxes = cover(part, boxes, bottom - top, right - left)
         canvas[:, top:bottom, left:right] = part
         targets.append({**boxes, "boxes": boxes["boxes"] + torch.tensor([left, top, left, top])})
@@ -44,7 +44,7 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
 
 
 def cover(image: Tensor, target: Target, height: int, width: int) -> tuple[Tensor, Target]:
-    """``image`` resized to just cover ``height`` x ``width`` and cut to that at a random place, with its boxes."""
+    """``image`` resized to just cover ``height`` x ``width`` and cut to that at a random position, with its boxes."""
     old_height, old_width = image.shape[-2:]
     factor = max(height / old_height, width / old_width)
     new_height, new_width = max(height, round(old_height * factor)), max(width, round(old_width * factor))
@@ -54,7 +54,7 @@ def cover(image: Tensor, target: Target, height: int, width: int) -> tuple[Tenso
 
 
 def copy_paste(image: Tensor, target: Target, source: Tensor, objects: Target) -> tuple[Tensor, Target]:
-    """Some boxes of another image, with all that they show, pasted into this one at random places.
+    """Some boxes of another image, with all that they show, pasted into this one at random positions.
 
     At least one, at most all; each at 0.5 to 1.5 of its size, as far as the image has room, and over what was pasted
     before. An object that less than a tenth is left of is dropped; the box and area of one that is partly covered stay,

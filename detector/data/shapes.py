@@ -49,16 +49,9 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
     if folder.is_dir():
         return folder
     log.info("drawing %d images into %s", config.train_images + config.val_images, folder)
+    draft = root / f".drawing-{uuid.uuid4().hex}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        draft = root / f".drawing-{uuid.uuid4().hex}"
-        draft.mkdir()
-    except OSError as error:
-        raise DataError(
-            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
-            "that can be written."
-        ) from None
-    try:
+        draft.mkdir(parents=True)
         draw_data_set(draft, config)
         try:
             draft.rename(folder)
@@ -66,7 +59,10 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
             if not folder.is_dir():  # it is if another process was faster
                 raise
     except OSError as error:
-        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}") from None
+        raise DataError(
+            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
+            "that can be written."
+        ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -31,9 +31,9 @@ class Augment:
     """The transforms of an :class:`AugmentConfig`, in this order: mosaic, copy-paste, photometric, scale jitter, IoU
     crop, large-scale jitter, flips.
 
-    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and something that
-    draws another image for the transforms that need one, which are left out without it. Returns an image and a target,
-    as new plain tensors. Boxes lie inside the new image; those that a crop cuts away are removed together with their
+    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and a function
+    that draws another sample for the transforms that need one; without it they are left out. Returns an image and a
+    target, as new plain tensors. Boxes lie inside the new image; those that a crop cuts away are removed together with their
     labels, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
 
     Random numbers are PyTorch's, of the CPU. Each transform has a sequence of its own, so switching one on or off
@@ -132,7 +132,7 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
 
 
 def rescale(image: Tensor, target: Target, factor: float, size: tuple[int, int] | None = None) -> tuple[Tensor, Target]:
-    """Resize by about ``factor`` (to whole pixels), then crop or pad to ``size`` at a random place.
+    """Resize by about ``factor`` (to whole pixels), then crop or pad to ``size`` at a random position.
 
     The padding has the mean colour of the image. ``target`` loses the boxes that are no longer visible.
 
