@@ -47,7 +47,7 @@ class Annotations:
         image_ids: int64 ``[M]``, in the order of the file.
         file_names: str ``[M]``; "" where the file gives none.
         sizes: int64 ``[M, 2]``: height, width; 0 where the file gives none.
-        position: int64 ``[A]``, place in the file's list of annotations, ascending.
+        position: int64 ``[A]``, in the file's list of annotations, ascending.
         ids: int64 ``[A]``.
         image: int64 ``[A]``, row of the image.
         label: int64 ``[A]``, position of the category in ``category_ids``.

@@ -39,7 +39,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     Attributes:
         skipped: what is wrong with each image that could not be read in training, in the order they came.
-        val_padding: the validation image of this process is another one's, and does not count.
+        val_padding: this process has no validation image of its own, and the one that it gets does not count.
         identity: what tells the data of two runs apart, for both splits: the annotation file, the ``digest`` of its
             content, and numbers of images and boxes; there after :meth:`setup`.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
@@ -61,7 +61,7 @@ class DetectionDataModule(pl.LightningDataModule):
         self.val_split: Split
 
     def prepare_data(self) -> None:
-        """Draw the built-in data set, once a machine."""
+        """Draw the built-in data set, once per machine."""
         find_split(self.data, "train")
 
     def setup(self, stage: str | None = None) -> None:
@@ -113,7 +113,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def shared_images(self) -> int:
-        """Validation images that are trained on too, by their files; with ``overfit_images``, which is that, none."""
+        """Number of validation images whose files are trained on too; 0 with ``overfit_images``, where all are."""
         if self.data.overfit_images:
             return 0
         train, val = (
@@ -124,7 +124,7 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def images_per_epoch(self) -> int:
-        """Training images per epoch; those of rare classes count as often as they come."""
+        """Training images per epoch; one that is repeated counts as often as it occurs."""
         return self._order(world_size=1).length
 
     def train_dataloader(self) -> StepLoader:
@@ -175,9 +175,9 @@ class DetectionDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DetectionLoader:
         """The validation images of this process, in the order of the file; each image goes to one process.
 
-        A process that none is left for gets one all the same, as no loop over nothing meets the others at its end;
-        ``val_padding`` says so. An image that cannot be read is an error here whatever ``data.on_error`` says: numbers
-        of other images would be other numbers.
+        If there are fewer batches than processes, a process without images gets one that does not count: it has to
+        meet the others at the end of the loop. ``val_padding`` says so. An image that cannot be read is an error here
+        whatever ``data.on_error`` says, as scores of other images are not comparable.
         """
         part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
         self.val_padding = not part

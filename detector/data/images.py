@@ -54,11 +54,8 @@ def read_image(
             f"cannot read the image {file}: it has more than the {limit:,} pixels that Pillow reads; cut it into tiles."
         ) from None
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
-        remedy = (
-            "replace or remove the file"
-            if size is None
-            else ("replace the file, or take its entry out of the annotation file")
-        )
+        entry = ", or take its entry out of the annotation file"
+        remedy = "replace or remove the file" if size is None else f"replace the file{entry}"
         raise DataError(
             f"cannot read the image {file}: {error or type(error).__name__}. It is damaged or not an image; {remedy}."
         ) from None

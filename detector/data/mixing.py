@@ -8,32 +8,17 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from detector.data.boxes import MIN_VISIBLE, PER_BOX, crop, resize, select, sides
 from detector.data.coco import Target
-from detector.data.table import MIN_SIDE
 
 DrawSample = Callable[[], tuple[Tensor, Target]]  # a random image of the data set with its target
-
-# A box of which a crop, or what is pasted over it, leaves less than this share is dropped: nobody could tell what the
-# rest belongs to.
-MIN_VISIBLE = 0.1
-PER_BOX = ("boxes", "labels", "area", "iscrowd")  # what of a target has one entry for each box
-
-
-def select(target: Target, rows: Tensor) -> Target:
-    """``target`` with the boxes that ``rows`` (bool or int64) picks."""
-    return {**target, **{name: target[name][rows] for name in PER_BOX}}
-
-
-def sides(boxes: Tensor) -> Tensor:
-    """float32 [N, 2]: width and height of boxes [N, 4] (x1, y1, x2, y2)."""
-    return boxes[:, 2:] - boxes[:, :2]
 
 
 def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tensor, Target]:
     """One image of four: this one and three others around a random point, each resized to cover its part.
 
     The size of ``image`` stays. The point lies in the middle half of it. Each image is resized, keeping its shape,
-    until it covers its part, and cut to it at a random place; boxes of which less than a tenth is left are dropped.
+    until it covers its part, and cut to it at a random position; boxes of which less than a tenth is left are dropped.
     (Bochkovskiy et al., YOLOv4, 2020. There images keep their scale on a canvas of twice the size, most of which a
     crop then throws away.)
 
@@ -49,9 +34,9 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
     y = int(torch.randint(height // 4, height - height // 4, ()))
     canvas, targets = torch.empty_like(image), []
     parts = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-    place = int(torch.randint(4, ()))  # of the image itself
+    own = int(torch.randint(4, ()))  # the part of the image itself
     for number, (left, top, right, bottom) in enumerate(parts):
-        part, boxes = (image, target) if number == place else draw_sample()
+        part, boxes = (image, target) if number == own else draw_sample()
         part, boxes = cover(part, boxes, bottom - top, right - left)
         canvas[:, top:bottom, left:right] = part
         targets.append({**boxes, "boxes": boxes["boxes"] + torch.tensor([left, top, left, top])})
@@ -59,23 +44,17 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
 
 
 def cover(image: Tensor, target: Target, height: int, width: int) -> tuple[Tensor, Target]:
-    """``image`` resized to just cover ``height`` x ``width`` and cut to that at a random place, with its boxes."""
+    """``image`` resized to just cover ``height`` x ``width`` and cut to that at a random position, with its boxes."""
     old_height, old_width = image.shape[-2:]
     factor = max(height / old_height, width / old_width)
     new_height, new_width = max(height, round(old_height * factor)), max(width, round(old_width * factor))
-    image = F.resize(image, [new_height, new_width], antialias=True).clamp(0, 1)
+    image, target = resize(image, target, new_height, new_width)
     top, left = (int(torch.randint(room + 1, ())) for room in (new_height - height, new_width - width))
-    scale = torch.tensor([new_width / old_width, new_height / old_height])
-    boxes = target["boxes"] * scale.repeat(2) - torch.tensor([left, top, left, top])
-    cut = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
-    share = (sides(cut).prod(dim=1) / sides(boxes).prod(dim=1)).clamp(0, 1)
-    keep = (share >= MIN_VISIBLE) & (sides(cut) >= MIN_SIDE).all(dim=1)
-    target = {**target, "boxes": cut, "area": target["area"] * float(scale.prod()) * share}
-    return image[:, top : top + height, left : left + width], select(target, keep)
+    return crop(image, target, (top, left), height, width)
 
 
 def copy_paste(image: Tensor, target: Target, source: Tensor, objects: Target) -> tuple[Tensor, Target]:
-    """Some boxes of another image, with all that they show, pasted into this one at random places.
+    """Some boxes of another image, with all that they show, pasted into this one at random positions.
 
     At least one, at most all; each at 0.5 to 1.5 of its size, as far as the image has room, and over what was pasted
     before. An object that less than a tenth is left of is dropped; the box and area of one that is partly covered stay,
@@ -86,7 +65,7 @@ def copy_paste(image: Tensor, target: Target, source: Tensor, objects: Target) -
         image, target: to paste into; they are left alone.
         source, objects: to paste from.
     """
-    usable = torch.nonzero((objects["iscrowd"] == 0) & (sides(objects["boxes"]).round() >= 1).all(dim=1)).flatten()
+    usable = torch.nonzero((objects["iscrowd"] == 0) & (sides(objects["boxes"].round()) >= 1).all(dim=1)).flatten()
     if not len(usable):
         return image, target
     count = int(torch.randint(1, len(usable) + 1, ()))

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from detector.data.scene import OUTLINES, SceneObject
 
-# Samples a pixel and axis. An edge is in the image where it is in the annotation to 1 / (2 * SAMPLES) pixel.
+# Samples per pixel and axis. Edges in the image and in the annotation agree to 1 / (2 * SAMPLES) pixel.
 SAMPLES = 4
 # Smallest distance in RGB between an object's colour and the background behind it, at difficulty 0 and 1.
 CONTRAST = (0.7, 0.3)
@@ -28,7 +28,7 @@ def paint(rng: np.random.Generator, objects: list[SceneObject], size: int, diffi
 def coverage(
     obj: SceneObject, size: int, samples: int = SAMPLES
 ) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
-    """Where an object is on an image of ``size`` pixels a side.
+    """Where an object is on an image of ``size`` x ``size`` pixels.
 
     Returns:
         Rows and columns of its window; how much of each pixel there it covers, float64 [h, w] in 0..1; and the figure's

@@ -8,10 +8,10 @@ from detector.data.coco import CocoDataset
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
-    """How often each image is to be seen in a pass, on average: float64 [M], at least 1.
+    """How often each image is to be seen per epoch, on average: float64 [M], at least 1.
 
-    A class that the share f of the images shows asks for max(1, sqrt(threshold / f)); an image follows the class that
-    asks for most (Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019, section 5).
+    A class that the share f of the images shows has the factor max(1, sqrt(threshold / f)); an image has the largest
+    factor of its classes (Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019, section 5).
 
     Args:
         dataset: crowd regions count only if it keeps them.

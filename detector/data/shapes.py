@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,24 +49,20 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
     if folder.is_dir():
         return folder
     log.info("drawing %d images into %s", config.train_images + config.val_images, folder)
+    draft = root / f".drawing-{uuid.uuid4().hex}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".drawing-", dir=root))
-    except OSError as error:
-        raise DataError(
-            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
-            "that can be written."
-        ) from None
-    try:
+        draft.mkdir(parents=True)
         draw_data_set(draft, config)
-        draft.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         try:
             draft.rename(folder)
         except OSError:
             if not folder.is_dir():  # it is if another process was faster
                 raise
     except OSError as error:
-        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}") from None
+        raise DataError(
+            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
+            "that can be written."
+        ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
@@ -139,9 +134,3 @@ def _draw_split(images: Path, split: str, count: int, config: ShapesConfig) -> d
                 }
             )
     return content
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

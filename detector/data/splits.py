@@ -100,9 +100,9 @@ def is_builtin(data: DataConfig) -> bool:
 
 
 def fingerprint(data: DataConfig) -> str:
-    """What tells the content of two data sets apart that have one configuration; nothing is drawn.
+    """The content of the data set in a few characters; equal configurations may name different content.
 
-    It is the version of the built-in drawing, or digests of the annotation files.
+    It is the version of the built-in drawing, or digests of the annotation files. Nothing is drawn.
 
     Raises:
         OSError: an annotation file cannot be read.

@@ -1,4 +1,4 @@
-"""Mistakes of a whole annotation file, each told once for the file instead of once a box.
+"""Mistakes of a whole annotation file, each told once for the file instead of once per box.
 
 Width and height exchanged, boxes given as corners or as fractions, file names that a tool has written in its own way.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,12 +16,12 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import AugmentConfig
+from detector.data.boxes import crop, keep_visible, resize, sides
 from detector.data.coco import CocoDataset, Target
-from detector.data.mixing import MIN_VISIBLE, DrawSample, copy_paste, mosaic
-from detector.data.table import MIN_SIDE
+from detector.data.mixing import DrawSample, copy_paste, mosaic
 from detector.exceptions import ConfigError
 
-Step = Callable[[Tensor, Tensor, Target], tuple[Tensor, Tensor, Target]]
+Step = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 # Images with a side of fewer pixels than this are not cropped.
 MIN_CROP = 16
@@ -30,10 +31,10 @@ class Augment:
     """The transforms of an :class:`AugmentConfig`, in this order: mosaic, copy-paste, photometric, scale jitter, IoU
     crop, large-scale jitter, flips.
 
-    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and something that
-    draws another image for the transforms that need one, which are left out without it. Returns an image and a target,
-    as new plain tensors. Boxes lie inside the new image; those that a crop cuts away are removed together with their
-    labels, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
+    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and a function
+    that draws another sample for the transforms that need one; without it they are left out. Returns an image and a
+    target, as new plain tensors. Boxes lie inside the new image. A box that a crop cuts away is removed together with
+    its label, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
 
     Random numbers are PyTorch's, of the CPU. Each transform has a sequence of its own, so switching one on or off
     leaves alone what the others do.
@@ -69,43 +70,52 @@ class Augment:
             (1, config.scale_jitter != [1.0, 1.0], self.scale_jitter),
             (2, config.iou_crop, self.iou_crop),
             (5, config.large_scale != [1.0, 1.0], self.large_scale),
-            (3, config.horizontal_flip, lambda x, boxes, rest: (F.horizontal_flip(x), F.horizontal_flip(boxes), rest)),
-            (4, config.vertical_flip, lambda x, boxes, rest: (F.vertical_flip(x), F.vertical_flip(boxes), rest)),
+            (3, config.horizontal_flip, partial(flip, F.horizontal_flip)),
+            (4, config.vertical_flip, partial(flip, F.vertical_flip)),
         )
-        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=F.get_size(image))
         for number, probability, step in steps:
             with item_rng(seed, number):
                 if float(torch.rand(())) < probability:
-                    image, boxes, target = step(image, boxes, target)
-        target["boxes"] = boxes.as_subclass(Tensor)
+                    image, target = step(image, target)
         return image.contiguous(), target
 
-    def photometric(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
+    def photometric(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Change brightness, contrast, saturation (in random order) and hue."""
         image = self.colours(image)
         if self.config.hue:
             image = turn_hue(image, float(torch.empty(()).uniform_(-self.config.hue, self.config.hue)))
-        return image, boxes, target
+        return image, target
 
-    def scale_jitter(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
+    def scale_jitter(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Resize by a random factor and keep the size of the image."""
-        return rescale(image, boxes, target, float(torch.empty(()).uniform_(*self.config.scale_jitter)))
+        return rescale(image, target, float(torch.empty(()).uniform_(*self.config.scale_jitter)))
 
-    def large_scale(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
+    def large_scale(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Resize by a random factor of what fits into the square of ``crop_size``, and crop or pad to that."""
         side = self.config.crop_size
         fits = min(side / image.shape[-2], side / image.shape[-1])
         factor = fits * float(torch.empty(()).uniform_(*self.config.large_scale))
-        return rescale(image, boxes, target, factor, (side, side))
+        return rescale(image, target, factor, (side, side))
 
-    def iou_crop(self, image: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor, Target]:
+    def iou_crop(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         """Crop as SSD does, and keep the boxes whose centre is in the crop."""
         # The crop looks for objects and would search an empty image in vain; tiny images leave nothing to crop.
-        if len(boxes) == 0 or min(image.shape[-2:]) < MIN_CROP:
-            return image, boxes, target
-        before = areas(boxes)
-        image, boxes = self.crop(image, boxes)
-        return _keep_visible(image, boxes, target, before)
+        if len(target["boxes"]) == 0 or min(image.shape[-2:]) < MIN_CROP:
+            return image, target
+        before = sides(target["boxes"]).prod(dim=1)
+        image, boxes = self.crop(image, wrapped(target["boxes"], image))
+        height, width = image.shape[-2:]
+        return image, keep_visible({**target, "boxes": boxes.as_subclass(Tensor)}, height, width, before)
+
+
+def wrapped(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
+    """Boxes [N, 4] (x1, y1, x2, y2) as torchvision's transforms take them."""
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=F.get_size(image))
+
+
+def flip(function: Callable[[Tensor], Tensor], image: Tensor, target: Target) -> tuple[Tensor, Target]:
+    """The image and its boxes flipped by a function of torchvision."""
+    return function(image), {**target, "boxes": function(wrapped(target["boxes"], image)).as_subclass(Tensor)}
 
 
 def turn_hue(image: Tensor, turn: float) -> Tensor:
@@ -121,55 +131,28 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
     return (own * image + next_ * image.roll(-1, 0) + last * image.roll(-2, 0)).clamp_(0, 1)
 
 
-def rescale(
-    image: Tensor, boxes: Tensor, target: Target, factor: float, size: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor, Target]:
-    """Resize by about ``factor`` (to whole pixels), then crop or pad to ``size`` at a random place.
+def rescale(image: Tensor, target: Target, factor: float, size: tuple[int, int] | None = None) -> tuple[Tensor, Target]:
+    """Resize by about ``factor`` (to whole pixels), then crop or pad to ``size`` at a random position.
 
-    What is padded takes the image's mean colour. ``target`` loses the entries of boxes that are no longer visible.
+    The padding has the mean colour of the image. ``target`` loses the boxes that are no longer visible.
 
     Args:
         image: float32 [3, H, W].
-        boxes: ``BoundingBoxes`` [N, 4], xyxy.
-        target: the rest of the target.
+        target: of the image.
         factor: of height and width.
         size: (height, width) of the result; None: as before.
     """
     old_height, old_width = image.shape[-2:]
     height, width = size or (old_height, old_width)
     new_height, new_width = max(1, round(old_height * factor)), max(1, round(old_width * factor))
-    ratio = (new_height / old_height) * (new_width / old_width)
-    image = F.resize(image, [new_height, new_width], antialias=True).clamp(0, 1)
-    boxes = F.resize(boxes, [new_height, new_width])
-    target = {**target, "area": target["area"] * ratio}
+    image, target = resize(image, target, new_height, new_width)
     top, left = _random_offset(new_height - height), _random_offset(new_width - width)
     pad_top, pad_left = _random_offset(height - new_height), _random_offset(width - new_width)
-    before = areas(boxes)
     if new_height < height or new_width < width:
         padding = [pad_left, pad_top, max(0, width - new_width - pad_left), max(0, height - new_height - pad_top)]
-        colour = image.mean(dim=(-2, -1)).tolist()
-        image, boxes = F.pad(image, padding, fill=colour), F.pad(boxes, padding)
-    if new_height > height or new_width > width:
-        image, boxes = (F.crop(x, top, left, height, width) for x in (image, boxes))
-    return _keep_visible(image, boxes, target, before)
-
-
-def areas(boxes: Tensor) -> Tensor:
-    """float32 [N]: width times height of boxes [N, 4] (x1, y1, x2, y2)."""
-    plain = boxes.as_subclass(Tensor)
-    return (plain[:, 2] - plain[:, 0]) * (plain[:, 3] - plain[:, 1])
-
-
-def _keep_visible(image: Tensor, boxes: Tensor, target: Target, before: Tensor) -> tuple[Tensor, Tensor, Target]:
-    """Clip boxes to the image and drop those that lost too much of their area ``before`` (float32 [N])."""
-    boxes = F.clamp_bounding_boxes(boxes)
-    plain = boxes.as_subclass(Tensor)
-    # Nothing is cut: 1 up to rounding, whatever the size of the box.
-    share = (areas(boxes) / before).clamp(0, 1)
-    keep = (share >= MIN_VISIBLE) & (plain[:, 2:] - plain[:, :2] >= MIN_SIDE).all(dim=1)
-    per_box = {name: target[name][keep] for name in ("labels", "iscrowd")}
-    target = {**target, **per_box, "area": (target["area"] * share)[keep]}
-    return image, tv_tensors.wrap(plain[keep], like=boxes), target
+        image = F.pad(image, padding, fill=image.mean(dim=(-2, -1)).tolist())
+        target = {**target, "boxes": target["boxes"] + torch.tensor([pad_left, pad_top, pad_left, pad_top])}
+    return crop(image, target, (top, left), height, width)
 
 
 def _random_offset(room: int) -> int:

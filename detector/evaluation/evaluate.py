@@ -103,9 +103,7 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     limit = config.max_detections or COCO_LIMIT
     outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
-        discard(
-            outcome.folder, [PREDICTIONS, SHEET]
-        )  # of a checkpoint that was evaluated here before
+        discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before
     return outcome
 
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 CLASSES = 16  # classes with a bar: the most frequent ones
 LEGEND = 16  # classes in the legend of a sheet
+ANCHORS = ("configured", "k-means")
 
 
 def plot_data(found: Examination, out: str | Path) -> None:
-    """Draw class balance, density, sizes, shapes, places of the boxes, and what anchors reach."""
+    """Draw class balance, density, sizes, shapes and centres of the boxes, and what anchors reach."""
     figure = new_figure(12.6, 6.8)
-    for i, draw in enumerate((draw_classes, draw_density, draw_sides, draw_ratios, draw_places, draw_anchors)):
+    for i, draw in enumerate((draw_classes, draw_density, draw_sides, draw_ratios, draw_centres, draw_anchors)):
         draw(figure.add_subplot(2, 3, i + 1), found)
     figure.tight_layout()
     save(figure, out)
@@ -41,8 +42,8 @@ def draw_classes(axes: Axes, found: Examination) -> None:
     style(axes, f"Boxes of each class{which}", "boxes", "")
     height = 0.8 / len(found.splits)
     for i, split in enumerate(found.splits):
-        places = np.arange(len(shown)) + i * height
-        axes.barh(places, counts[i, shown], height=0.92 * height, color=color_of(i), label=split.name)
+        at = np.arange(len(shown)) + i * height
+        axes.barh(at, counts[i, shown], height=0.92 * height, color=color_of(i), label=split.name)
     axes.set_yticks(np.arange(len(shown)) + 0.4 - height / 2, [names[k][:18] for k in shown])
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
@@ -55,7 +56,7 @@ def draw_classes(axes: Axes, found: Examination) -> None:
 
 def draw_density(axes: Axes, found: Examination) -> None:
     """How many images have how many boxes."""
-    style(axes, "Boxes an image", "boxes", "share of the images")
+    style(axes, "Boxes per image", "boxes", "share of the images")
     most = max(int(s.box_counts.max(initial=0)) for s in found.splits)
     step = max(1, -(-(most + 1) // 40))
     edges = np.arange(0, most + 1 + step, step) - 0.5
@@ -71,20 +72,9 @@ def draw_sides(axes: Axes, found: Examination) -> None:
     style(axes, "Sizes of the training boxes", "square root of the area in the network's input, pixels", "boxes")
     if found.anchors is None or found.proposed is None:
         return
-    sizes = [s for fit in (found.anchors, found.proposed) for of_map in fit.sizes for s in of_map]
-    low, high = min(found.sides.min(), min(sizes)) / 1.1, max(found.sides.max(), max(sizes)) * 1.1
-    axes.hist(found.sides, np.geomspace(low, high, 40).tolist(), color=PALETTE[0], alpha=0.75)
-    top = axes.get_ylim()[1]
-    for fit, color, name, height in (
-        (found.anchors, PALETTE[1], "configured anchors", 1.0),
-        (found.proposed, PALETTE[2], "k-means", 0.93),
-    ):
-        marks = [s for of_map in fit.sizes for s in of_map]
-        axes.plot(
-            marks, [height * top] * len(marks), color=color, marker="v", markersize=7, linestyle="none", label=name
-        )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    marks = [[s for of_map in fit.sizes for s in of_map] for fit in (found.anchors, found.proposed)]
+    low, high = min(found.sides.min(), *marks[0], *marks[1]), max(found.sides.max(), *marks[0], *marks[1])
+    histogram_with_anchors(axes, found.sides, (low / 1.1, high * 1.1), marks)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
 
 
@@ -93,24 +83,25 @@ def draw_ratios(axes: Axes, found: Examination) -> None:
     style(axes, "Shapes of the training boxes", "height / width", "boxes")
     if found.anchors is None or found.proposed is None:
         return
-    low, high = min(found.ratios.min(), 0.25), max(found.ratios.max(), 4.0)
-    axes.hist(found.ratios, np.geomspace(low / 1.05, high * 1.05, 40).tolist(), color=PALETTE[0], alpha=0.75)
-    top = axes.get_ylim()[1]
-    for fit, color, height in ((found.anchors, PALETTE[1], 1.0), (found.proposed, PALETTE[2], 0.93)):
-        axes.plot(
-            fit.aspect_ratios,
-            [height * top] * len(fit.aspect_ratios),
-            color=color,
-            marker="v",
-            markersize=7,
-            linestyle="none",
-        )
-    axes.set_xscale("log", base=2)
+    limits = min(found.ratios.min(), 0.25) / 1.05, max(found.ratios.max(), 4.0) * 1.05
+    histogram_with_anchors(axes, found.ratios, limits, [found.anchors.aspect_ratios, found.proposed.aspect_ratios])
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def histogram_with_anchors(
+    axes: Axes, values: np.ndarray, limits: tuple[float, float], marks: Sequence[Sequence[float]]
+) -> None:
+    """A histogram on a logarithmic axis, with marks for the configured and for the proposed anchors."""
+    axes.hist(values, np.geomspace(*limits, 40).tolist(), color=PALETTE[0], alpha=0.75)
+    top = axes.get_ylim()[1]
+    for name, at, color, height in zip(ANCHORS, marks, PALETTE[1:], (1.0, 0.93), strict=False):
+        heights = [height * top] * len(at)
+        axes.plot(at, heights, color=color, marker="v", markersize=7, linestyle="none", label=f"{name} anchors")
+    axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
-def draw_places(axes: Axes, found: Examination) -> None:
+def draw_centres(axes: Axes, found: Examination) -> None:
     """Where in the image the centres of the training boxes are."""
     style(axes, "Centres of the training boxes", "x / width", "y / height")
     train = found.splits[0]
@@ -128,7 +119,7 @@ def draw_anchors(axes: Axes, found: Examination) -> None:
     if found.anchors is None or found.proposed is None:
         return
     thresholds = np.linspace(0.3, 1, 141)
-    for fit, color, name in ((found.anchors, PALETTE[1], "configured"), (found.proposed, PALETTE[2], "k-means")):
+    for fit, color, name in zip((found.anchors, found.proposed), PALETTE[1:], ANCHORS, strict=False):
         axes.plot(thresholds, [fit.recall(t) for t in thresholds], color=color, linewidth=1.7, label=name)
     axes.axvline(found.anchors.matched, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(found.anchors.matched, 1.02, " positive from here", fontsize=7.5, color=MUTED)
@@ -154,9 +145,8 @@ def draw_augmentation(
         for number, (image, target) in enumerate(versions):
             labels = target["labels"].tolist()
             seen.update(labels)
-            marks = [
-                Mark(box, color_of(label - 1)) for box, label in zip(target["boxes"].tolist(), labels, strict=True)
-            ]
+            boxes = zip(target["boxes"].tolist(), labels, strict=True)
+            marks = [Mark(box, color_of(label - 1)) for box, label in boxes]
             title = f"{'augmented' if number else name}, {counted(len(labels), 'box', 'boxes')}"
             panels.append(Panel(image, (image.shape[-2], image.shape[-1]), title, marks))
     legend = [

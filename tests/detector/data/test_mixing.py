@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
-from detector.data.mixing import MIN_VISIBLE, copy_paste, cover, mosaic, visible
+from detector.data.boxes import MIN_VISIBLE
+from detector.data.mixing import copy_paste, cover, mosaic, visible
 from detector.data.transforms import Augment, AugmentedDataset, item_rng
 
 BACKGROUND = 0.25
@@ -189,3 +190,13 @@ def test_mixing_depends_on_the_seed_and_the_key_only():
     assert torch.equal(results[0][1]["boxes"], results[1][1]["boxes"])
     assert not torch.equal(results[0][0], results[2][0])
     assert torch.equal(plain[0, 1][0], Scenes()[1][0])
+
+
+def test_objects_that_round_to_no_pixel_are_not_pasted():
+    """Both sides of this box round to 1, but its corners to the same pixel."""
+    image, target = scene([])
+    source, objects = scene([])
+    box = torch.tensor([[10.6, 20.6, 11.2, 21.2]])
+    objects |= {"boxes": box, "labels": torch.ones(1, dtype=torch.int64), "area": torch.ones(1)}
+    objects["iscrowd"] = torch.zeros(1, dtype=torch.int64)
+    assert copy_paste(image, target, source, objects) == (image, target)

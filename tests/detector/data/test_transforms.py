@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
 from detector.data import transforms
-from detector.data.transforms import MIN_CROP, MIN_VISIBLE, Augment, item_rng, rescale, turn_hue
+from detector.data.boxes import MIN_VISIBLE
+from detector.data.transforms import MIN_CROP, Augment, item_rng, rescale, turn_hue
 from detector.exceptions import ConfigError
 
 OFF = {"horizontal_flip": 0.0, "vertical_flip": 0.0, "scale_jitter": [1.0, 1.0], "iou_crop": 0.0, "photometric": 0.0}
@@ -167,9 +168,9 @@ def test_flips_by_hand():
 def test_rescaling_keeps_the_size_of_the_image(boxes, factor, seed):
     image, target = picture_of(boxes)
     with item_rng(seed):
-        new_image, new_boxes, new = rescale(image, wrapped(target["boxes"], image), target, factor)
+        new_image, new = rescale(image, target, factor)
     assert new_image.shape == image.shape
-    assert len(new_boxes) == len(new["labels"])
+    assert len(new["boxes"]) == len(new["labels"])
     if factor <= 1:  # nothing is cut off, apart from boxes that no longer have a side
         ratio = round(96 * factor) * round(128 * factor) / (96 * 128)
         torch.testing.assert_close(new["area"], target["area"][new["labels"] - 1] * ratio)
@@ -181,8 +182,8 @@ def test_shrinking_pads_with_the_mean_colour_and_moves_the_box_along():
     places = set()
     for seed in range(20):
         with item_rng(seed):
-            new_image, boxes, _ = rescale(image, wrapped(target["boxes"], image), target, 0.5)
-        x1, y1, x2, y2 = (int(v) for v in boxes[0])
+            new_image, new = rescale(image, target, 0.5)
+        x1, y1, x2, y2 = (int(v) for v in new["boxes"][0])
         assert (x2 - x1, y2 - y1) == (64, 48)
         torch.testing.assert_close(new_image[:, y1:y2, x1:x2], image[:, :48, :64])
         outside = torch.ones(96, 128, dtype=torch.bool)
@@ -201,7 +202,7 @@ def test_boxes_of_which_a_crop_leaves_too_little_are_dropped(offset, factor):
     scale = torch.tensor([round(128 * factor) / 128, round(96 * factor) / 96] * 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transforms, "_random_offset", lambda room: max(0, min(room, offset)))
-        _, boxes, new = rescale(image, wrapped(target["boxes"], image), target, factor)
+        _, new = rescale(image, target, factor)
     left, top = min(offset, round(128 * factor) - 128), min(offset, round(96 * factor) - 96)
     moved = target["boxes"] * scale - torch.tensor([left, top, left, top])
     cut = torch.stack([moved[:, 0::2].clamp(0, 128), moved[:, 1::2].clamp(0, 96)], dim=2).flatten(1)
@@ -209,7 +210,7 @@ def test_boxes_of_which_a_crop_leaves_too_little_are_dropped(offset, factor):
     assume(((share - MIN_VISIBLE).abs() > 1e-4).all())
     kept = share > MIN_VISIBLE
     assert new["labels"].tolist() == (1 + torch.nonzero(kept).flatten()).tolist()
-    torch.testing.assert_close(boxes.as_subclass(torch.Tensor), cut[kept], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(new["boxes"], cut[kept], atol=1e-4, rtol=1e-5)
 
 
 def test_iou_crop_cuts_and_keeps_objects_whose_centre_it_holds():
