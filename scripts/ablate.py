@@ -7,12 +7,16 @@
 Started again it does what is missing. hydra/launcher=submitit_slurm sends the runs to SLURM.
 """
 
-from detector.ablation.launch import launch
+from detector.config.arguments import CommandLine
+from detector.config.command_line import run
+from detector.config.schema import AblateConfig
 
 
-def main() -> None:
-    launch(main)
+def main(config: AblateConfig, command: CommandLine) -> None:
+    from detector.ablation.launch import ablate
+
+    ablate(config, command)
 
 
 if __name__ == "__main__":
-    main()
+    run(AblateConfig, "ablate", starts_jobs=True)(main)

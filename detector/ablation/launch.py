@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -22,68 +20,48 @@ from rich.table import Table
 from detector.ablation.cell_process import LOG, end_with, run_in_process
 from detector.ablation.cells import CELL, FAILURE, RECORD, Cell, describe
 from detector.ablation.study import Study
-from detector.config.arguments import CommandLine, checked
-from detector.config.checks import flat, is_known
-from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output, refused
+from detector.config.arguments import CommandLine
+from detector.config.checks import flat
+from detector.config.command_line import fail
 from detector.config.composition import default_choices
-from detector.config.schema import AblateConfig, Config
-from detector.exceptions import ConfigError, DetectorError
+from detector.config.schema import AblateConfig
+from detector.exceptions import ConfigError
 from detector.files import read_json, read_json_or_empty, write_json
 from detector.words import counted
 
 STATE = "study.json"
 FAILED = 1  # exit code of a study with failed runs
-HINT = {
-    "joblib": "pip install hydra-joblib-launcher", "submitit": "pip install hydra-submitit-launcher"
-}  # fmt: skip
 
 
-def launch(script: Callable[..., None]) -> None:
-    """What the script does. Errors that a user can mend end it with their message and exit code 2, Ctrl-C and SIGTERM
-    with 130, and 1 says that the report is there but some runs failed.
+def ablate(config: AblateConfig, command: CommandLine) -> None:
+    """Plan, run or report a study. The program ends with 1 if the report is there but some runs failed.
 
-    Args:
-        script: the script's own function: the configs are in ``configs/`` beside the folder of its file.
+    Raises:
+        ConfigError: the study cannot be planned.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    prepare_output()
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and what `kill` and schedulers send
         signal.signal(number, stop)
-    try:
-        configs = Path(inspect.getfile(script)).resolve().parent.parent / "configs"
-        command = CommandLine(configs, "ablate", AblateConfig)
-        if command.flags.help:
-            print(command.help(script), flush=True)
+    study = build(config, command)
+    console = Console(soft_wrap=True, highlight=False)
+    if config.action == "plan":
+        console.print(plan_table(study), summary(study), sep="\n")
+        return
+    if config.action == "run":
+        run(study, config, command, console)
+        if config.cell:
             return
-        if command.flags.cfg or command.flags.info:
-            hydra.main(version_base="1.3", config_path=str(configs), config_name="ablate")(lambda cfg: None)()
-            return
-        config = read(command)
         study = build(config, command)
-        console = Console(soft_wrap=True, highlight=False)
-        if config.action == "plan":
-            console.print(plan_table(study), summary(study), sep="\n")
-            return
-        if config.action == "run":
-            run(study, config, command, console)
-            if config.cell:
-                return
-            study = build(config, command)
-            if config.study.diagnostics and not study.missing():
-                from detector.ablation.diagnostics import update_diagnostics  # PyTorch takes seconds to import
+        if config.study.diagnostics and not study.missing():
+            from detector.ablation.diagnostics import update_diagnostics  # PyTorch takes seconds to import
 
-                update_diagnostics(study, console.print)
-        from detector.ablation.study_report import write_report
+            update_diagnostics(study, console.print)
+    from detector.ablation.study_report import write_report
 
-        folder = write_report(study, console.print)
-        console.print(f"{summary(study)}\nThe report is in {folder}: report.html, report.md")
-        if study.failed():
-            fail("some runs failed; the same command tries them once more", FAILED)
-    except DetectorError as error:
-        fail(f"error: {error}", USER_ERROR)
-    except OSError as error:
-        refused(error)
-    except KeyboardInterrupt:
-        fail("\ninterrupted; the same command goes on where the study stopped", INTERRUPTED)
+    folder = write_report(study, console.print)
+    console.print(f"{summary(study)}\nThe report is in {folder}: report.html, report.md")
+    if study.failed():
+        fail("some runs failed; the same command tries them once more", FAILED)
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -100,27 +78,7 @@ def stop(number: int, frame: FrameType | None) -> None:
             if "loky" in type(worker).__module__ and worker.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)  # they have no kill() of their own
-    raise KeyboardInterrupt
-
-
-def read(command: CommandLine) -> AblateConfig:
-    """The checked configuration of the command line.
-
-    Raises:
-        ConfigError: a wrong key, value or launcher.
-    """
-    if command.sweeps():
-        raise ConfigError("--multirun: a study starts its runs itself; leave it out")
-    try:
-        command.check()
-        return checked(command.compose(command.flags.overrides), AblateConfig, False)
-    except ConfigError as error:
-        wanted = [hint for name, hint in HINT.items() if "hydra/launcher" in str(error) and name in str(error)]
-        of_runs = [o for o in command.overrides if f"unknown key '{o.key_or_group}'" in str(error)]
-        if any(is_known(o.key_or_group, Config) for o in of_runs):
-            settings = ",".join(f"{o.key_or_group}:{o.get_value_element_as_str()}" for o in of_runs)
-            wanted.append(f"settings of the study's runs are given as 'set={{{settings}}}'")
-        raise ConfigError("; ".join([str(error), *wanted])) from None
+    raise KeyboardInterrupt("interrupted; the same command goes on where the study stopped")
 
 
 def build(config: AblateConfig, command: CommandLine) -> Study:
@@ -153,13 +111,12 @@ def run(study: Study, config: AblateConfig, command: CommandLine, console: Conso
     deadline = time.time() + config.study.hours * 3600 if config.study.hours else None
     write_json(study.folder / STATE, {"deadline": deadline, "cells": [c.name for c in study.cells]})
     names = ",".join(f"'{cell.name}'" for cell in wanted)
-    given = [o for o in command.flags.overrides if o.split("=")[0] not in ("cell", "study_dir")]
+    given = [a for a in command.arguments if a.split("=")[0] not in ("cell", "study_dir")]
     sweep = [f"hydra.sweep.dir='{study.folder}'", "hydra.sweep.subdir='runs/${cell}'",
              "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]  # fmt: skip
-    chosen = {o.split("=")[0] for o in given}
-    sys.argv[1:] = [*command.options, "--multirun", *given, *(s for s in sweep if s.split("=")[0] not in chosen),
-                    f"study_dir='{study.folder}'", f"cell={names}"]  # fmt: skip
-    hydra.main(version_base="1.3", config_path=str(command.folders[-1]), config_name="ablate")(job)()
+    chosen = {argument.split("=")[0] for argument in given}
+    settings = [s for s in sweep if s.split("=")[0] not in chosen]
+    command.start(job, ["--multirun", *given, *settings, f"study_dir='{study.folder}'", f"cell={names}"])
 
 
 def job(cfg: DictConfig) -> bool:

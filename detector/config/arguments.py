@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import inspect
 import os
@@ -12,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -29,10 +30,11 @@ from detector.config.composition import (
     first_comment,
     group_names,
     in_quotes,
-    quoted,
+    quote,
     read_config,
 )
 from detector.config.defaults import parse_partial
+from detector.config.schema import Config
 from detector.exceptions import ConfigError
 
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
@@ -40,8 +42,8 @@ QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
 SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
 
-# Lengths in steps, each with the one in passes over the images that wins over it unless it is 0.
-IN_PASSES = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
+# Lengths in steps, each with the one in epochs that wins over it unless it is 0.
+EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
 
 
 class CommandLine:
@@ -58,13 +60,13 @@ class CommandLine:
     """
 
     def __init__(self, configs: Path, config_name: str, schema: type, positional: str = ""):
-        self.flags = get_args_parser().parse_intermixed_args()
+        self.flags, arguments = parse_options(sys.argv[1:])
         # Hydra itself wants its options in front of the overrides.
         self.options = list(sys.argv[1:])
-        for override in self.flags.overrides:
-            self.options.remove(override)
+        for argument in arguments:
+            self.options.remove(argument)
         if positional:
-            self.flags.overrides = gathered(self.flags.overrides, positional)
+            arguments = collect_positional(arguments, positional)
         self.config_name = config_name
         self.schema = schema
         extra = [Path(self.flags.config_dir).absolute()] if self.flags.config_dir else []
@@ -76,8 +78,8 @@ class CommandLine:
         files = [folder / f"{self.primary}.yaml" for folder in self.folders]
         self.file = next((file for file in files if file.is_file()), files[0])
         self.check_primary()
-        self.flags.overrides = [self.quoted(argument) for argument in self.flags.overrides]
-        self.overrides = self.parse(self.flags.overrides)
+        self.arguments = [self.quote_value(argument) for argument in arguments]
+        self.overrides = self.parse(self.arguments)
 
     def check_primary(self) -> None:
         """Raise :class:`ConfigError` if the primary config cannot be one: not the user's file, or one that was cut."""
@@ -90,11 +92,10 @@ class CommandLine:
                 "other arguments as they were."
             )
 
-    def quoted(self, argument: str) -> str:
-        """``argument``, quoted where Hydra would not take it for what it is.
+    def quote_value(self, argument: str) -> str:
+        """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
-        These are choices that look like numbers, as in debug=nan, and values with letters or signs that its grammar
-        does not know, as paths may have them.
+        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have.
         """
         key, _, value = argument.partition("=")
         if value == "nan" and value in self.choices(key):
@@ -103,7 +104,7 @@ class CommandLine:
             try:
                 self.parse([argument])
             except ConfigError:
-                return f"{key}={quoted(value)}"
+                return f"{key}={quote(value)}"
         return argument
 
     @staticmethod
@@ -121,7 +122,7 @@ class CommandLine:
                 raise ConfigError(f"cannot read the argument '{argument}': {reason}{hint}") from None
         return overrides
 
-    def extra(self) -> tuple[str, ...]:
+    def hydra_settings(self) -> tuple[str, ...]:
         """Settings of Hydra's that come on top of what the user gave."""
         given = {o.key_or_group for o in self.overrides}
         settings = [s.replace("SCRIPT", self.config_name) for s in SWEEP] if self.sweeps() else SINGLE
@@ -132,6 +133,11 @@ class CommandLine:
         return self.flags.multirun or any(
             o.key_or_group == "hydra.mode" and o.value() == "MULTIRUN" for o in self.overrides
         )
+
+    def start(self, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+        """Let Hydra call ``function`` with the configuration of each job that ``arguments`` and the options say."""
+        sys.argv[1:] = [*self.options, *arguments]
+        hydra.main(version_base="1.3", config_path=str(self.folders[-1]), config_name=self.config_name)(function)()
 
     # -------------------------------------------------------------------------------------------- checks
     def check(self) -> None:
@@ -153,17 +159,17 @@ class CommandLine:
             self.check_lengths(cfg)
             # What refers to the state of a running job is checked in the job.
             if "${hydra:" not in OmegaConf.to_yaml(cfg):
-                checked(cfg, self.schema, self.sweeps())
+                parse_job(cfg, self.schema, self.sweeps())
 
     def check_lengths(self, cfg: DictConfig) -> None:
-        """Raise :class:`ConfigError` if a length in steps was given that a length in passes, of a recipe, replaces."""
+        """Raise :class:`ConfigError` if a length in steps was given that a length in epochs, of a recipe, replaces."""
         given = {override.key_or_group for override in self.overrides}
-        for steps, passes in IN_PASSES.items():
-            length = OmegaConf.select(cfg, passes)
+        for steps, epochs in EPOCHS_OF_STEPS.items():
+            length = OmegaConf.select(cfg, epochs)
             if steps in given and length:
                 raise ConfigError(
-                    f"{steps}: has no effect, as {passes}={length:g} says the same in passes over the images. To count "
-                    f"in steps give {passes}=0 too."
+                    f"{steps}: has no effect, as {epochs}={length:g} says the same in epochs. To count in steps give "
+                    f"{epochs}=0 too."
                 )
 
     def check_override(self, override: Override) -> None:
@@ -171,7 +177,7 @@ class CommandLine:
         key = override.key_or_group
         if not self.choices(key):
             if not is_known(key, self.schema):
-                raise ConfigError(self.unknown(key))
+                raise ConfigError(self.unknown(override))
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
             return
@@ -189,8 +195,12 @@ class CommandLine:
                 if not isinstance(name, dict):
                     check_choice(self.folders, key, str(name))
 
-    def unknown(self, key: str) -> str:
+    def unknown(self, override: Override) -> str:
         """The message for a key that is neither in the schema nor a group."""
+        key = override.key_or_group
+        if is_known("set", self.schema) and is_known(key, Config):
+            value = override.get_value_element_as_str()
+            return f"unknown key '{key}'; settings of the study's runs are given as 'set={{{key}:{value}}}'"
         nearest = difflib.get_close_matches(key, group_names(self.folders), n=1, cutoff=0.7)
         if nearest and "." not in key:
             return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
@@ -215,7 +225,7 @@ class CommandLine:
                     raise ConfigError(f"'{override.input_line}': {error}") from None
             options.append([override.input_line or ""])
         if not self.sweeps():  # Hydra says what is wrong with a sweep outside --multirun
-            yield list(self.flags.overrides)
+            yield self.arguments
             return
         first = [values[0] for values in options]
         yield first
@@ -261,7 +271,22 @@ class CommandLine:
         return ", ".join([*keys[:2], "..."])
 
 
-def gathered(arguments: Sequence[str], key: str) -> list[str]:
+def parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of Hydra that matter here, and the arguments that are no options, wherever they stand."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--config-dir", "-cd")
+    for option in (("--config-path", "-cp"), ("--package", "-p"), ("--experimental-rerun",)):
+        parser.add_argument(*option)
+    flags, rest = parser.parse_known_args(list(arguments))
+    return flags, [argument for argument in rest if not argument.startswith("-")]
+
+
+def collect_positional(arguments: Sequence[str], key: str) -> list[str]:
     """``arguments`` with those that are no ``KEY=VALUE`` together as ``key=[...]`` at the end."""
 
     def is_path(argument: str) -> bool:
@@ -272,8 +297,8 @@ def gathered(arguments: Sequence[str], key: str) -> list[str]:
     return [a for a in arguments if not is_path(a)] + ([f"{key}=[{','.join(map(in_quotes, paths))}]"] if paths else [])
 
 
-def checked(cfg: DictConfig, schema: type, sweep: bool) -> Any:
-    """``cfg`` as an instance of ``schema``.
+def parse_job(cfg: DictConfig, schema: type, sweep: bool) -> Any:
+    """The configuration of one job as an instance of ``schema``.
 
     Raises:
         ConfigError: a key or value is wrong, or cannot be used in a sweep.

@@ -1,8 +1,7 @@
 """The command line of the scripts: Hydra composes, the schema checks, and a user's mistake is one message.
 
-A script says ``run(Config, "train")(main)``. Hydra's own answers to mistakes are a traceback, or name none of the
-choices; here the arguments are checked first (``arguments.py``), against the groups in ``configs/`` and the keys of the
-schema.
+A script says ``run(Config, "train")(main)``. Hydra answers mistakes with a traceback, or without naming the choices;
+here the arguments are checked first (``arguments.py``), against the groups in ``configs/`` and the keys of the schema.
 """
 
 from __future__ import annotations
@@ -18,24 +17,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.arguments import CommandLine, checked
-from detector.config.interruption import errors_after_ctrl_c_are_its
-from detector.exceptions import DetectorError
+from detector.config.arguments import CommandLine, parse_job
+from detector.config.interruption import keyboard_interrupt_first
+from detector.exceptions import ConfigError, DetectorError
 from detector.files import UNWRITABLE
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-UNREAD = 1  # the same of Rich's consoles
+OUTPUT_CLOSED = 1  # exit code, that of Rich's consoles
 FOLDERS = ("run_dir", "output_dir")  # keys that are folders of a job's own where their default has the time in it
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
-def run(schema: type, config_name: str, positional: str = "") -> Callable[[Function], None]:
+def run(schema: type, config_name: str, positional: str = "", starts_jobs: bool = False) -> Callable[[Function], None]:
     """A launcher: ``run(Config, "train")(main)`` composes ``configs/train.yaml`` with the arguments of the command
     line and calls ``main(config)``, once for each job of a ``--multirun``.
 
@@ -46,6 +44,7 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
         schema: the configuration dataclass that ``main`` takes.
         config_name: the primary config, without ``.yaml``.
         positional: a key that takes a list of paths: arguments without ``KEY=`` go there. "": there is none.
+        starts_jobs: ``main(config, command)`` is called without Hydra, and starts jobs by ``command.start``.
     """
 
     def launch(function: Function) -> None:
@@ -56,14 +55,17 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
             if command.flags.help:
                 print(command.help(function), flush=True)
                 return
+            if starts_jobs and command.sweeps():
+                raise ConfigError("--multirun: this command starts its runs itself; leave it out")
             command.check()
-            sys.argv[1:] = [*command.options, *command.flags.overrides, *command.extra()]
-            hydra.main(version_base="1.3", config_path=str(configs), config_name=config_name)(
-                lambda cfg: call(function, cfg, schema)
-            )()
+            if starts_jobs and not (command.flags.cfg or command.flags.info):
+                function(parse_job(command.compose(command.arguments), schema, command.sweeps()), command)
+            else:
+                arguments = [*command.arguments, *command.hydra_settings()]
+                command.start(lambda cfg: run_job(function, cfg, schema), arguments)
             sys.stdout.flush()
-        except BrokenPipeError as error:
-            refused(error)
+        except OSError as error:
+            end_with_os_error(error)
         except DetectorError as error:
             fail(f"error: {error}", USER_ERROR)
         except KeyboardInterrupt as error:
@@ -72,7 +74,7 @@ def run(schema: type, config_name: str, positional: str = "") -> Callable[[Funct
     return launch
 
 
-def call(function: Function, cfg: DictConfig, schema: type) -> None:
+def run_job(function: Function, cfg: DictConfig, schema: type) -> None:
     """One job: check its configuration and run it."""
     try:
         hydra_config = HydraConfig.get()
@@ -83,24 +85,24 @@ def call(function: Function, cfg: DictConfig, schema: type) -> None:
             given = any(f"{key}=" in override for override in hydra_config.overrides.task)
             if sweep and not given and "${now" in str(raw.get(key)):
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
-        with errors_after_ctrl_c_are_its():
-            function(checked(cfg, schema, sweep))
+        with keyboard_interrupt_first():
+            function(parse_job(cfg, schema, sweep))
     except OSError as error:
-        refused(error)
+        end_with_os_error(error)
     except DetectorError as error:
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
 
 
-def refused(error: OSError) -> NoReturn:
-    """End the program with a message: a folder that cannot be written, a file that went away, a full disk. Without one
-    if nobody reads its output any more, as behind ``| head``.
+def end_with_os_error(error: OSError) -> NoReturn:
+    """End the program with a message: a folder that cannot be written, a file that went away, a full disk. There is no
+    message if nobody reads the output any more, as behind ``| head``.
 
     Raises:
         OSError: ``error``, if it is anything else.
     """
-    if isinstance(error, BrokenPipeError) and unread():
-        raise SystemExit(UNREAD) from None
+    if isinstance(error, BrokenPipeError) and discard_unread_output():
+        raise SystemExit(OUTPUT_CLOSED) from None
     if error.filename is not None:
         fail(f"error: {error.filename}: {error.strerror}", USER_ERROR)
     if error.errno in UNWRITABLE:
@@ -108,8 +110,8 @@ def refused(error: OSError) -> NoReturn:
     raise error
 
 
-def unread() -> bool:
-    """Whether the reader of standard output is gone; what is left to print goes nowhere then."""
+def discard_unread_output() -> bool:
+    """Whether the reader of standard output is gone; what is left to print is then discarded."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     gone = any(event & select.POLLERR for _, event in output.poll(0))

@@ -108,12 +108,14 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     """
     # Hydra wants to find the primary config without a search path.
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
-    searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in folders if folder != home]
+    searchpath = [f"hydra.searchpath=[{quote(f'file://{folder}')}]" for folder in folders if folder != home]
     try:
         with no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+        if "hydra/launcher" in str(error):
+            lines += [f"pip install hydra-{name}-launcher" for name in ("joblib", "submitit") if name in str(error)]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
@@ -130,7 +132,7 @@ def no_running_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
-def quoted(value: str) -> str:
+def quote(value: str) -> str:
     """``value`` as a text in Hydra's grammar of overrides, in quotes if there is more in it than a plain path has."""
     return value if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII) else in_quotes(value)
 

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 # Schema class -> its primary config, and the arguments that leave out what only suits a data set, or is one study.
 PRIMARIES: dict[type, tuple[str, ...]] = {
-    Config: ("train", "~data_model", "~data_optim"),
-    schemas.InspectConfig: ("inspect_data", "~data_model", "~data_optim"),
+    Config: ("train", "~tuning@_global_"),
+    schemas.InspectConfig: ("inspect_data", "~tuning@_global_"),
     schemas.EvaluateConfig: ("evaluate",),
     schemas.CompareConfig: ("compare",),
     schemas.PredictConfig: ("predict",),

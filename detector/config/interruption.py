@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def errors_after_ctrl_c_are_its() -> Iterator[None]:
-    """Raise :class:`KeyboardInterrupt` in place of an error of the block after Ctrl-C.
+def keyboard_interrupt_first() -> Iterator[None]:
+    """Raise :class:`KeyboardInterrupt` in place of an error that follows Ctrl-C in the block.
 
-    Lightning asks by trial imports which packages there are, and takes one that Ctrl-C ended for one that is missing;
-    what is half imported then fails at its next import with an error of its own, which says nothing to a user.
+    Lightning imports packages to see which ones there are, and takes an import that Ctrl-C ended for a missing package.
+    The next import of the half imported package then fails with an error that says nothing to a user.
     """
     pressed = []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from detector.config.checks import flat
 from detector.config.commands import script
-from detector.config.composition import quoted
+from detector.config.composition import quote
 from detector.config.results_folder import run_folder
 from detector.config.schema import Config, to_dict
 from detector.data.datamodule import DetectionDataModule
@@ -135,7 +135,7 @@ def resume_command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
         resume: the key.
     """
     words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
-    keys = [f"run_dir={quoted(run_dir or str(run))}", f"resume={quoted(resume)}"]
+    keys = [f"run_dir={quote(run_dir or str(run))}", f"resume={quote(resume)}"]
     return f"python {script('train')} {shlex.join([*words, *keys])}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from detector.config.arguments import gathered
+from detector.config.arguments import collect_positional
 from detector.config.composition import compose
 from detector.config.schema import CompareConfig, parse
 
@@ -310,6 +310,22 @@ def test_configuration_of_a_run_has_no_choices(tmp_path):
     assert "name: c5" in done.stdout, done.stderr
 
 
+def test_settings_of_runs_given_to_a_study():
+    done = subprocess.run([sys.executable, "scripts/ablate.py", "trainer.max_steps=7", "studdy.hours=1"], cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2
+    assert "'set={trainer.max_steps:7}'" in done.stderr
+    assert "unknown key 'studdy.hours'; did you mean 'study.hours'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_study_is_no_sweep():
+    done = subprocess.run([sys.executable, "scripts/ablate.py", "--multirun", "study=smoke"], cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--multirun" in done.stderr
+
+
 @pytest.mark.parametrize("root", ["\u6211\u7684 \u6570\u636e", "gr\u00fcn & blau", "photos (2)"])
 def test_paths_that_hydras_grammar_does_not_know(root):
     done = train(f"data.root={root}", "--cfg", "job")
@@ -344,20 +360,20 @@ def test_arguments_without_a_key_become_one_list(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.json").touch()
     arguments = ["x.json", "seed=3", "runs/lr=0.1/1", "it's, [odd]", "hydra/job_logging=none", "a=b.json", "c=d.json"]
-    assert gathered(arguments, "runs") == [
+    assert collect_positional(arguments, "runs") == [
         "seed=3",
         "hydra/job_logging=none",
         "c=d.json",
         "runs=['x.json','runs/lr=0.1/1','it\\'s, [odd]','a=b.json']",
     ]
-    read = OverridesParser.create().parse_override(gathered(arguments, "runs")[-1])
+    read = OverridesParser.create().parse_override(collect_positional(arguments, "runs")[-1])
     assert read.value() == ["x.json", "runs/lr=0.1/1", "it's, [odd]", "a=b.json"]
-    assert gathered(["seed=3"], "runs") == ["seed=3"]
+    assert collect_positional(["seed=3"], "runs") == ["seed=3"]
 
 
 @pytest.mark.parametrize("name", ["back\\slash", "end\\", "both\\'", "7", "null", "a, b"])
 def test_paths_in_a_list_are_taken_as_they_are(name):
-    cfg = compose([ROOT / "configs"], "compare", gathered([name, "b"], "runs"))
+    cfg = compose([ROOT / "configs"], "compare", collect_positional([name, "b"], "runs"))
     assert parse(cfg, CompareConfig).runs == [name, "b"]
 
 

@@ -9,7 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from detector.config import schema
-from detector.config.checks import known_keys, unknown_key
+from detector.config.checks import flat, known_keys, unknown_key
+from detector.config.composition import compose as compose_folders
 from detector.config.defaults import PRIMARIES, default, parse_partial
 from detector.config.schema import Config, EvaluateConfig, parse, to_dict
 from detector.exceptions import ConfigError
@@ -36,7 +37,6 @@ BASES = {
 GROUPS = ("model", "roi", "data", "augment", "optim", "trainer", "logger")
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-COMBINATIONS = sorted(path.stem for path in (CONFIGS / "data_model").glob("*.yaml"))
 
 
 def compose(*arguments, primary="train"):
@@ -70,7 +70,7 @@ def test_no_key_lacks_a_value_in_a_file(schema):
 @pytest.mark.parametrize("name", BASES)
 def test_base_files_have_every_key_of_their_group(name):
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert set(nested_keys(content)) == set(known_keys(BASES[name]))
+    assert set(nested_keys(content)) - {"defaults"} == set(known_keys(BASES[name]))
 
 
 def test_the_schema_holds_no_values():
@@ -139,19 +139,61 @@ def test_every_experiment_composes(name):
     check_model(parse(compose(f"experiment={name}")).model)
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
-def test_combinations_name_existing_choices(name):
-    data, model = name.split("_")
-    assert (CONFIGS / "data" / f"{data}.yaml").is_file()
-    assert (CONFIGS / "model" / f"{model}.yaml").is_file()
+@pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+def test_every_data_set_brings_what_suits_it(data):
+    """Without, COCO would be trained from random weights at any rate."""
+    tuned, plain = (parse(compose(f"data={data}", *arguments)) for arguments in ((), ("~tuning@_global_",)))
+    assert tuned.data == plain.data
+    for group in ("model", "optim", "trainer"):
+        assert getattr(tuned, group) != getattr(plain, group)
 
 
-def test_no_data_set_falls_back_to_settings_of_nothing():
-    """data_model and data_optim are optional: without a file, COCO would be trained from random weights at any rate."""
-    names = {group: [path.stem for path in (CONFIGS / group).glob("*.yaml")] for group in ("data", "model", "optim")}
-    for group in ("model", "optim"):
-        wanted = {f"{data}_{choice}" for data in names["data"] for choice in names[group]}
-        assert {path.stem for path in (CONFIGS / f"data_{group}").glob("*.yaml")} == wanted
+def test_a_data_set_of_the_users_own_brings_it_too(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [coco, _self_]\ntrain_images: photos\n")
+    own = parse(compose_folders([tmp_path, CONFIGS], "train", ["data=mine", "model=c4"]))
+    assert (own.data.train_images, own.model.norm, own.trainer.max_steps) == ("photos", "frozen", 3000)
+
+
+def test_models_of_one_map_see_the_shapes_doubled():
+    found = {name: parse(compose(f"model={name}")).model for name in ("fpn", "c4", "c5")}
+    assert [found[name].min_size for name in found] == [[128], [256], [256]]
+    assert found["fpn"].anchors.sizes == [[12], [20], [32], [48], [72]]
+    assert found["c4"].anchors.sizes == found["c5"].anchors.sizes == [[24, 40, 64, 96, 144]]
+
+
+def test_a_table_without_a_row_for_a_value_is_explained(tmp_path):
+    (tmp_path / "tuning").mkdir()
+    (tmp_path / "tuning" / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: ${case:${optim.name},{sgd:1}}\n")
+    with pytest.raises(ConfigError, match=r"optim\.lr: .*adamw"):
+        parse(compose_folders([tmp_path, CONFIGS], "train", ["tuning@_global_=mine"]))
+
+
+def parents(path):
+    """The files that the defaults list of a file of a group names, in its own group."""
+    listed = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    return [path.with_name(f"{name}.yaml") for name in listed if isinstance(name, str) and name != "_self_"]
+
+
+def own_values(path):
+    """Dotted key -> value, of one file without its parents."""
+    content = yaml.safe_load(path.read_text()) or {}
+    return flat({key: value for key, value in content.items() if key != "defaults"})
+
+
+def inherited(path):
+    values = {}
+    for parent in parents(path):
+        values |= inherited(parent) | own_values(parent)
+    return values
+
+
+@pytest.mark.parametrize("path", [p for p in sorted(CONFIGS.rglob("*.yaml")) if parents(p)],
+                         ids=lambda p: f"{p.parent.name}/{p.stem}")  # fmt: skip
+def test_no_file_repeats_a_value_of_its_parents(path):
+    given = inherited(path)
+    assert given
+    assert [key for key, value in own_values(path).items() if key in given and given[key] == value] == []
 
 
 def test_coco2017_differs_from_coco_in_the_data_only():
@@ -160,13 +202,6 @@ def test_coco2017_differs_from_coco_in_the_data_only():
         for config in (own, official):
             del config["data"], config["run_dir"]  # the time is in the folder's name
         assert own == official
-
-
-@pytest.mark.parametrize("path", sorted((CONFIGS / "data_optim").glob("*.yaml")), ids=lambda p: p.stem)
-def test_rates_name_existing_choices(path):
-    data, optim = path.stem.split("_")
-    assert (CONFIGS / "data" / f"{data}.yaml").is_file()
-    assert (CONFIGS / "optim" / f"{optim}.yaml").is_file()
 
 
 def test_arguments_win_over_recipes():
