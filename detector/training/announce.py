@@ -20,7 +20,7 @@ from detector.training.result import TrainResult
 from detector.training.resume import Start
 from detector.words import counted
 
-WAITING = 0.1  # share of the time from which on waiting for data is worth a remark
+WAITING = 0.1  # a larger share of the time spent waiting for data is worth a remark
 
 
 def announce(
@@ -53,18 +53,18 @@ def announce(
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
     say(f"on      {processor}{several}, precision {wanted.precision}, {layout}, {compiled}")
     say(f"memory  {memory}")
-    seen = epochs_of(config, data.images_per_epoch)
+    epochs = epochs_of(config, data.images_per_epoch)
     say(
-        f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(seen, 'epoch')}), "
+        f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(epochs, 'epoch')}), "
         f"{optim.name}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
-    for note in changes if start.checkpoint else notes(config, seen, data.shared_images):
+    for note in changes if start.checkpoint else notes(config, epochs, data.shared_images):
         say(f"note    {note}")
 
 
 def rate(optim: OptimConfig, batch: int) -> str:
-    """The learning rate for steps of ``batch`` images, and how it comes about if it is not ``optim.lr`` itself."""
+    """The learning rate for ``batch`` images per step, and how it follows from ``optim.lr`` if it is another."""
     if optim.base_batch in (0, batch):
         return f"lr {optim.lr:g}"
     ratio = f"{batch}/{optim.base_batch}" if optim.name == "sgd" else f"sqrt({batch}/{optim.base_batch})"
@@ -74,13 +74,13 @@ def rate(optim: OptimConfig, batch: int) -> str:
     )
 
 
-def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
-    """What is legal and mostly a mistake, with what to do.
+def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
+    """Remarks on what is allowed but mostly a mistake, with what to do.
 
     Args:
         config: of a run that starts anew.
-        seen: how often it sees each training image.
-        shared: validation images that are trained on too.
+        epochs: its length.
+        shared: number of validation images that are training images too.
     """
     model, found = config.model, []
     if shared:
@@ -100,7 +100,7 @@ def notes(config: Config, seen: float, shared: int = 0) -> list[str]:
             found.append("frozen norm with random weights learns badly: use model.norm=batch or group")
         if model.trainable_stages < 5:
             found.append(f"model.trainable_stages={model.trainable_stages} keeps random weights as they are: use 5")
-    if seen < 1:
+    if epochs < 1:
         found.append(
             f"trainer.max_steps={config.trainer.max_steps} ends before each training image was seen once; "
             "trainer.epochs=12 sets the length in epochs"
@@ -112,11 +112,11 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
     """Print the numbers and where everything is.
 
     Args:
-        console: where to.
+        console: where to print.
         outcome: of the run.
         waited: share of the training time that this process spent waiting for data.
         config: of the run.
-        first_step: where this process began; more than 0 if it went on with a run.
+        first_step: at which this process began; more than 0 if it resumed a run.
     """
     say = lambda text: console.print(text, highlight=False)
     console.print(outcome.result)
@@ -128,6 +128,6 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
         say(f"{waited:.1%} of the training time was spent waiting for data")
     skipped = outcome.run_dir / SKIPPED
     if skipped.is_file():
-        lost = counted(len(skipped.read_text().splitlines()), "image")
-        say(f"{lost} could not be read; others took the place: {skipped}")
+        skipped_images = counted(len(skipped.read_text().splitlines()), "image")
+        say(f"{skipped_images} could not be read; others took the place: {skipped}")
     say(f"results in {outcome.run_dir}")

@@ -1,4 +1,4 @@
-"""How much memory a training step is going to need, counted on tensors without content."""
+"""How much memory a training step will need, counted on tensors without content."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torchvision.models.detection import FasterRCNN
 
 from detector.config.schema import Config
 
-DIVISIBLE = 32  # sides of the network's input
+DIVISIBLE = 32  # the sides of the network's input are multiples of it
 
 
 @dataclass
 class Memory:
-    """Bytes that one process needs; ``input_size``: (images, height, width) that the activations are of."""
+    """Bytes that one process needs."""
 
     weights: int  # with gradients, state of the optimiser and averaged weights
     activations: int  # kept for backward
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, int, int]  # images, height and width of the batch that the activations belong to
 
     def __str__(self) -> str:
         images, height, width = self.input_size
         return (
-            f"about {(self.weights + self.activations) / 1e9:.1f} GB a process: weights, gradients and optimiser "
+            f"about {(self.weights + self.activations) / 1e9:.1f} GB per process: weights, gradients and optimiser "
             f"{self.weights / 1e9:.1f}, activations of {images} x {height} x {width} {self.activations / 1e9:.1f} "
             "(estimated by shapes; CUDA, cuDNN and PyTorch's allocator take 1 to 2 more)"
         )
@@ -69,13 +69,13 @@ def input_size(config: Config, sizes: np.ndarray) -> tuple[int, int]:
 
 
 def saved_bytes(model: FasterRCNN, config: Config, height: int, width: int) -> int:
-    """Bytes that a forward pass in float32 keeps for backward, weights apart."""
+    """Bytes that a forward pass in float32 keeps for backward, without the weights."""
     backbone, rpn_head = without_content(model.backbone), without_content(model.rpn.head)
     box_head = without_content(model.roi_heads.box_head)
     images, (high, wide) = config.data.batch_size, config.roi.output_size
     boxes = images * config.model.head.batch_size_per_image
     own = {t.untyped_storage()._cdata for part in (backbone, rpn_head, box_head) for t in part.parameters()}
-    saved: dict[int, tuple[int, Tensor]] = {}  # the tensors are kept: a storage that is freed gives its number away
+    saved: dict[int, tuple[int, Tensor]] = {}  # with the tensors: another storage may get the number of a freed one
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""Errors of Lightning, PyTorch and the operating system that a user can mend, in the words of our keys."""
+"""Errors of Lightning, PyTorch and the operating system that a user can mend, explained by the keys to change."""
 
 from __future__ import annotations
 
@@ -17,16 +17,10 @@ from detector.training.callbacks.interrupt import Interruption
 from detector.training.distributed import ConnectionLost
 from detector.training.resume import how_to_resume
 
-# What collectives say when the process at the other end is gone.
+# Words in the errors of collectives when the process at the other end is gone.
 LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Socket Timeout",
-    "recvValue failed",
-    "Timed out waiting",
-    "NCCL error",
-    "gloo",
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket Timeout", "recvValue failed"),
+    *("Timed out waiting", "NCCL error", "gloo"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The loggers of a run: what they have written survives a resume."""
+"""The loggers of a run; a resumed run goes on with their files."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]
             raise ConfigError("logger.wandb=true: wandb is not installed: pip install wandb") from None
         from pytorch_lightning.loggers import WandbLogger
 
-        project = wanted.wandb_project
-        # Lightning has W&B go on with the run of this id, if there is one.
-        loggers.append(WandbLogger(project=project, name=folder.name, save_dir=folder, id=wandb_id(folder)))
+        # W&B goes on with the run of this id if there is one.
+        loggers.append(
+            WandbLogger(project=wanted.wandb_project, name=folder.name, save_dir=folder, id=wandb_id(folder))
+        )
     return loggers
 
 
 @rank_zero_only
 def wandb_id(folder: Path) -> str:
-    """The id of the W&B run that belongs to a run's folder, kept there; None on processes other than 0."""
+    """The id of the W&B run, kept in the folder of the run; None on ranks other than 0."""
     file = folder / WANDB_ID
     if not file.is_file():
         with replacing(file) as temporary:
@@ -60,14 +61,16 @@ def wandb_id(folder: Path) -> str:
 class MetricsCsv(Logger):
     """One row for each logged step: ``step``, then the metrics by name; an empty cell is a metric not logged then.
 
-    Lightning's ``CSVLogger`` deletes an existing file when it starts. This one keeps it: rows are appended as they
-    come, and a resumed run drops only the rows that it will write again, those after the step that it resumes from
-    and the evaluation at that step.
+    Lightning's ``CSVLogger`` deletes an existing file when it starts (``test_csv_logger_deletes_what_is_there``). A
+    resumed run drops only the rows here that it will write again: those after the step that it resumes from, and the
+    evaluation at that step.
 
     Args:
         path: the file.
         resume_step: the optimiser step that the run resumes from; 0 for a new run.
     """
+
+    name, version = "csv", ""  # labels for Lightning
 
     def __init__(self, path: Path, resume_step: int = 0):
         super().__init__()
@@ -81,17 +84,6 @@ class MetricsCsv(Logger):
             rows = [row for row in self._rows() if not self._repeats(row, resume_step)]
             self._rewrite(rows, list(rows[0]) if rows else [])
 
-    @property
-    def name(self) -> str:
-        """A label for Lightning."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """There is one file only."""
-        return ""
-
-    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: ``config.yaml`` is beside the file."""
 

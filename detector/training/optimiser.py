@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by optimiser step."""
+"""The optimiser, and the learning rate of each optimiser step."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def scaled_lr(config: OptimConfig, images: int) -> float:
 
 
 def images_per_step(config: Config) -> int:
-    """Images of one optimiser step, of all processes and accumulated batches."""
+    """Images per optimiser step: those of all processes and accumulated batches."""
     processes = config.trainer.devices * config.trainer.num_nodes
     return config.data.batch_size * processes * config.optim.accumulate
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """The parameters that train, put together where weight decay, learning rate and freezing are the same.
+    """The parameters that train, in groups of the same weight decay, learning rate and freezing.
 
     Normalisation parameters and biases have a weight decay of their own. The rate of the backbone's last stage is
-    ``backbone_lr`` times ``lr``, that of each stage before it ``stage_decay`` times that of the next one. Each group
-    has ``backbone``: whether ``backbone_frozen_steps`` hold for it.
+    ``backbone_lr`` times ``lr``; the rate of each stage before it is ``stage_decay`` times that of the next one.
+    ``group["backbone"]`` says whether the group stays frozen for ``backbone_frozen_steps``.
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     stages = {path: stage_of(path) for path, _ in model.named_modules()}
@@ -95,7 +95,9 @@ def lr_factor(step: int, config: OptimConfig, total_steps: int) -> float:
     - ``step``: is multiplied by ``gamma`` from step ``milestone * total_steps`` on, for each milestone;
     - ``cosine`` and ``one_cycle``: falls along half a cosine to ``final_factor`` at the last step.
 
-    ``one_cycle`` is PyTorch's ``OneCycleLR`` with ``warmup_steps`` as its rising phase.
+    ``one_cycle`` is PyTorch's ``OneCycleLR`` with ``warmup_steps`` as its rising phase. PyTorch's own
+    schedulers keep their length in the checkpoint, so that a run could not be made longer
+    (``test_finished_run_is_evaluated_again_and_may_be_made_longer``).
     """
     if step < config.warmup_steps:
         done = step / config.warmup_steps

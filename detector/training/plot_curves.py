@@ -49,7 +49,7 @@ def plot_curves(metrics_csv: str | Path, out: str | Path) -> None:
 
 
 def read_curves(metrics_csv: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """``{column: (steps, values)}`` of a metrics file, rows without a finite value left out."""
+    """``{column: (steps, values)}`` of a metrics file, without the values that are not finite numbers."""
     points: dict[str, list[tuple[float, float]]] = {}
     try:
         with open(metrics_csv, newline="", encoding="utf-8") as file:
@@ -93,16 +93,9 @@ def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
         color, width = (INK, 1.8) if name == "loss" else (color_of(i - ("loss" in names)), 1.3)
         average = smoothed(values)
         axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.22, zorder=2)
-        axes.plot(
-            steps,
-            average,
-            color=color,
-            linewidth=width,
-            label=LOSSES.get(name, name),
-            zorder=3,
-            marker="o" if len(values) == 1 else None,
-            markersize=4,
-        )
+        marker = "o" if len(values) == 1 else None
+        label = LOSSES.get(name, name)
+        axes.plot(steps, average, color=color, linewidth=width, label=label, zorder=3, marker=marker, markersize=4)
         top = max(top, 1.08 * average.max())
     finish(axes, top)
 
@@ -116,19 +109,10 @@ def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
             continue
         steps, values = curves[f"val/{name}"]
         best = int(np.argmax(values))
-        axes.plot(
-            steps,
-            values,
-            color=color,
-            linewidth=1.8 if name == "AP" else 1.3,
-            marker="o",
-            markersize=3,
-            clip_on=False,
-            label=f"{name} (best {values[best]:.3f})",
-        )
-        axes.plot(
-            steps[best], values[best], color=color, marker="o", markersize=7, markerfacecolor="none", clip_on=False
-        )
+        points: dict[str, Any] = {"color": color, "marker": "o", "clip_on": False}
+        width, label = 1.8 if name == "AP" else 1.3, f"{name} (best {values[best]:.3f})"
+        axes.plot(steps, values, linewidth=width, markersize=3, label=label, **points)
+        axes.plot(steps[best], values[best], markersize=7, markerfacecolor="none", **points)
         top = max(top, 1.12 * values.max())
     finish(axes, min(max(top, 0.05), 1.02) if top else 0.0)
 
@@ -141,14 +125,13 @@ def draw_rate(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     exponent = min(0, math.floor(math.log10(peak))) if peak > 0 else 0
     style(axes, "Learning rate" + (rf"  ($\times 10^{{{exponent}}}$)" if exponent else ""), STEPS)
     if column:
-        axes.plot(
-            steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5, marker="o" if len(values) == 1 else None
-        )
+        marker = "o" if len(values) == 1 else None
+        axes.plot(steps, values / 10.0**exponent, color=PALETTE[0], linewidth=1.5, marker=marker)
     finish(axes, 1.08 * peak / 10.0**exponent, legend=False)
 
 
 def finish(axes: Axes, top: float, legend: bool = True) -> None:
-    """Legend and y limits; a sentence instead of a curve where nothing was logged."""
+    """Set legend and limits; write a sentence instead of a curve if nothing was logged."""
     if not axes.lines:
         nothing(axes, "not logged in this run")
         axes.spines["bottom"].set_visible(False)

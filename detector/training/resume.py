@@ -23,20 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Keys that have to be the same for a resumed run to continue what the checkpoint began.
 CONTINUED = (
-    "seed",
-    "model",
-    "roi",
-    "data.batch_size",
-    "data.aspect_grouping",
-    "data.keep_empty",
-    "data.on_invalid",
-    "data.overfit_images",
-    "data.repeat_threshold",
-    "data.shapes",
-    "augment",
-    "optim",
-    "trainer.devices",
-    "trainer.num_nodes",
+    *("seed", "model", "roi", "augment", "optim", "trainer.devices", "trainer.num_nodes"),
+    *("data.batch_size", "data.aspect_grouping", "data.keep_empty", "data.on_invalid", "data.overfit_images"),
+    *("data.repeat_threshold", "data.shapes"),
     "trainer.limit_eval_images",  # the best AP so far is of these images
 )
 FREE = ("model.weights", "model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")
@@ -99,13 +88,13 @@ def _find_checkpoint(config: Config) -> Start:
     if differing:
         lines = "\n".join(f"  {key}: {old} then, {new} now" for key, old, new in differing)
         run = run_folder(path)
-        advice = "Give these keys as they were"
+        advice = "."
         if (run / CONFIG).is_file():
             command = resume_command(run, config.run_dir, config.resume)
-            advice += f", or take all of them from {run / CONFIG}:\n  {command}"
-        else:
-            advice += "."
-        raise ConfigError(f"{path} cannot be continued with this configuration:\n{lines}\n{advice}")
+            advice = f", or take all of them from {run / CONFIG}:\n  {command}"
+        raise ConfigError(
+            f"{path} cannot be continued with this configuration:\n{lines}\nGive these keys as they were{advice}"
+        )
     return Start(
         path,
         int(checkpoint.content["global_step"]),

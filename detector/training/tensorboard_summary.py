@@ -21,7 +21,7 @@ def write_summary(folder: Path, config: Config, result: CocoResult, matches: Mat
 
     Args:
         folder: of TensorBoard.
-        config: of the run; its changed keys are not told from the others.
+        config: of the run.
         result: the numbers of the best weights.
         matches: of their detections.
         sheet: the picture of predictions.
@@ -38,8 +38,12 @@ def write_summary(folder: Path, config: Config, result: CocoResult, matches: Mat
 
 
 def precision_recall_counts(matches: Matches, k: int) -> tuple[np.ndarray, ...]:
-    """Of class ``k`` at an IoU of 0.5, as TensorBoard wants them: true and false positives, true (none: background is
-    not counted) and false negatives, precision and recall, each at :data:`THRESHOLDS` scores from 0 to 1."""
+    """The precision-recall curve of class ``k`` at an IoU of 0.5, in the form of TensorBoard.
+
+    Returns:
+        True positives, false positives, true negatives (zeros, as background is not counted), false negatives,
+        precision and recall, each at :data:`THRESHOLDS` scores from 0 to 1.
+    """
     rows = matches.detections_of[k]
     score, outcome = matches.score[rows], matches.outcome[0, 0, rows]
     above = score[None] >= np.linspace(0, 1, THRESHOLDS)[:, None]

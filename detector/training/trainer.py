@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +42,26 @@ def check_hardware(config: Config) -> str:
 
 @contextmanager
 def settings(config: Config) -> Iterator[None]:
-    """Inside the block PyTorch's process-wide settings are those of ``config.trainer``."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    """Inside the block PyTorch's process-wide settings are those of ``config.trainer``, and Lightning is quiet."""
     memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
-    noisy = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
-    levels = [logger.level for logger in noisy]
-    try:
+    with ExitStack() as undo:
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        undo.callback(
+            torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )  # fmt: skip
+        undo.callback(setattr, memory, "fill_uninitialized_memory", memory.fill_uninitialized_memory)
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
         # Deterministic mode fills every new tensor with NaN to find uses of uninitialised memory: it takes time.
         memory.fill_uninitialized_memory = False
-        for logger in noisy:
+        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")):
+            undo.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-            warnings.filterwarnings("ignore", message=".*(isinstance\\(treespec|LeafSpec).*")
-            yield
-    finally:
-        for logger, level in zip(noisy, levels, strict=True):
-            logger.setLevel(level)
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        memory.fill_uninitialized_memory = fill
+        undo.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+        warnings.filterwarnings("ignore", message=".*(isinstance\\(treespec|LeafSpec).*")
+        yield
 
 
 def build_trainer(

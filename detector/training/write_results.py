@@ -26,19 +26,19 @@ def write_results(
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
 
-    A picture that cannot be drawn is said, and no reason to fail: the training is done.
+    A picture that cannot be drawn is reported and no error: the training is done.
 
     Args:
         config: of the run.
         outcome: its numbers and folder.
         detections: of the best weights, on the validation images.
-        data: to draw images of.
+        data: with the images to draw.
         say: prints a line.
     """
     folder = outcome.run_dir
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
-    discard(folder, ["curves.png", "predictions.png"])  # of a run that goes on after its end
+    discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
@@ -67,7 +67,7 @@ def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detection
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
-    """What to know about the numbers besides themselves."""
+    """What ``metrics.json`` says about the run besides its numbers."""
     return {
         "best_step": outcome.best_step,
         "steps": outcome.steps,

@@ -71,7 +71,7 @@ class Monitor(pl.Callback):
         if due:
             losses = {name: value.item() for name, value in outputs.items() if name != "loss"}
         now = time.perf_counter()
-        self._busy += now - (self._mark or now)
+        self._busy += now - (now if self._mark is None else self._mark)
         self._mark = now
         if due:
             self._log_training(trainer, losses)

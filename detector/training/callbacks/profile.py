@@ -1,4 +1,4 @@
-"""Where the time of training goes: phases of a step, and the operations of PyTorch that take most of it."""
+"""Where the time of training goes: the phases of a step, and the operations of PyTorch that take most of it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ OPERATIONS = 25  # rows of the table of operations
 class Profile(pl.Callback):
     """Measures ``steps`` batches after the third one, prints the phases and writes ``profile.txt`` and ``trace.json``.
 
-    The phases are wall-clock time, on a GPU with a synchronisation after each. ``trace.json`` opens in
-    https://ui.perfetto.dev. To be the first of the callbacks, whose time would else count as waiting for data.
+    The phases are wall-clock time, on a GPU with a synchronisation after each. Lightning's ``PyTorchProfiler`` has no
+    phases: its times of the calls of a step overlap (``test_profile`` adds the phases up to the whole). ``trace.json``
+    opens in https://ui.perfetto.dev. To be the first of the callbacks: the time of those before it would count as
+    waiting for data.
 
     Args:
         folder: of the run.
@@ -38,22 +40,19 @@ class Profile(pl.Callback):
         self.done = 0  # batches measured
         self._seen = 0
         self._mark = 0.0
-        self._profiler: Any = None
+        self._profiler: Any = None  # while batches are measured
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """A batch is there."""
-        if self._profiler is not None:
-            self._end_of("data", trainer)
+        """The batch is loaded."""
+        self._end_of("data", trainer)
 
     def on_before_backward(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """The losses are there."""
-        if self._profiler is not None:
-            self._end_of("forward", trainer)
+        """The losses are computed."""
+        self._end_of("forward", trainer)
 
     def on_after_backward(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """The gradients are there."""
-        if self._profiler is not None:
-            self._end_of("backward", trainer)
+        """The gradients are computed."""
+        self._end_of("backward", trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """The step is done."""
@@ -64,23 +63,22 @@ class Profile(pl.Callback):
             if self.done == self.steps:
                 self._finish(trainer)
         elif self._seen == WARM and trainer.is_global_zero:
-            activities = [ProfilerActivity.CPU]
-            if trainer.strategy.root_device.type == "cuda":
-                activities.append(ProfilerActivity.CUDA)
+            on_gpu = trainer.strategy.root_device.type == "cuda"
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
             self._profiler = torch.profiler.profile(activities=activities)
-            self._profiler.__enter__()
+            self._profiler.start()
             self._mark = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write what there is if the run was shorter."""
-        if self._profiler is not None and self.done:
+        """Write what there is if the run was shorter than wanted."""
+        if self._profiler is not None:
             self._finish(trainer)
         elif not self.done and trainer.is_global_zero:
-            if self._profiler is not None:
-                self._profiler.__exit__(None, None, None)
             self.say(f"nothing was profiled: the first {WARM} batches are not measured, and the run had {self._seen}")
 
     def _end_of(self, phase: str, trainer: pl.Trainer) -> None:
+        if self._profiler is None:
+            return
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -89,7 +87,7 @@ class Profile(pl.Callback):
 
     def _finish(self, trainer: pl.Trainer) -> None:
         profiler, self._profiler = self._profiler, None
-        profiler.__exit__(None, None, None)
+        profiler.stop()
         device = trainer.strategy.root_device.type
         table = profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=OPERATIONS)
         with replacing(self.folder / "profile.txt") as temporary:
@@ -99,11 +97,11 @@ class Profile(pl.Callback):
         self.say(f"{self.phases()}\noperations in {self.folder / 'profile.txt'}")
 
     def phases(self) -> str:
-        """The table of phases: milliseconds a batch and share."""
+        """The table of phases: milliseconds per batch and share."""
         total = sum(self.seconds.values()) or 1.0
-        lines = [f"{'phase':<16}  {'ms a batch':>10}  {'share':>6}"]
+        lines = [f"{'phase':<16}  {'ms per batch':>12}  {'share':>6}"]
         lines += [
-            f"{name:<16}  {seconds / max(self.done, 1) * 1e3:>10.1f}  {seconds / total:>6.1%}"
+            f"{name:<16}  {seconds / max(self.done, 1) * 1e3:>12.1f}  {seconds / total:>6.1%}"
             for name, seconds in self.seconds.items()
         ]
         return "\n".join(lines)
