@@ -24,7 +24,9 @@ def classification_loss(kind: str, logits: Tensor, labels: Tensor, gamma: float)
     if kind == "cross_entropy":
         return functional.cross_entropy(logits, labels)
     each = functional.cross_entropy(logits, labels, reduction="none")
-    return ((1 - torch.exp(-each)).clamp(min=0) ** gamma * each).mean()
+    # 1 - p, above 0: where p rounds to 1, the derivative of its power below 1 is infinite.
+    wrong = (-torch.expm1(-each)).clamp(min=torch.finfo(each.dtype).tiny)
+    return (wrong**gamma * each).mean()
 
 
 def box_loss(kind: str, offsets: Tensor, targets: Tensor, coder: BoxCoder) -> Tensor:

@@ -73,7 +73,8 @@ def samples_at(start: Tensor, extent: Tensor, number: Tensor, bins: int, count: 
     number = number.expand(position.shape)
     exists = (number >= 0) & (number < count[:, None, None])
     valid = exists & (position >= -1) & (position <= length)
-    inside = torch.where(valid, position, 0).clamp(min=0)
+    # Not ``clamp``: its derivative at 0 is 1 before PyTorch 2.14, and ``slope`` says 0.
+    inside = torch.where(valid & (position > 0), position, 0)
     low = inside.detach().to(torch.int64).clamp(max=max(length - 1, 0))
     high = (low + 1).clamp(max=max(length - 1, 0))
     between = low < high
@@ -129,11 +130,16 @@ def prroi_weights(start: Tensor, extent: Tensor, bins: int, length: int) -> Axis
     def hat(x: Tensor) -> Tensor:
         return (1 - x.abs()).clamp(min=0)
 
-    def trapezoid(left: float, right: float) -> Tensor:  # exact: the hat is linear on [-1, 0] and on [0, 1]
-        a, b = low.clamp(left, right), high.clamp(left, right)
-        return (b - a) * (hat(a) + hat(b)) / 2
+    def side(left: float, slope: float) -> Tensor:
+        """The integral over [left, left + 1], where the hat is linear: a trapezoid, exact."""
 
-    weight = (trapezoid(-1, 0) + trapezoid(0, 1)) / safe
+        def limited(x: Tensor) -> Tensor:  # an end that two intervals share follows the box in one of them
+            return torch.where((x >= left) & (x < left + 1), x, x.detach().clamp(left, left + 1))
+
+        a, b = limited(low), limited(high)
+        return (b - a) * ((1 + slope * a) + (1 + slope * b)) / 2
+
+    weight = (side(-1, 1) + side(0, -1)) / safe
     d_start = (hat(high) - hat(low)) / safe
     d_extent = (hat(high) * (p + 1) - hat(low) * p - weight) / (safe * bins)
     keep = size > 0

@@ -79,7 +79,11 @@ def smallest_extent(geometry: Geometry) -> float:
 
 
 def _extent(size: Tensor, geometry: Geometry) -> Tensor:
-    return size if geometry.aligned else size.clamp(min=smallest_extent(geometry))
+    if geometry.aligned:
+        return size
+    # Not ``clamp``: its derivative at the limit is 1 before PyTorch 2.14, and ``box_gradient`` says 0.
+    least = smallest_extent(geometry)
+    return torch.where(size > least, size, least)
 
 
 def check_image_indices(boxes: Tensor, images: int) -> None:

@@ -6,6 +6,7 @@ from cases import features
 from torch.autograd import gradcheck, gradgradcheck
 
 import roi_ops
+from roi_ops import reference
 
 # Coordinates with many digits: no sample lies on a pixel, where the bilinear hat has no derivative.
 BOXES = torch.tensor(
@@ -71,3 +72,17 @@ def test_a_size_widened_to_one_pixel_does_not_follow_the_box(device):
     out = roi_ops.roi_align(ramp, boxes, 2, 1.0, 2)
     grad = torch.autograd.grad(out[0, 0, 0, 1], boxes)[0].cpu()
     assert torch.allclose(grad, torch.tensor([[0, 1.0, 0, 0, 0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["align", "align_aligned", "prroi"])
+@pytest.mark.parametrize("box", [[0.0, 0, 1, 1], [-0.25, -0.5, 0.75, 1.5], [2, 3, 2, 3], [1, 1, 5, 5]], ids=str)
+def test_closed_form_is_autograd_of_the_reference_where_the_box_gradient_jumps(kind, box):
+    """Sizes of exactly a pixel or 0, samples at exactly 0: second derivatives come from autograd."""
+    f = features((1, 2, 7, 8), 0)
+    boxes = torch.tensor([[0.0, *box]], dtype=torch.float64, requires_grad=True)
+    geometry = ([1.0], kind, 2, 2, 1, 0, 0, 224.0, 4.0)
+    out = reference.linear_forward([f], boxes, False, *geometry)
+    grad = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (by_autograd,) = torch.autograd.grad(out, boxes, grad)
+    closed = reference.linear_backward_boxes(grad, [f], boxes, *geometry)
+    assert torch.allclose(closed, by_autograd, atol=1e-12)
