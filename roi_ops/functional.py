@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from roi_ops import ops
+from roi_ops import autograd
 from roi_ops.geometry import LINEAR_KINDS, MAX_SAMPLES
 from roi_ops.levels import level_range
 
@@ -195,8 +195,8 @@ def _pool(
     args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
             canonical_scale, canonical_level)  # fmt: skip
     if kind in LINEAR_KINDS:
-        return ops.linear_forward(*args)
-    return ops.max_forward(*args)[0]
+        return autograd.pool("linear_forward", *args)
+    return autograd.pool("max_forward", *args)[0]
 
 
 def _refuse_forward_mode(tensors: list[Tensor]) -> None:

@@ -49,7 +49,9 @@ import torch
 
 from roi_ops import reference
 from roi_ops.cuda.compiler import CompileError, cache_folder, compiler_version
+from roi_ops.cuda.driver import Driver
 from roi_ops.cuda.operators import Operators, supports
+from roi_ops.forcing import forced
 from roi_ops.geometry import Geometry
 
 __all__ = [
@@ -71,7 +73,7 @@ OLDEST = (7, 5)
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot be used here, or None if they can (or could until one failed to compile)."""
+    """Why the kernels cannot be used here, or None if they can, as far as is known before one is compiled."""
     if torch.version.hip:
         return "PyTorch is built for ROCm"
     if not torch.cuda.is_available():
@@ -112,32 +114,32 @@ def status() -> dict[str, Any]:
 
 @cache
 def _operators() -> Operators:
-    from roi_ops.cuda.driver import Driver
-
     return Operators(Driver())
 
 
-_failure: CompileError | None = None
+# Failures that were warned of: (kernel, device).
+_warned: set[tuple[str, str]] = set()
 
 
 def _call(name: str, features: list[torch.Tensor], geom: tuple, args: tuple) -> Any:
-    """Call a kernel, or the reference for what kernels do not serve and after a kernel that did not compile."""
-    global _failure
-    from roi_ops import backends
+    """Call kernels, or the reference where they do not serve such a call or one of them does not compile.
 
-    forced = backends.forced() == "cuda"
-    if supports(features, Geometry(*geom)) and (_failure is None or forced):
+    Other calls go on with kernels: a backward pass that the reference computes takes what a forward kernel left.
+
+    Raises:
+        CompileError: the backend is forced, and a kernel does not compile.
+    """
+    if supports(features, Geometry(*geom)):
         try:
             return getattr(_operators(), name)(*args, *geom)
         except CompileError as error:
-            if forced:
+            if forced() == "cuda":
                 raise
-            _failure = error
-            warnings.warn(
-                f"roi_ops: CUDA kernels do not compile here, so the slower reference backend serves: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            failure = (error.kernel, error.device)
+            if failure not in _warned:
+                _warned.add(failure)
+                text = f"roi_ops: the slower reference backend serves {name} on {error.device}: {error}"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
     return getattr(reference, name)(*args, *geom)
 
 

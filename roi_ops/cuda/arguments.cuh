@@ -63,11 +63,6 @@ struct Bins {
   int* count;   // [keys]
 };
 
-struct BinArguments {
-  Call call;
-  Bins bins;
-};
-
 // Tiles that many RoIs touch are summed in parts by several blocks. Each image has the same number of slots for
 // such tiles, so that no image's result depends on others; those that find no slot are summed by one block.
 struct Crowd {

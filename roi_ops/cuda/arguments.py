@@ -72,12 +72,6 @@ class Bins(Structure):
     _fields_ = [(name, c_void_p) for name in ("key", "window", "order", "begin", "count")]
 
 
-class BinArguments(Structure):
-    """Of ``key_boxes`` and ``sort_boxes``."""
-
-    _fields_ = [("call", Call), ("bins", Bins)]
-
-
 class Crowd(Structure):
     """Tiles that several blocks sum up."""
 
@@ -85,7 +79,7 @@ class Crowd(Structure):
 
 
 class BackwardArguments(Structure):
-    """Of ``count_tiles``, ``give_slots``, ``backward_features`` and ``add_parts``."""
+    """Of ``key_boxes``, ``sort_boxes``, ``count_tiles``, ``give_slots``, ``backward_features`` and ``add_parts``."""
 
     _fields_ = [
         ("call", Call),
@@ -140,5 +134,5 @@ def pooled_form(tensor: Tensor) -> Tensor:
 def sizes() -> dict[str, int]:
     """Bytes of each struct, for the test that holds them against those of the compiler."""
     structs: tuple[type[Structure], ...] = (Level, Call, Pooled, Plan, Bins, Crowd)
-    structs += (ForwardArguments, PointArguments, BinArguments, BackwardArguments)
+    structs += (ForwardArguments, PointArguments, BackwardArguments)
     return {s.__name__: ctypes.sizeof(s) for s in structs}

@@ -36,7 +36,7 @@ ROI_DEVICE void touched(int kind, const Axis<A>& axis, int* first, int* last) {
 
 // Thread: one RoI. Its key and its window.
 template <class A>
-ROI_DEVICE void key_boxes(const BinArguments& a) {
+ROI_DEVICE void key_boxes(const BackwardArguments& a) {
   const long long roi = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (roi >= a.call.rois) return;
   const Box<A> box = locate<A>(a.call, roi);
@@ -54,7 +54,7 @@ ROI_DEVICE void key_boxes(const BinArguments& a) {
 }
 
 // Block: one key. Writes the RoIs of that key behind those of lower keys, in their order.
-ROI_DEVICE void sort_boxes(const BinArguments& a) {
+ROI_DEVICE void sort_boxes(const BackwardArguments& a) {
   constexpr int RUN = 4;  // neighbouring RoIs of a thread
   __shared__ int shared[MAX_WARPS];
   const int key = blockIdx.x, rois = a.call.rois;

@@ -27,7 +27,15 @@ _IMPORT = threading.Lock()
 
 
 class CompileError(RuntimeError):
-    """NVRTC rejected a kernel, or is not there; the message names the log."""
+    """A kernel cannot be compiled or loaded: NVRTC rejects it, or something that it takes is missing.
+
+    Attributes:
+        kernel, device: what was to be launched where; empty if nothing was.
+    """
+
+    def __init__(self, message: str, kernel: str = "", device: str = "") -> None:
+        super().__init__(message)
+        self.kernel, self.device = kernel, device
 
 
 def cache_folder() -> Path:
@@ -100,8 +108,8 @@ def compile_kernel(kernel: Kernel, arch: str, *, line_numbers: bool = False) -> 
     try:
         with _IMPORT:
             from cuda.core import Program, ProgramOptions
-    except ImportError as error:
-        raise CompileError(f"cuda-core cannot be imported ({error}): see python -m roi_ops.doctor") from error
+    except Exception as error:  # versions of NVIDIA's packages that do not fit raise more than ImportError
+        raise CompileError(f"cuda.core cannot be imported: {error}") from error
     log = io.StringIO()
     with contextlib.ExitStack() as stack:
         try:
@@ -133,9 +141,12 @@ def cuda_headers() -> str:
     Raises:
         CompileError: there is none.
     """
-    from cuda import pathfinder
+    try:
+        from cuda import pathfinder
 
-    folder = pathfinder.find_nvidia_header_directory("cudart")
+        folder = pathfinder.find_nvidia_header_directory("cudart")
+    except Exception as error:
+        raise CompileError(f"cuda_fp16.h was not found, because cuda.pathfinder failed: {error}") from error
     if folder is None:
         raise CompileError("cuda_fp16.h was not found: pip install nvidia-cuda-runtime, of PyTorch's CUDA version")
     return folder

@@ -32,8 +32,7 @@ class Driver:
             CompileError: the kernel does not compile, or the driver cannot load it.
             RuntimeError: the driver refuses; errors of the kernel itself show up later, as PyTorch's do.
         """
-        from cuda.bindings import driver
-
+        driver = _bindings()
         index = torch.cuda.current_device() if device.index is None else device.index
         with torch.cuda.device(index):
             self._bind(index)
@@ -51,8 +50,7 @@ class Driver:
         """Make PyTorch's context current in a thread that has never used the runtime."""
         if getattr(self._bound, "done", False):
             return
-        from cuda.bindings import driver
-
+        driver = _bindings()
         status, context = driver.cuCtxGetCurrent()
         if status == driver.CUresult.CUDA_SUCCESS and not int(context):
             device = _check(driver.cuDeviceGet(index))
@@ -60,8 +58,7 @@ class Driver:
         self._bound.done = True
 
     def _load(self, kernel: Kernel, index: int) -> Any:
-        from cuda.bindings import driver
-
+        driver = _bindings()
         with self._lock:
             found = self._functions.get((kernel, index))
             if found is not None:
@@ -79,6 +76,20 @@ class Driver:
                 driver.cuThreadExchangeStreamCaptureMode(mode)
             self._functions[kernel, index] = function
             return function
+
+
+@cache
+def _bindings() -> Any:
+    """``cuda.bindings.driver``.
+
+    Raises:
+        CompileError: it cannot be imported.
+    """
+    try:
+        from cuda.bindings import driver
+    except Exception as error:  # versions of NVIDIA's packages that do not fit raise more than ImportError
+        raise CompileError(f"cuda.bindings.driver cannot be imported: {error}") from error
+    return driver
 
 
 @cache

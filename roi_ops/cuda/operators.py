@@ -17,16 +17,14 @@ from roi_ops.cuda import plan, programs
 from roi_ops.cuda.arguments import (
     MAX_LEVELS,
     BackwardArguments,
-    BinArguments,
-    Bins,
     ForwardArguments,
     Plan,
     PointArguments,
-    Pooled,
     fill_call,
     fill_pooled,
     pooled_form,
 )
+from roi_ops.cuda.compiler import CompileError
 from roi_ops.geometry import LINEAR_KINDS, Geometry
 from roi_ops.reference.rois import gradient_format
 
@@ -52,6 +50,8 @@ class Operators:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+        # Messages of kernels that did not compile, by kernel and device: to try again takes seconds.
+        self._failures: dict[tuple[str, str], str] = {}
 
     def linear_forward(self, features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> Tensor:
         """Pooled features, Tensor[K, C, pooled_h, pooled_w]."""
@@ -86,13 +86,13 @@ class Operators:
             fill_pooled(arguments.argmax, argmax)
         layout = plan.layout_of(features)
         direct = layout != plan.PLANAR and arguments.out.stride_c == 1
-        slabs = plan.forward(features, layout, len(boxes), geometry, direct)
+        slabs = plan.forward(features, layout, boxes.shape[0], geometry, direct)
         arguments.plan = Plan(*slabs[:-1])
         if is_linear:
             kernel = programs.linear_forward(first.dtype, layout)
         else:
             kernel = programs.max_forward(first.dtype, layout, geometry.kind == "pool")
-        self._launcher.launch(kernel, slabs.launch, arguments, first.device)
+        self._launch(kernel, slabs.launch, arguments, first.device)
         return out, argmax
 
     def linear_backward_boxes(self, grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
@@ -101,7 +101,7 @@ class Operators:
         if not grad.numel() or not features[0].shape[0]:
             return torch.zeros_like(boxes)
         layout = plan.layout_of(features)
-        slabs = plan.boxes(features, layout, len(boxes), geometry)
+        slabs = plan.boxes(features, layout, boxes.shape[0], geometry)
         kernel = programs.linear_backward_boxes(features[0].dtype, layout)
         return self._points(kernel, slabs, torch.empty_like(boxes), grad, None, features, boxes, geometry)
 
@@ -112,7 +112,7 @@ class Operators:
         geometry = Geometry(*geom)
         if not grad.numel() or not features[0].shape[0] or geometry.kind == "pool":
             return torch.zeros_like(boxes)
-        slabs = plan.points(grad.shape[1], len(boxes), grad.shape[2] * grad.shape[3], split=False)
+        slabs = plan.points(grad.shape[1], boxes.shape[0], grad.shape[2] * grad.shape[3], split=False)
         kernel = programs.max_backward_boxes(features[0].dtype)
         return self._points(kernel, slabs, torch.empty_like(boxes), grad, argmax, features, boxes, geometry)
 
@@ -121,7 +121,7 @@ class Operators:
         out = torch.empty(argmax.shape, dtype=features[0].dtype, device=argmax.device)
         if not out.numel() or not features[0].shape[0]:
             return out.zero_()
-        slabs = plan.points(argmax.shape[1], len(boxes), argmax.shape[2] * argmax.shape[3], split=True)
+        slabs = plan.points(argmax.shape[1], boxes.shape[0], argmax.shape[2] * argmax.shape[3], split=True)
         kernel = programs.max_gather(features[0].dtype)
         return self._points(kernel, slabs, out, None, argmax, features, boxes, Geometry(*geom))
 
@@ -145,7 +145,7 @@ class Operators:
             fill_pooled(arguments.grad, grad)
         if argmax is not None:
             fill_pooled(arguments.argmax, argmax)
-        self._launcher.launch(kernel, slabs.launch, arguments, out.device)
+        self._launch(kernel, slabs.launch, arguments, out.device)
         return out
 
     def linear_backward_features(self, grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
@@ -168,7 +168,7 @@ class Operators:
         if not grad.numel() or not first.shape[0]:
             return [g.zero_() for g in gradients]
         boxes, grad, argmax = _boxes(boxes, first), _gradient(grad, first), _argmax(argmax)
-        tiles = plan.backward(gradients, len(boxes), geometry, argmax is not None)
+        tiles = plan.backward(gradients, boxes.shape[0], geometry, argmax is not None)
         if not tiles.launch.grid:
             return gradients
         arguments = BackwardArguments(slabs=tiles.slabs, chunk_bins=tiles.chunk_bins, staged=tiles.staged)
@@ -177,53 +177,60 @@ class Operators:
         if argmax is not None:
             fill_pooled(arguments.argmax, argmax)
         arguments.tile_begin[: len(tiles.begin)] = tiles.begin
-        # Workspaces stay referenced until the last launch: then their memory is reused in stream order.
-        workspaces = [self._sort_boxes(features, boxes, geometry, arguments.bins)]
+        # Workspaces stay referenced until the last launch: after it their memory is reused in stream order.
+        workspaces = [self._sort_boxes(arguments, boxes)]
         if tiles.crowd_slots:
-            workspaces += self._find_crowds(tiles, boxes, arguments)
+            workspaces += self._find_crowds(tiles, arguments, boxes)
         kernel = programs.backward_features(first.dtype, argmax is not None)
-        self._launcher.launch(kernel, tiles.launch, arguments, first.device)
+        self._launch(kernel, tiles.launch, arguments, first.device)
         if tiles.crowd_slots:
             grid = first.shape[0] * tiles.crowd_slots * tiles.slabs
             launch = plan.Launch(grid, plan.MAX_THREADS, tiles.launch.shared)
-            self._launcher.launch(programs.add_parts(first.dtype), launch, arguments, first.device)
+            self._launch(programs.add_parts(first.dtype), launch, arguments, first.device)
         del workspaces
         return gradients
 
-    def _find_crowds(self, tiles: plan.Tiles, boxes: Tensor, arguments: BackwardArguments) -> list[Tensor]:
+    def _sort_boxes(self, arguments: BackwardArguments, boxes: Tensor) -> Tensor:
+        """Fill ``arguments.bins``; returns the memory it points to: 24 bytes a RoI and 8 an image and level."""
+        call, bins, threads = arguments.call, arguments.bins, plan.MAX_THREADS
+        rois, keys = call.rois, call.images * call.levels
+        workspace = torch.empty(6 * rois + 2 * keys, dtype=torch.int32, device=boxes.device)
+        base = workspace.data_ptr()
+        bins.window, bins.key, bins.order = base, base + 16 * rois, base + 20 * rois
+        bins.begin, bins.count = base + 24 * rois, base + 24 * rois + 4 * keys
+        launch = plan.Launch(-(-rois // threads), threads, 0)
+        self._launch(programs.key_boxes(boxes.dtype), launch, arguments, boxes.device)
+        self._launch(programs.sort_boxes(), plan.Launch(keys, threads, 0), arguments, boxes.device)
+        return workspace
+
+    def _find_crowds(self, tiles: plan.Tiles, arguments: BackwardArguments, boxes: Tensor) -> list[Tensor]:
         """Fill ``arguments.crowd``; returns the memory it points to."""
-        total, images = tiles.begin[-1], arguments.call.images
+        total, images, threads = tiles.begin[-1], arguments.call.images, plan.MAX_THREADS
         numbers = torch.empty(2 * total + images * tiles.crowd_slots, dtype=torch.int32, device=boxes.device)
         partial = torch.empty(tiles.partial, dtype=boxes.dtype, device=boxes.device)
         crowd, base = arguments.crowd, numbers.data_ptr()
         crowd.count, crowd.slot, crowd.tile = base, base + 4 * total, base + 8 * total
         crowd.partial, crowd.slots = partial.data_ptr(), tiles.crowd_slots
-        threads = plan.MAX_THREADS
-        launches = (
-            (programs.count_tiles(boxes.dtype), plan.Launch(-(-total * plan.WARP // threads), threads, 0)),
-            (programs.give_slots(), plan.Launch(images, threads, 0)),
-        )
-        for kernel, launch in launches:
-            self._launcher.launch(kernel, launch, arguments, boxes.device)
+        launch = plan.Launch(-(-total * plan.WARP // threads), threads, 0)
+        self._launch(programs.count_tiles(boxes.dtype), launch, arguments, boxes.device)
+        self._launch(programs.give_slots(), plan.Launch(images, threads, 0), arguments, boxes.device)
         return [numbers, partial]
 
-    def _sort_boxes(self, features: list[Tensor], boxes: Tensor, geometry: Geometry, bins: Bins) -> Tensor:
-        """Fill ``bins``; returns the memory it points to: 24 bytes a RoI and 8 an image and level."""
-        rois, keys = len(boxes), features[0].shape[0] * len(features)
-        workspace = torch.empty(6 * rois + 2 * keys, dtype=torch.int32, device=boxes.device)
-        base = workspace.data_ptr()
-        bins.window, bins.key, bins.order = base, base + 16 * rois, base + 20 * rois
-        bins.begin, bins.count = base + 24 * rois, base + 24 * rois + 4 * keys
-        arguments = BinArguments(bins=bins)
-        fill_call(arguments.call, features, boxes, geometry)
-        threads = plan.MAX_THREADS
-        launches = (
-            (programs.key_boxes(boxes.dtype), plan.Launch(-(-rois // threads), threads, 0)),
-            (programs.sort_boxes(), plan.Launch(keys, threads, 0)),
-        )
-        for kernel, launch in launches:
-            self._launcher.launch(kernel, launch, arguments, boxes.device)
-        return workspace
+    def _launch(
+        self, kernel: programs.Kernel, launch: plan.Launch, arguments: ctypes.Structure, device: torch.device
+    ) -> None:
+        """Launch a kernel.
+
+        Raises:
+            CompileError: it does not compile or load, now or before.
+        """
+        if not self._failures or (kernel.name, str(device)) not in self._failures:
+            try:
+                self._launcher.launch(kernel, launch, arguments, device)
+                return
+            except CompileError as error:
+                self._failures[kernel.name, str(device)] = str(error)
+        raise CompileError(self._failures[kernel.name, str(device)], kernel.name, str(device))
 
 
 def _boxes(boxes: Tensor, feature: Tensor) -> Tensor:
@@ -237,6 +244,3 @@ def _gradient(grad: Tensor, feature: Tensor) -> Tensor:
 
 def _argmax(argmax: Tensor | None) -> Tensor | None:
     return None if argmax is None else pooled_form(argmax)
-
-
-__all__ = ["Launcher", "Operators", "Pooled", "supports"]

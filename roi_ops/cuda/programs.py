@@ -116,13 +116,13 @@ def backward_features(dtype: torch.dtype, is_max: bool) -> Kernel:
 @cache
 def key_boxes(dtype: torch.dtype) -> Kernel:
     """Image and level of each RoI; ``dtype``: of the boxes."""
-    return _by_type("key_boxes", "bins.cuh", "BinArguments", dtype)
+    return _by_type("key_boxes", "bins.cuh", "BackwardArguments", dtype)
 
 
 @cache
 def sort_boxes() -> Kernel:
     """RoIs in the order of these."""
-    return Kernel("sort_boxes", "bins.cuh", "BinArguments", "sort_boxes", None)
+    return Kernel("sort_boxes", "bins.cuh", "BackwardArguments", "sort_boxes", None)
 
 
 @cache

@@ -43,7 +43,7 @@ def source(kernels: Sequence[programs.Kernel], extra: str = "") -> str:
         "  if (found == kernels.end()) return 1;\n"
         "  emulator::run(found->second, grid, block, shared, a);\n  return 0;\n}"
     )
-    structs = ("Level", "Call", "Pooled", "Plan", "ForwardArguments", "PointArguments", "Bins", "BinArguments", "Crowd",
+    structs = ("Level", "Call", "Pooled", "Plan", "ForwardArguments", "PointArguments", "Bins", "Crowd",
                "BackwardArguments")  # fmt: skip
     lines.append(
         'extern "C" size_t emulator_sizeof(const char* name) {\n  const std::string n = name;\n'

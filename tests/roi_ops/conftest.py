@@ -8,7 +8,7 @@ import pytest
 import torch
 from cuda_emulator.build import compiler
 from cuda_emulator.emulated import operators
-from kernel_problems import OnDevice
+from kernel_problems import CudaKernels
 
 from roi_ops import backends, cpu, cuda
 
@@ -42,10 +42,10 @@ def device(request, monkeypatch):
 @pytest.fixture(params=["cpu", EMULATOR, GPU], scope="session")
 def kernels(request):
     skip_without(request.param)
-    return {"cpu": lambda: cpu, EMULATOR: operators, "cuda": lambda: OnDevice(cuda, "cuda")}[request.param]()
+    return {"cpu": lambda: cpu, EMULATOR: operators, "cuda": CudaKernels}[request.param]()
 
 
 @pytest.fixture(params=[EMULATOR, GPU], scope="session")
 def cuda_kernels(request):
     skip_without(request.param)
-    return operators() if request.param == EMULATOR else OnDevice(cuda, "cuda")
+    return operators() if request.param == EMULATOR else CudaKernels()

@@ -1,18 +1,17 @@
 """NVRTC on the CUDA source, which needs no GPU; the cache of compiled kernels; when the backend is not available."""
 
+import importlib
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
 
-import roi_ops
 from roi_ops import backends, cuda, doctor
-from roi_ops.cuda import compile_all, compiler, programs
+from roi_ops.cuda import compile_all, compiler, driver, programs
 from roi_ops.cuda.compiler import CompileError
 
 pytest.importorskip("cuda.core")
@@ -118,28 +117,6 @@ def test_no_room_for_temporary_files_is_a_compile_error(folder, monkeypatch):
         compiler.compile_kernel(KERNEL, "sm_80")
 
 
-class Failing:
-    """A launcher whose compiler fails."""
-
-    def launch(self, *args):
-        raise CompileError("no compiler today")
-
-
-def test_after_a_compile_failure_the_reference_serves_with_one_warning(monkeypatch):
-    monkeypatch.setattr(cuda, "_operators", lambda: cuda.Operators(Failing()))
-    monkeypatch.setattr(cuda, "_failure", None)
-    geometry = ([1.0], "align", 2, 2, 2, 0, 0, 224.0, 4.0)
-    args = ([torch.ones(1, 2, 8, 8)], torch.tensor([[0.0, 1, 1, 5, 5]]), False, *geometry)
-    with pytest.warns(RuntimeWarning, match="no compiler today"):
-        out = cuda.linear_forward(*args)
-    assert torch.allclose(out, torch.ones(1, 2, 2, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        cuda.linear_forward(*args)
-    with roi_ops.use_backend("cuda"), pytest.raises(CompileError, match="no compiler today"):
-        cuda.linear_forward(*args)
-
-
 def test_the_reason_why_it_does_not_work_is_given(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert backends.why_not("cuda") == "no CUDA device"
@@ -163,10 +140,37 @@ def test_the_doctor_shows_compiler_and_cache(folder, compilations):
     assert f"1 compiled kernels (0.0 MB) in {folder}" in text
 
 
-def test_importing_roi_ops_imports_neither_the_backend_nor_the_compiler():
-    code = "import sys, roi_ops; print('roi_ops.cuda' in sys.modules, 'cuda.core' in sys.modules)"
+def test_importing_roi_ops_imports_no_compiler():
+    code = "import sys, roi_ops; print('cuda.core' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.split() == ["False", "False"]
+    assert out.strip() == "False"
+
+
+@pytest.mark.parametrize("error", [ImportError("no such symbol"), RuntimeError("libcudart is not there")], ids=type)
+def test_a_search_for_headers_that_fails_is_a_compile_error(folder, monkeypatch, error):
+    def fail(name):
+        raise error
+
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+    monkeypatch.setattr(pathfinder, "find_nvidia_header_directory", fail)
+    with pytest.raises(CompileError, match=str(error)):
+        compiler.compiled(programs.linear_forward(torch.float16, 2), "sm_80")
+
+
+@pytest.mark.parametrize("module", ["cuda.core", "cuda.pathfinder", "cuda.bindings.driver"])
+def test_a_package_that_cannot_be_imported_is_a_compile_error(folder, monkeypatch, module):
+    """``None`` among the modules makes an import of it fail, as versions that do not fit do."""
+    monkeypatch.setitem(sys.modules, module, None)
+    parent, name = module.rsplit(".", 1)
+    monkeypatch.delattr(importlib.import_module(parent), name, raising=False)
+    driver._bindings.cache_clear()
+    calls = {
+        "driver": lambda: driver.Driver().launch(KERNEL, None, None, torch.device("cuda:0")),
+        "core": lambda: compiler.compiled(KERNEL, "sm_80"),
+        "pathfinder": lambda: compiler.compiled(programs.linear_forward(torch.float16, 2), "sm_80"),
+    }
+    with pytest.raises(CompileError, match=name):
+        calls[name]()
 
 
 def test_what_kernels_do_not_serve_goes_to_the_reference(monkeypatch):

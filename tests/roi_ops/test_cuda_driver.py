@@ -4,17 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from cuda_emulator.build import compiler
+from cuda_emulator.host_time import build_stub, measure
 
 from roi_ops.cuda import compiler as nvrtc
 from roi_ops.cuda import programs
 
 pytest.importorskip("cuda.core")
-STUB = Path(__file__).resolve().parents[1] / "cuda_emulator" / "driver_stub.c"
 
 # Two calls of one kernel, on "device 0" and its stream 0x55.
 CALLS = """
@@ -38,10 +37,7 @@ for _ in range(2):
 def stub(tmp_path_factory):
     if compiler() is None or sys.platform != "linux":
         pytest.skip("no C compiler for the stub of a driver")
-    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    subprocess.run([compiler(), "-x", "c", "-shared", "-fPIC", "-w", str(STUB), "-o", str(library), "-ldl",
-                    "-Wl,-soname,libcuda.so.1"], check=True, timeout=120)  # fmt: skip
-    return library
+    return build_stub(tmp_path_factory.mktemp("driver"), compiler())
 
 
 def calls(stub, cache):
@@ -73,3 +69,10 @@ def test_code_that_the_driver_refuses_is_a_compile_error(stub, tmp_path, monkeyp
     done = calls(stub, tmp_path)
     assert "CompileError: linear_forward_f32_planar: the driver does not take what was compiled" in done.stderr
     assert "CUDA_ERROR_INVALID_IMAGE" in done.stderr
+
+
+def test_host_time_is_measured_without_a_gpu(stub):
+    times = measure(compiler(), calls=3, runs=1)
+    assert set(times) == {"forward", "forward_for_backward", "forward_backward", "backend_forward",
+                          "backend_forward_backward"}  # fmt: skip
+    assert all(0 < microseconds < 1e6 for microseconds in times.values())

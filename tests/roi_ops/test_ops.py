@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import roi_ops
-from roi_ops import backends, ops
+from roi_ops import backends
 
+OPERATORS = torch.ops.roi_ops
 GEOMETRY = ([0.25, 0.125], 2, 3, 2, 2, 3, 28.0, 2.0)
 
 
@@ -33,23 +34,23 @@ def test_opcheck_forward_with_gradients(tensors, channels_last):
     maps, boxes, _ = tensors
     for t in (*maps, boxes):
         t.requires_grad_()
-    torch.library.opcheck(ops.linear_forward, (maps, boxes, channels_last, *geometry("align")))
-    torch.library.opcheck(ops.max_forward, (maps, boxes, channels_last, *geometry("align_max")))
+    torch.library.opcheck(OPERATORS.linear_forward.default, (maps, boxes, channels_last, *geometry("align")))
+    torch.library.opcheck(OPERATORS.max_forward.default, (maps, boxes, channels_last, *geometry("align_max")))
     boxes.requires_grad_(False)
-    torch.library.opcheck(ops.max_forward, (maps, boxes, channels_last, *geometry("pool")))
+    torch.library.opcheck(OPERATORS.max_forward.default, (maps, boxes, channels_last, *geometry("pool")))
 
 
 @pytest.mark.slow
 def test_opcheck_derivatives(tensors):
     maps, boxes, grad = tensors
-    _, argmax = ops.max_forward(maps, boxes, False, *geometry("align_max"))
-    torch.library.opcheck(ops.linear_backward_boxes, (grad, maps, boxes, *geometry("prroi")))
-    torch.library.opcheck(ops.max_backward_boxes, (grad, argmax, maps, boxes, *geometry("align_max")))
+    _, argmax = OPERATORS.max_forward.default(maps, boxes, False, *geometry("align_max"))
+    torch.library.opcheck(OPERATORS.linear_backward_boxes.default, (grad, maps, boxes, *geometry("prroi")))
+    torch.library.opcheck(OPERATORS.max_backward_boxes.default, (grad, argmax, maps, boxes, *geometry("align_max")))
     for t in (grad, *maps):
         t.requires_grad_()
-    torch.library.opcheck(ops.linear_backward_features, (grad, maps, boxes, *geometry("align")))
-    torch.library.opcheck(ops.max_backward_features, (grad, argmax, maps, boxes, *geometry("align_max")))
-    torch.library.opcheck(ops.max_gather, (maps, argmax, boxes, *geometry("align_max")))
+    torch.library.opcheck(OPERATORS.linear_backward_features.default, (grad, maps, boxes, *geometry("align")))
+    torch.library.opcheck(OPERATORS.max_backward_features.default, (grad, argmax, maps, boxes, *geometry("align_max")))
+    torch.library.opcheck(OPERATORS.max_gather.default, (maps, argmax, boxes, *geometry("align_max")))
 
 
 @pytest.mark.slow
