@@ -24,7 +24,7 @@ types: $(VENV)/installed
 
 # Every table of docs/benchmarks/ that needs no GPU, one after the other: leave the machine alone meanwhile.
 benchmark: $(VENV)/installed
-	for suite in roi_ops cuda_bytes step model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
+	for suite in roi_ops cuda_bytes model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
 
 # Every CUDA kernel for every supported architecture, with the NVRTC of the environment: needs no GPU.
 cuda-matrix: $(VENV)/installed
@@ -42,6 +42,10 @@ gpu-check: $(VENV)/installed
 gpu-kit: $(VENV)/installed
 	PYTHONPATH=tests $(RUN) -m gpu_kit.prepare $(ARGS)
 
+# Fast tests and a short training with the oldest PyTorch that pyproject.toml allows, in an environment of its own.
+oldest:
+	PYTHON=$(PYTHON) .ci/oldest
+
 # Installed again when what is installed or how it is built has changed. Written last: a broken install is redone.
 $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h roi_ops/cpu/CMakeLists.txt roi_ops/include/*)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 train"'
@@ -51,4 +55,4 @@ $(VENV)/installed: pyproject.toml $(wildcard roi_ops/cpu/*.cpp roi_ops/cpu/*.h r
 	touch $@
 
 clean:
-	rm -rf $(VENV) build site
+	rm -rf $(VENV) .venv-oldest .gpu build site

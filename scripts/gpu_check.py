@@ -1,6 +1,7 @@
 """Everything that only a machine with a GPU can show, within a number of seconds: docs/gpu.md.
 
-    python scripts/gpu_check.py [STEP ...]
+    python scripts/gpu_check.py
+    python scripts/gpu_check.py smoke ops
 
 Steps: smoke, tests, ops, train, memcheck, racecheck, ncu, synccheck, initcheck; and, only when they are named, slow and
 detector. Each runs whatever the others found. Variables of the environment:

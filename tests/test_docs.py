@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gpu_kit.steps import all_steps
 
 import roi_ops
 from detector.config import schema
@@ -94,7 +95,10 @@ def test_command(page, command, monkeypatch, own_study):
         elif "--config-dir" in arguments:
             (own_study / "config.yaml").write_text(yaml.safe_dump(schema.to_dict(default(schema.Config))))
             arguments[arguments.index("--config-dir") + 1] = str(own_study)
-        check_script("benchmark" if name == "gpu_check" else name, arguments, monkeypatch)  # it passes them on
+        if name == "gpu_check":
+            assert set(arguments) <= {step.name for step in all_steps("cuda", ROOT, ROOT)}
+        else:
+            check_script(name, arguments, monkeypatch)
     elif found[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         targets = [word for word in found[1:] if "=" not in word]

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables, train_suite
+from detector.benchmark.cases import until_stopped
+from detector.benchmark.device_times import (
+    DeviceRow,
+    DeviceTimes,
+    count_syncs,
+    device_section,
+    device_times,
+    replay_time,
+)
 from detector.benchmark.peak_memory import PeakMemory
 from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import Scene
@@ -42,14 +52,92 @@ def test_proposals_are_boxes_in_the_image():
     assert (boxes[:, 2:] <= torch.tensor([1216.0, 800.0]) + 1e-3).all()
 
 
-@pytest.mark.slow
-def test_the_workloads_of_a_gpu_run(monkeypatch):
+def test_boxes_of_a_training_batch_crowd_on_few_objects():
+    """Three quarters of each image's boxes are near one of six, which is none of them: so many overlap much."""
+    scene = Scene((800, 1088), 2)
+    for boxes, spread in zip(scene.crowded(400), scene.proposals(400), strict=True):
+        assert boxes.shape == (200, 4)
+        assert (boxes >= 0).all()
+        assert (boxes <= torch.tensor([1088.0, 800, 1088, 800])).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        neighbours = lambda b: (torchvision.ops.box_iou(b, b) > 0.5).sum(1).float().mean()
+        assert neighbours(boxes) > 5 * neighbours(spread)
+        assert torch.equal(boxes[150:], spread[150:])
+
+
+# ------------------------------------------------------------------------------------------ the workloads of a GPU
+def test_the_workloads_of_a_gpu_run():
     """All of them on the CPU, which takes their calls as well."""
     bench = Bench(torch.device("cpu"), 1, True, 1e9)
-    rows = [case(bench) for case in cuda_suite.cases(bench)]
-    assert all(row.ours > 0 and row.peer > 0 for row in rows)
-    assert cuda_suite.DETERMINISTIC in {row.peer_name for row in rows}
+    measured = cuda_suite.table(bench, progress_bar=False)
+    (section,) = measured.sections
+    assert all(row["ours"]["events"] > 0 and row["ours"]["host"] > 0 for row in section.records)
+    peers = {row["peer_name"] for row in section.records if row["peer"] is not None}
+    assert peers == {"torchvision", "torchvision, autocast", cuda_suite.DETERMINISTIC}
     assert not torch.are_deterministic_algorithms_enabled()
+    names = [(row["workload"], row["peer_name"]) for row in section.records]
+    assert len(set(names)) == len(names) == 18
+    for words in (
+        ("backward 2 x 50", "float32"),
+        ("backward 2 x 50", "bfloat16"),
+        ("forward", "PrRoIPool"),
+        ("backward", "RoIPool"),
+    ):
+        assert any(all(word in name for word in words) for name, _ in names)
+    for row in section.records:
+        if row["peer"] is not None:
+            assert row["ratio"] == pytest.approx(row["peer"]["events"] / row["ours"]["events"])
+
+
+def test_a_row_of_a_gpu_shows_each_time_in_its_column():
+    ours, peer = DeviceTimes(4.0, 5.0, kernels=2.0, replay=3.0), DeviceTimes(12.0, 7.0, kernels=6.0)
+    section = device_section([DeviceRow("a", 1.0, ours, peer, "b"), DeviceRow("c", None, DeviceTimes(8.0, 9.0))])
+    assert section.rows == [
+        ["a", "1", "2", "3", "4", "5", "6", "12", "7", "3x", "b"],
+        ["c", "", "", "", "8", "9", "", "", "", "", ""],
+    ]
+    assert all(len(row) == len(section.columns) for row in section.rows)
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    found, note = until_stopped([lambda: 1, lambda: 2, stop, lambda: 3], "suite", False, "row {}".format)
+    assert found == [1, 2]
+    assert "2 of 4" in note
+    assert capsys.readouterr().out == "row 1\nrow 2\n"
+    assert until_stopped([lambda: 1], "suite", False) == ([1], "")
+    with pytest.raises(KeyboardInterrupt):
+        until_stopped([stop], "suite", False)
+
+
+def test_a_training_step_with_both_poolings(tmp_path):
+    (section,) = quick("step", tmp_path)["sections"]
+    assert [(row["precision"], row["roi"]) for row in section["records"]] == [
+        (precision, roi) for precision in ("bfloat16", "float32") for roi in ("align", "torchvision_align")
+    ]
+    for row in section["records"]:
+        assert row["images_per_s"] == pytest.approx(2000 / row["step_ms"])
+        assert row["syncs"] is None
+
+
+@pytest.mark.gpu
+def test_times_of_a_call_on_a_gpu():
+    """A multiplication of 4096 x 4096 matrices: each time is there, and no kernel is longer than the call."""
+    a = torch.randn(4096, 4096, device="cuda")
+    bench = Bench(torch.device("cuda"), 5, True, 1e12)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        ours, peer = device_times(bench, lambda: a @ a, lambda: (a @ a).sum().item())
+    assert 0 < ours.kernels < 1.5 * ours.events
+    assert ours.replay == pytest.approx(ours.events, rel=0.5)
+    assert 0 < ours.host < ours.events
+    assert peer.host > 0.8 * ours.kernels  # it waits
+    assert count_syncs(lambda: a @ a) == 0
+    assert count_syncs(lambda: a.sum().item()) == 1
+    replay, why = replay_time(lambda: a.sum().item(), 3)
+    assert replay is None
+    assert why
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -71,10 +159,9 @@ def test_the_script_measures_and_writes(tmp_path, device):
     assert done.returncode == 0, done.stderr
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
     records = json.loads((tmp_path / f"roi_ops_{device}.json").read_text())["sections"][0]["records"]
-    assert all(row["ours"] > 0 for row in records)
-    for row in records:
-        if row["peer"] is not None:
-            assert row["ratio"] == pytest.approx(row["peer"] / row["ours"])
+    ours = [row["ours"] if device == "cpu" else row["ours"]["events"] for row in records]
+    assert all(time > 0 for time in ours)
+    assert all((row["ratio"] is None) == (row["peer"] is None) for row in records)
     assert records[0]["workload"] in (tmp_path / f"roi_ops_{device}.md").read_text()
 
 
