@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-PATIENCE = 2.0  # seconds of work that need no progress bar
+BAR_AFTER = 2.0  # seconds of work that need no progress bar
 WIDTH = 140  # columns of what goes to a file or a pipe, which has no width of its own
 
 
@@ -63,7 +63,7 @@ def slow_progress(what: str, shown: bool = True) -> Iterator[Callable[[float], N
 
     def tell(share: float) -> None:
         bar.update(task, completed=share)
-        if not bar.live.is_started and time.monotonic() - begun > PATIENCE:
+        if not bar.live.is_started and time.monotonic() - begun > BAR_AFTER:
             bar.start()
 
     try:

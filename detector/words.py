@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def counted(count: float, one: str, many: str = "") -> str:
-    """A count with its noun, as people write it: ``1 image``, ``1,440 images``, ``0.5 passes``.
+    """A count with its noun, as people write it: ``1 image``, ``1,440 images``, ``0.5 epochs``.
 
     Args:
         count: how many; three digits of one that is not whole.

@@ -1,8 +1,9 @@
-"""The tree as a whole: imports go one way, and every key of the configuration is read."""
+"""The tree as a whole: imports go one way, files and functions stay small, and every key of the schema is read."""
 
 import ast
 import dataclasses
 import graphlib
+import itertools
 import re
 import subprocess
 import sys
@@ -13,30 +14,19 @@ import pytest
 from detector.config import schema
 
 ROOT = Path(__file__).resolve().parents[1]
-# Who may import whom: each only what stands before it.
-ORDER = (
-    *(
-        "roi_ops",
-        "detector",
-        "exceptions",
-        "words",
-        "files",
-        "measure",
-        "terminal",
-        "config",
-        "plots",
-        "models",
-        "data",
-    ),
-    *("inspection", "evaluation", "training", "inference", "export", "illustrate", "benchmark", "ablation"),
-    *("scripts", "__main__"),
+# From top to bottom: a package imports only what stands in layers below its own. `detector` is the face of the package.
+LAYERS = (
+    *({"scripts", "__main__"}, {"detector"}, {"ablation", "benchmark", "illustrate"}, {"export"}, {"inference"}),
+    *({"training"}, {"evaluation"}, {"inspection"}, {"data"}, {"models"}, {"plots"}, {"config"}),
+    *({"terminal"}, {"files"}, {"exceptions", "words", "measure"}, {"roi_ops"}),
 )
-# Imports inside functions that go the other way, and why.
-LATE = {
-    ("detector", "inference"),  # detector.load
-}
 # What shows or counts the insides of the operators: the figures of their weights, the bytes that the kernels move.
 INSIDE = {"detector.illustrate.anatomy", "detector.benchmark.cuda_bytes_suite"}
+PARAMETERS = 6  # of a function at most, self not counted
+LINES = 330  # of a file at most
+# Signatures that torchvision or torch.library give: its functions and modules with our keywords, and what a registered
+# operator takes one by one, as an operator has no structures.
+GIVEN = {"roi_align", "roi_pool", "prroi_pool", "MultiScaleRoIAlign.__init__"}
 
 
 def modules():
@@ -53,63 +43,121 @@ MODULES = modules()
 
 
 def imports(text, known=MODULES):
-    """(module, whether inside a function) for each import of ours, without those for annotations only."""
+    """The modules of ours that a text imports, in functions too, but not those for annotations only."""
 
-    def walk(node, late):
+    def walk(node):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
                 continue
             if isinstance(child, ast.Import):
-                found.update((alias.name, late) for alias in child.names)
+                found.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, "relative import"
                 full = [f"{child.module}.{alias.name}" for alias in child.names if alias.name != "_kernels"]  # no .py
-                found.update((name if name in known else child.module, late) for name in full)
-            walk(child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+                found.update(name if name in known else child.module for name in full)
+            walk(child)
 
     found: set = set()
-    walk(ast.parse(text), False)
-    return {(name, late) for name, late in found if name.split(".")[0] in ("roi_ops", "detector", "scripts", "tests")}
+    walk(ast.parse(text))
+    return {name for name in found if name.split(".")[0] in ("roi_ops", "detector", "scripts", "tests")}
 
 
-def room(module):
+def import_graph(texts):
+    """Module -> the modules that it imports."""
+    return {module: imports(text, texts) - {module} for module, text in texts.items()}
+
+
+def package(module):
+    """The part of ``detector`` that a module belongs to; ``roi_ops`` and ``scripts`` are one part each."""
     parts = module.split(".")
     return parts[1] if parts[0] == "detector" and len(parts) > 1 else parts[0]
 
 
+def find_cycle(graph):
+    """Nodes that import each other, the first again at the end; None if there are none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1][::-1]
+    return None
+
+
+TEXTS = {module: file.read_text(encoding="utf-8") for module, file in MODULES.items()}
+GRAPH = import_graph(TEXTS)
+
+
 def test_imports_are_found():
-    text = ("import roi_ops.ops\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import detector.files\n"
+    text = ("import roi_ops.ops\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import detector.words\n"
             "def f():\n    from detector import files, load\n    import torch\n")  # fmt: skip
-    assert imports(text) == {("roi_ops.ops", False), ("detector.files", True), ("detector", True)}
-
-
-def test_imports_go_one_way():
-    wrong, late_ones = [], set()
-    for module, file in MODULES.items():
-        for name, late in imports(file.read_text(encoding="utf-8")):
-            here, there = room(module), room(name)
-            if ORDER.index(there) <= ORDER.index(here):
-                continue
-            if late and (here, there) in LATE:
-                late_ones.add((here, there))
-            else:
-                wrong.append(f"{module} imports {name}")
-    assert wrong == []
-    assert late_ones == LATE  # none is listed that is no longer needed
+    assert imports(text) == {"roi_ops.ops", "detector.files", "detector"}
 
 
 def test_no_module_needs_itself():
-    """At import time; :class:`graphlib.CycleError` names the circle."""
-    graph = {
-        m: {n for n, late in imports(f.read_text(encoding="utf-8")) if not late and n != m} for m, f in MODULES.items()
-    }
-    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
+    assert find_cycle(GRAPH) is None
+    assert len(GRAPH) > 100
+
+
+@pytest.mark.parametrize(
+    ("importer", "module"),
+    [
+        ("scripts.train", "detector.training.train"),  # between packages
+        ("detector.config.schema", "detector.config.checks"),  # inside a package
+        ("detector", "detector.words"),  # through the face of a package
+        ("roi_ops", "roi_ops.levels"),
+    ],
+)
+def test_a_planted_cycle_is_found(importer, module):
+    """An import inside a function counts too."""
+    planted = import_graph({**TEXTS, module: f"{TEXTS[module]}\ndef late():\n    import {importer}\n"})
+    cycle = find_cycle(planted)
+    assert module in cycle
+    assert all(there in planted[here] for here, there in itertools.pairwise(cycle))
+
+
+def test_imports_go_down():
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    wrong = [f"{module} imports {name}" for module, names in GRAPH.items() for name in sorted(names)
+             if package(name) != package(module) and layer[package(name)] <= layer[package(module)]]  # fmt: skip
+    assert wrong == []
 
 
 def test_the_operators_are_used_by_their_public_names():
-    inside = {module for module, file in MODULES.items() if module.startswith(("detector", "scripts"))
-              for name, _ in imports(file.read_text(encoding="utf-8")) if name.startswith("roi_ops.")}  # fmt: skip
+    inside = {module for module, names in GRAPH.items() if module.startswith(("detector", "scripts"))
+              for name in names if name.startswith("roi_ops.")}  # fmt: skip
     assert inside == INSIDE
+
+
+# ------------------------------------------------------------------------------------------------- sizes
+def functions(node, prefix=""):
+    """(name with its class, function) of everything in a syntax tree."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + child.name, child
+        yield from functions(child, f"{child.name}." if isinstance(child, ast.ClassDef) else prefix)
+
+
+def parameters(function):
+    """How many arguments a function takes, apart from self and cls."""
+    arguments = function.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_functions_have_few_parameters():
+    many = [f"{module}.{name}: {parameters(function)}" for module, text in TEXTS.items()
+            for name, function in functions(ast.parse(text)) if parameters(function) > PARAMETERS
+            and not (module.startswith("roi_ops") and name in GIVEN)]  # fmt: skip
+    assert many == []
+
+
+def test_parameters_are_counted():
+    text = "class A:\n    def f(self, a, /, b, *c, d=1, **e):\n        def g(x): pass\n"
+    assert [(name, parameters(f)) for name, f in functions(ast.parse(text))] == [("A.f", 3), ("A.g", 1)]
+
+
+def test_files_have_one_idea():
+    longest = sorted(((text.count("\n"), module) for module, text in TEXTS.items()), reverse=True)
+    assert [f"{module}: {count}" for count, module in longest if count > LINES] == []
 
 
 # -------------------------------------------------------------------------------------------------- keys

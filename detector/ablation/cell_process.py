@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import detector
 from detector.ablation.cells import CELL, FAILURE, RECORD
+from detector.config.commands import PACKAGE
 from detector.files import read_json_or_empty, write_json
 
 LOG, LOCK = "log.txt", "lock"
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def run_process(folder: Path, show: Show) -> tuple[int, list[str]]:
     """Run the process of a cell; return its exit status (negative: the signal that ended it) and its last lines."""
-    source = str(Path(detector.__file__).resolve().parents[1])
+    source = str(PACKAGE.parent)
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
     # A run with several devices starts its processes itself, also in a SLURM job, which has one task.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}

@@ -33,7 +33,7 @@ def test_results_are_printed_with_their_files(tmp_path, capsys):
     ("patience", "shown", "words"), [(-1.0, True, True), (60.0, True, False), (-1.0, False, False)]
 )
 def test_a_bar_for_slow_work_only(monkeypatch, capsys, patience, shown, words):
-    monkeypatch.setattr(terminal, "PATIENCE", patience)
+    monkeypatch.setattr(terminal, "BAR_AFTER", patience)
     with slow_progress("counting", shown) as tell:
         tell(0.5)
         tell(1.0)
@@ -44,7 +44,7 @@ def test_a_bar_for_slow_work_only(monkeypatch, capsys, patience, shown, words):
 
 
 def test_an_error_ends_the_bar(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "PATIENCE", -1.0)
+    monkeypatch.setattr(terminal, "BAR_AFTER", -1.0)
 
     def work():
         with slow_progress("counting") as tell:

@@ -13,10 +13,10 @@ from detector.words import counted, three_digits
         ((1440, "image"), "1,440 images"),
         ((1, "box", "boxes"), "1 box"),
         ((2, "box", "boxes"), "2 boxes"),
-        ((1.0, "pass", "passes"), "1 pass"),
-        ((1.0004, "pass", "passes"), "1 pass"),
-        ((12.345, "pass", "passes"), "12.3 passes"),
-        ((1234.5, "pass", "passes"), "1,230 passes"),
+        ((1.0, "epoch"), "1 epoch"),
+        ((1.0004, "epoch"), "1 epoch"),
+        ((12.345, "epoch"), "12.3 epochs"),
+        ((1234.5, "epoch"), "1,230 epochs"),
     ],
 )
 def test_counted(arguments, text):
