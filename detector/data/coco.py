@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detector.data.annotation_table import read_table
 from detector.data.images import read_image
 from detector.data.problems import Problem
-from detector.data.table import read_table
 
 Target = dict[str, Tensor]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]

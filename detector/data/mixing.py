@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from detector.data.boxes import MIN_VISIBLE, PER_BOX, crop, resize, select, sides
+from detector.data.box_transforms import MIN_VISIBLE, PER_BOX, crop, resize, select, sides
 from detector.data.coco import Target
 
 DrawSample = Callable[[], tuple[Tensor, Target]]  # a random image of the data set with its target

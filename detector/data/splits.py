@@ -64,10 +64,10 @@ def find_split(data: DataConfig, name: str) -> Split:
     if is_builtin(data):
         root = shapes.ensure_shapes(root, data.shapes)
         annotations, images = shapes.files(name)
-    elif not has_split(data, name):
-        raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
+    elif has_split(data, name):
+        annotations, images = _named_files(data, name)
     else:
-        annotations, images = getattr(data, f"{name}_annotations"), getattr(data, f"{name}_images")
+        raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
     return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
 
@@ -91,7 +91,12 @@ def validation_split(data: DataConfig, trained: str) -> Split:
 
 def has_split(data: DataConfig, name: str) -> bool:
     """Whether the configuration names files of the split."""
-    return is_builtin(data) or bool(getattr(data, f"{name}_annotations"))
+    return is_builtin(data) or bool(_named_files(data, name)[0])
+
+
+def _named_files(data: DataConfig, name: str) -> tuple[str, str]:
+    train, val = (data.train_annotations, data.train_images), (data.val_annotations, data.val_images)
+    return {"train": train, "val": val}[name]
 
 
 def is_builtin(data: DataConfig) -> bool:

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import AugmentConfig
-from detector.data.boxes import crop, keep_visible, resize, sides
+from detector.data.box_transforms import crop, keep_visible, resize, sides
 from detector.data.coco import CocoDataset, Target
 from detector.data.mixing import DrawSample, copy_paste, mosaic
 from detector.exceptions import ConfigError

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
+from detector.data.annotation_table import check_boxes, in_order, missing_files
 from detector.data.annotations import Annotations, read_annotations
 from detector.data.problems import Problem
 from detector.data.splits import Split, find_split, has_split
 from detector.data.systematic import exchange_sizes, straighten_boxes
-from detector.data.table import check_boxes, in_order, missing_files
 from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
 from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
 from detector.inspection.repair import Change, repair, repeated_boxes

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from detector.data.annotation_table import check_boxes
 from detector.data.annotations import LISTS, Annotations, parse_annotations
 from detector.data.problems import Problem
 from detector.data.systematic import straighten_boxes
-from detector.data.table import check_boxes
 from detector.files import as_id, read_json, replacing
 
 SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object drawn twice
@@ -59,15 +59,17 @@ def repair(
     for key in LISTS:
         content[key] = [as_numbers(entry, log) for entry in content[key]]
     content["categories"] = [named(entry, log) for entry in content["categories"]]
-    content["images"] = [with_file(entry, size_of, renamed, log) for entry in content["images"]]
+    ids = [as_id(entry.get("id")) if isinstance(entry, dict) else None for entry in content["images"]]
+    leave_out = {i: unusable[image] for i, image in enumerate(ids) if image is not None and image in unusable}
+    content["images"] = [
+        entry if i in leave_out else with_file(entry, size_of, renamed, log)
+        for i, entry in enumerate(content["images"])
+    ]
+    structure = parse_annotations(file, {**content, "annotations": []}, strict=False).structure
+    for key, kind, also in (("categories", "bad_category", {}), ("images", "bad_image", leave_out)):
+        wrong = {p.position: p.what for p in structure if p.kind == kind} | also
+        content[key] = without(content[key], wrong, f"dropped {kind.removeprefix('bad_')}", log)
     content["annotations"] = renumbered(content["annotations"], log)
-    given = parse_annotations(file, content, strict=False)
-    for kind, key in (("bad_category", "categories"), ("bad_image", "images")):
-        wrong = {p.position: p.what for p in given.structure if p.kind == kind}
-        if key == "images":
-            entries = enumerate(content[key])
-            wrong |= {i: unusable[e["id"]] for i, e in entries if i not in wrong and e["id"] in unusable}
-        content[key] = without(content[key], wrong, f"dropped {'category' if key == 'categories' else 'image'}", log)
     content["annotations"] = clean_annotations(file, content, log)
     return content, changes
 

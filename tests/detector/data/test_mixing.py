@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
-from detector.data.boxes import MIN_VISIBLE
+from detector.data.box_transforms import MIN_VISIBLE
 from detector.data.mixing import copy_paste, cover, mosaic, visible
 from detector.data.transforms import Augment, AugmentedDataset, item_rng
 

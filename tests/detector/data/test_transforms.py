@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig
 from detector.data import transforms
-from detector.data.boxes import MIN_VISIBLE
+from detector.data.box_transforms import MIN_VISIBLE
 from detector.data.transforms import MIN_CROP, Augment, item_rng, rescale, turn_hue
 from detector.exceptions import ConfigError
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from detector.data.annotation_table import MIN_SIDE
 from detector.data.coco import Target
-from detector.data.table import MIN_SIDE
 
 # A box of which a crop, or what is pasted over it, leaves less than this share is dropped: nobody could tell what the
 # rest belongs to.
