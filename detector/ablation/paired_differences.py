@@ -84,6 +84,11 @@ class PairedDifference:
     components: Components
 
     @property
+    def intervals(self) -> dict[str, Interval]:
+        """The three by what they cover."""
+        return {"seeds": self.over_seeds, "images": self.over_images, "both": self.over_both}
+
+    @property
     def seeds(self) -> int:
         """S."""
         return len(self.values)

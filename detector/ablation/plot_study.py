@@ -81,7 +81,7 @@ def draw_by_iou(axes: Axes, analysis: Analysis, context: str, part: str) -> None
             continue
         if level == baseline:
             continue
-        differences = [analysis.compare(context, level, name).found for name in IOUS]
+        differences = [analysis.compare(context, level, name).difference for name in IOUS]
         if any(d is None for d in differences):
             continue
         bounds = np.array([d.over_both for d in differences if d is not None])

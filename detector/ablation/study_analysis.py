@@ -31,7 +31,7 @@ class Comparison:
         baseline: the level that it is compared with.
         metric: one of the twelve numbers, or ``"AP@0.50"`` for one IoU threshold.
         seeds: those that both levels have.
-        found: the difference in points of AP; None without a common seed or ground truth.
+        difference: in points of AP; None without a common seed or ground truth.
         p: p-value after the correction for all differences that are judged; NaN if this one is not among them.
         family: how many differences are judged.
     """
@@ -41,7 +41,7 @@ class Comparison:
     baseline: str
     metric: str
     seeds: list[int]
-    found: PairedDifference | None
+    difference: PairedDifference | None
     p: float = math.nan
     family: int = 0
 
@@ -58,35 +58,35 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """``real``, or what it would take."""
-        if self.found is None:
+        if self.difference is None:
             return "no pair of runs yet" if not self.seeds else "no ground truth"
-        if self.found.seeds < 2:
+        if self.difference.seeds < 2:
             return "not resolved: one seed does not tell how much seeds differ"
         if self.real:
             return "real"
         start = "not resolved"
-        if self.found.over_both.excludes_zero:  # the interval is of this difference alone
+        if self.difference.over_both.excludes_zero:  # the interval is of this difference alone
             start += f" among {self.family} differences (corrected p {self.p:.2g})"
-        effect, alpha = self.found.mean, ALPHA / max(self.family, 1)
-        needed = paired_differences.seeds_needed(effect, self.found.components, alpha)
+        effect, alpha = self.difference.mean, ALPHA / max(self.family, 1)
+        needed = paired_differences.seeds_needed(effect, self.difference.components, alpha)
         if needed is not None:
-            more = max(needed - self.found.seeds, 1)
+            more = max(needed - self.difference.seeds, 1)
             return f"{start}: {counted(more, 'more seed')} would be needed"
-        if effect and not paired_differences.limited_by_images(effect, self.found.components, alpha):
+        if effect and not paired_differences.limited_by_images(effect, self.difference.components, alpha):
             return f"{start}: more than {paired_differences.MOST_SEEDS} seeds would be needed"
-        images = counted(self.found.components.image_count, "image")
+        images = counted(self.difference.components.image_count, "image")
         return f"{start}: no number of seeds would be enough on {images}, if it is as small as it looks"
 
     @property
     def sentence(self) -> str:
         """The difference in plain words."""
         where = f" at {self.context}" if self.context else ""
-        if self.found is None:
+        if self.difference is None:
             return f"{self.name}{where}: {self.metric}: {self.verdict}."
-        _, low, high = self.found.over_both
+        _, low, high = self.difference.over_both
         bounds = "" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-        count = counted(self.found.seeds, "seed")
-        return f"{self.name}{where}: {self.found.mean:+.1f} {self.metric}{bounds}, {count}: {self.verdict}."
+        count = counted(self.difference.seeds, "seed")
+        return f"{self.name}{where}: {self.difference.mean:+.1f} {self.metric}{bounds}, {count}: {self.verdict}."
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Analysis:
     def judged(self) -> list[Comparison]:
         """Every level against the baseline in the numbers that the study judges, corrected for how many there are."""
         plain = [self.compare(*pair, name) for name in self.study.config.metrics for pair in self.pairs]
-        p = paired_differences.holm(np.array([math.nan if c.found is None else c.found.p for c in plain]))
+        p = paired_differences.holm(np.array([math.nan if c.difference is None else c.difference.p for c in plain]))
         return [replace(c, p=value, family=len(plain)) for c, value in zip(plain, p.tolist(), strict=True)]
 
     @property

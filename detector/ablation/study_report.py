@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from detector.ablation.study import Study
 from detector.ablation.study_analysis import Analysis
 from detector.ablation.study_tables import tables
 from detector.evaluation.metrics import METRIC_NAMES
+from detector.evaluation.result_tables import write_csv
 from detector.files import replacing
 from detector.words import counted
 
@@ -58,8 +58,8 @@ def write_report(study: Study, say: Callable[[str], None] = lambda line: None) -
     for name in TEXTS:
         with replacing(folder / name) as temporary:
             temporary.write_text(render(name, content), encoding="utf-8")
-    write_csv(folder / "runs.csv", *runs(analysis))
-    write_csv(folder / "differences.csv", *differences(analysis))
+    write_csv(folder / "runs.csv", runs(analysis))
+    write_csv(folder / "differences.csv", differences(analysis))
     for comparison in analysis.judged:
         say(comparison.sentence)
     return folder
@@ -110,44 +110,34 @@ def latex(text: str) -> str:
     return re.sub(r"[\\~^±<>&%$#_{}]", lambda m: symbols.get(m[0], "\\" + m[0]), text)
 
 
-def runs(analysis: Analysis) -> tuple[list[str], list[list[object]]]:
+def runs(analysis: Analysis) -> list[dict[str, Any]]:
     """One row per finished run: factors, seed, all numbers in points, costs, hash."""
-    costs = ("forward_ms", "backward_ms", "inference_ms", "peak_memory_mb")
-    header = [
-        *analysis.study.factors,
-        "seed",
-        *METRIC_NAMES,
-        "images_per_second",
-        *costs,
-        "seconds",
-        "hash",
-        "revision",
-    ]
-    rows: list[list[object]] = []
+    rows = []
     for cell in analysis.study.finished():
         record = cell.record
-        rows.append([*cell.levels.values(), cell.seed, *(analysis.number(cell, name) for name in METRIC_NAMES),
-                     record["images_per_second"], *(record["costs"].get(name) for name in costs), record["seconds"],
-                     record["hash"], record["git"]])  # fmt: skip
-    return header, rows
+        rows.append({
+            **cell.levels,
+            "seed": cell.seed,
+            **{name: analysis.number(cell, name) for name in METRIC_NAMES},
+            "images_per_second": record["images_per_second"],
+            **record["costs"],
+            "seconds": record["seconds"],
+            "hash": record["hash"],
+            "revision": record["git"],
+        })  # fmt: skip
+    return rows
 
 
-def differences(analysis: Analysis) -> tuple[list[str], list[list[object]]]:
+def differences(analysis: Analysis) -> list[dict[str, Any]]:
     """One row per difference, all twelve numbers: estimate, intervals, corrected p-value where it is judged."""
-    header = ["context", "level", "baseline", "number", "seeds", "mean"]
-    header += [f"{over}_{end}" for over in ("seeds", "images", "both") for end in ("low", "high")]
-    header += ["p", "p_corrected", "verdict"]
     corrected = {(c.context, c.level, c.metric): (c.p, c.verdict) for c in analysis.judged}
-    rows: list[list[object]] = []
+    rows = []
     for c in analysis.described:
-        if c.found is not None:
-            ends = [end for found in (c.found.over_seeds, c.found.over_images, c.found.over_both) for end in found[1:]]
-            rows.append([c.context, c.level, c.baseline, c.metric, c.found.seeds, c.found.mean, *ends, c.found.p,
-                         *corrected.get((c.context, c.level, c.metric), ("", ""))])  # fmt: skip
-    return header, rows
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file under a temporary name and rename it; floats at full precision."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+        d = c.difference
+        if d is not None:
+            p, verdict = corrected.get((c.context, c.level, c.metric), (None, None))
+            ends = {f"{over}_{end}": getattr(i, end) for over, i in d.intervals.items() for end in ("low", "high")}
+            rows.append({"context": c.context, "level": c.level, "baseline": c.baseline, "number": c.metric,
+                         "seeds": d.seeds, "mean": d.mean, **ends, "p": d.p, "p_corrected": p,
+                         "verdict": verdict})  # fmt: skip
+    return rows

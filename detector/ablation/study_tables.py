@@ -73,11 +73,12 @@ def differences(analysis: Analysis) -> Table:
     """The differences that the study judges, with the three intervals."""
     rows = []
     for c in analysis.judged:
-        if c.found is not None:
+        d = c.difference
+        if d is not None:
             p = "" if math.isnan(c.p) else f"{c.p:.2g}" if c.p >= 0.0001 else "< 0.0001"
-            intervals = [bounds(found) for found in (c.found.over_seeds, c.found.over_images, c.found.over_both)]
-            rows.append([c.context, c.name, c.metric, str(c.found.seeds), f"{c.found.mean:+.2f}", *intervals, p,
-                         "real" if c.real else "not resolved"])  # fmt: skip
+            verdict = "real" if c.real else "not resolved"
+            intervals = map(bounds, d.intervals.values())
+            rows.append([c.context, c.name, c.metric, str(d.seeds), f"{d.mean:+.2f}", *intervals, p, verdict])
     notes = [
         "Paired differences in points, with 95 % intervals. Over seeds: what other seeds would give on these "
         "validation images (Student's t). Over images: what these trained weights would give on other images "
@@ -94,11 +95,11 @@ def by_size(analysis: Analysis) -> Table:
     """Differences by the size of the objects, not judged."""
     rows = []
     for context, level in analysis.pairs:
-        found = {c.metric: c for c in analysis.described if (c.context, c.level) == (context, level)}
-        if any(c.found for c in found.values()):
-            cells = ["n/a" if (d := found[name].found) is None else f"{d.mean:+.1f} {bounds(d.over_both, 1)}".rstrip()
-                     for name in BY_SIZE]  # fmt: skip
-            rows.append([context, found["AP"].name, *cells])
+        compared = {c.metric: c for c in analysis.described if (c.context, c.level) == (context, level)}
+        found = [compared[name].difference for name in BY_SIZE]
+        if any(found):
+            cells = [f"{d.mean:+.1f} {bounds(d.over_both, 1)}".rstrip() if d else "n/a" for d in found]
+            rows.append([context, compared["AP"].name, *cells])
     note = "Points, with 95 % intervals over seeds and images, not corrected: for reading, not for claims."
     title = "Differences by overlap and by size of the objects"
     return with_context(analysis, title, ["difference", *BY_SIZE], rows, [note])
@@ -133,12 +134,12 @@ def seeds(analysis: Analysis) -> Table:
     rows = []
     effects, alpha = analysis.study.config.effects, ALPHA / max(len(analysis.judged), 1)
     for c in analysis.judged:
-        if c.found is None or c.found.seeds < 2:
+        if c.difference is None or c.difference.seeds < 2:
             continue
         cells = []
         for effect in effects:
-            needed = seeds_needed(effect, c.found.components, alpha)
-            limited = limited_by_images(effect, c.found.components, alpha)
+            needed = seeds_needed(effect, c.difference.components, alpha)
+            limited = limited_by_images(effect, c.difference.components, alpha)
             cells.append(str(needed) if needed else "more images" if limited else f"> {MOST_SEEDS}")
         rows.append([c.context, c.name, c.metric, *cells])
     note = (f"Seeds with which a true difference of that size is called real in {POWER:.0%} of studies, at the "

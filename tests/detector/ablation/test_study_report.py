@@ -27,8 +27,8 @@ def test_numbers_are_those_of_the_records(finished):
     )
     found = next(c for c in analysis.judged if c.metric == "AP75")
     assert found.seeds == [0, 1, 2, 3]
-    assert found.found.values == pytest.approx(100 * (np.array(align) - np.array(pool)))
-    assert found.found.mean == pytest.approx(100 * (np.mean(align) - np.mean(pool)))
+    assert found.difference.values == pytest.approx(100 * (np.array(align) - np.array(pool)))
+    assert found.difference.mean == pytest.approx(100 * (np.mean(align) - np.mean(pool)))
     assert found.family == 2  # AP and AP75
 
 
@@ -41,7 +41,7 @@ def test_interval_over_images_is_that_of_the_evaluation(finished):
     runs = [matches_of(cell.config, cell.folder / "run") for cell in (pool, align)]
     base, other = (measure(run, resample(len(run.image_ids))) for run in runs)
     expected = other.minus(base).metrics["AP"]
-    assert analysis.compare("", "align", "AP").found.over_images == pytest.approx([100 * v for v in expected])
+    assert analysis.compare("", "align", "AP").difference.over_images == pytest.approx([100 * v for v in expected])
 
 
 def test_stored_replicates_are_those_of_the_predictions(finished):
@@ -76,6 +76,7 @@ def test_files(finished):
     rows = list(csv.DictReader((folder / "runs.csv").open()))
     assert len(rows) == 8
     record = make(**keys).cells[0].record
+    assert list(rows[0])[:3] == ["roi", "seed", "AP"]
     assert float(rows[0]["AP"]) == 100 * record["metrics"]["AP"]
     assert float(rows[0]["images_per_second"]) == 21.0  # the median of the logged rows but the first
     judged = [row for row in csv.DictReader((folder / "differences.csv").open()) if row["verdict"]]
@@ -141,7 +142,7 @@ def test_sentences():
     assert real.sentence.endswith("], 5 seeds: real.")
     # Mean 1, standard deviation 2: the t-test wants 34 pairs.
     open_ = comparison([-1.0, 3.0, 1.0, -1.0, 3.0], 0.0)
-    assert open_.found.components.seeds == 4
+    assert open_.difference.components.seeds == 4
     assert open_.sentence.endswith(", 5 seeds: not resolved: 29 more seeds would be needed.")
     limited = comparison([1.0, 1.2, 0.8, 1.1], 3.0)
     assert limited.sentence.endswith(
@@ -160,7 +161,7 @@ def test_a_difference_without_correction_may_not_be_real_with_it():
     assert not among_many.real
     assert math.isclose(among_many.p, 40 * alone.p)
     # The interval of this difference alone excludes 0, and the sentence says why that is not enough.
-    assert among_many.found.over_both.low > 0
+    assert among_many.difference.over_both.low > 0
     assert f": not resolved among 40 differences (corrected p {among_many.p:.2g}): " in among_many.sentence
 
 
@@ -199,5 +200,5 @@ def test_sixty_cells_in_seconds(make_study):
     assert len(study.finished()) == len(study.cells) == 60
     folder = write_report(study)
     assert time.process_time() - begun < 15
-    assert len({(row[0], row[1]) for row in differences(Analysis(study))[1]}) == 3 * 4
+    assert len({(row["context"], row["level"]) for row in differences(Analysis(study))}) == 3 * 4
     assert (folder / "report.html").stat().st_size > 100_000
