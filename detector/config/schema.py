@@ -1,8 +1,8 @@
 """The configuration schema: every key, its type, and what it may be.
 
 The YAML files of ``configs/`` hold the values, and say beside each what it means and in which unit. :func:`parse` turns
-a Hydra ``DictConfig`` or a plain nested dict into a typed :class:`Config`. It raises :class:`ConfigError` with a message
-that a person can act on. ``detector.config.defaults.default`` makes an instance with the values of the YAML files.
+a Hydra ``DictConfig`` or a plain nested dict into a typed :class:`Config`, and raises :class:`ConfigError` with a
+message a person can act on; ``detector.config.defaults.default`` makes an instance with the values of the YAML files.
 """
 
 from __future__ import annotations

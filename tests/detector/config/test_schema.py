@@ -103,22 +103,6 @@ def test_every_file_begins_with_what_it_is(path):
     assert lines[0].startswith("# ")
 
 
-@pytest.mark.parametrize("name", [*BASES, "train"])
-def test_every_key_of_a_base_file_has_a_comment(name):
-    """Beside it, or in the lines above it (or above the keys of its block, as those of `roi.canonical_*`)."""
-    commented = False
-    for number, line in enumerate((CONFIGS / f"{name}.yaml").read_text().splitlines()):
-        text = line.strip()
-        if text.startswith("#"):
-            commented = number > 0
-        elif text.endswith(":") or not text or text.startswith("-"):
-            commented = commented and not text
-        else:
-            key = text.split(":")[0]
-            obvious = ("name: fpn", "progress_bar: true", "wandb_project")
-            assert " # " in line or commented or text.startswith(obvious), f"{key} has no comment"
-
-
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes(choice):
     config = parse(compose(choice))
