@@ -84,7 +84,17 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         folder / "checkpoints", wanted.checkpoint_every, wanted.checkpoint_minutes, wanted.early_stopping,
         wanted.log_every,
     )  # fmt: skip
-    callbacks = build_callbacks(config, data, folder, console, monitor, checkpoints)
+    display: list[pl.Callback] = [ProgressDisplay(console, monitor)] if wanted.progress_bar else []
+    callbacks = [
+        *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
+        Guard(config.optim.clip_norm),
+        monitor,
+        *display,
+        *([SkippedImages(data.skipped, folder / SKIPPED, console.print)] if config.data.on_error == "skip" else []),
+        *([AveragedWeights(config.optim.ema)] if config.optim.ema else []),
+        checkpoints,  # after the average: a checkpoint holds that of the step just done
+        Interrupt(checkpoints, wanted.log_every, console.print),
+    ]
     loggers = build_loggers(config.logger, folder, start.step)
     trainer = build_trainer(config, accelerator, group, folder, callbacks, loggers)
     if group.rank == 0:
@@ -100,7 +110,6 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     result, detections = checkpoints.best_result, checkpoints.best_detections
     if result is None:  # an earlier process of this run evaluated the best weights
         module.load_state_dict(read_checkpoint(folder / "checkpoints" / BEST).content["state_dict"])
-        display: list[pl.Callback] = [callback for callback in callbacks if isinstance(callback, ProgressDisplay)]
         build_trainer(config, accelerator, group, folder, display, []).validate(module, datamodule=data, verbose=False)
         result, detections = module.result, module.detections
     assert result is not None
@@ -110,35 +119,3 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         write_results(config, outcome, detections, data, console.print)
         finish(console, outcome, monitor.waited, config, start.step)
     return outcome
-
-
-def build_callbacks(
-    config: Config,
-    data: DetectionDataModule,
-    folder: Path,
-    console: Console,
-    monitor: Monitor,
-    checkpoints: Checkpoints,
-) -> list[pl.Callback]:
-    """The callbacks of a run, in the order in which they need to be called.
-
-    Args:
-        config: of the run.
-        data: knows the images that were skipped.
-        folder: of the run.
-        console: for what they print.
-        monitor: keeps the numbers that are shown.
-        checkpoints: writes ``last.ckpt`` and ``best.ckpt``.
-    """
-    wanted, say = config.trainer, console.print
-    callbacks: list[pl.Callback] = [Guard(config.optim.clip_norm), monitor]
-    if wanted.profile_steps:
-        callbacks.insert(0, Profile(folder, wanted.profile_steps, say))
-    if wanted.progress_bar:
-        callbacks.append(ProgressDisplay(console, monitor))
-    if config.data.on_error == "skip":
-        callbacks.append(SkippedImages(data.skipped, folder / SKIPPED, say))
-    if config.optim.ema:
-        callbacks.append(AveragedWeights(config.optim.ema))
-    # A checkpoint holds the average of the step that is just done: after AveragedWeights.
-    return [*callbacks, checkpoints, Interrupt(checkpoints, wanted.log_every, say)]

@@ -61,7 +61,7 @@ def test_unreadable_image_is_replaced_and_reported(own, workers, how):
     seen = [int(t["image_id"]) for _, targets in batches for t in targets]
     ids = data.train_dataset.image_ids
     assert ids[4] not in seen
-    assert seen.count(ids[5]) == 4  # its own turn and that of the one before it, in two passes
+    assert seen.count(ids[5]) == 4  # its own turn and that of the one before it, in two epochs
     (told,) = data.skipped
     assert str(paths[4]) in told
 

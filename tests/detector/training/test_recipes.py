@@ -1,4 +1,4 @@
-"""Recipes run as they are, and lengths in passes."""
+"""Recipes run as they are, and lengths in epochs."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ SMALL = (
     "augment.crop_size=64",
     "data.batch_size=2",
     "data.workers=0",
-    "data.repeat_threshold=0",  # repeats make a pass longer, and this one is to be one step
+    "data.repeat_threshold=0",  # repeats make an epoch longer, and this one is to be one step
     "optim.warmup_steps=0",
     f"trainer.epochs={2 / IMAGES}",
     "trainer.accelerator=cpu",
@@ -90,7 +90,7 @@ def test_every_recipe_with_drops_drops_where_its_source_says():
 
 
 @pytest.mark.parametrize(("name", "steps"), [("schedule_1x", 90_000), ("schedule_3x", 270_000)])
-def test_a_length_in_passes_is_the_published_number_of_steps(name, steps):
+def test_a_length_in_epochs_is_the_published_number_of_steps(name, steps):
     config = composed(f"experiment={name}", "trainer=ddp", "trainer.devices=8")
     set_length(config, 117_266)
     assert config.trainer.max_steps == pytest.approx(steps, rel=1e-3)
@@ -106,13 +106,13 @@ def test_a_length_in_passes_is_the_published_number_of_steps(name, steps):
         (["trainer.eval_every=9", "trainer.epochs=0"], r"eval_every: has no effect, as trainer\.eval_epochs=1 "),
     ],
 )
-def test_steps_that_the_passes_of_a_recipe_replace_are_refused(call_script, arguments, message):
+def test_steps_that_the_epochs_of_a_recipe_replace_are_refused(call_script, arguments, message):
     code, _, errors = call_script("train", "experiment=schedule_1x", *arguments)
     assert code == 2
     assert re.search(message, errors)
 
 
-def test_steps_win_where_passes_are_given_up(call_script):
+def test_steps_win_where_epochs_are_given_up(call_script):
     """What is wrong then is the folder of the data, which is read next."""
     arguments = ("trainer.max_steps=9", "trainer.epochs=0", "optim.warmup_steps=0", "trainer.accelerator=cpu")
     code, _, errors = call_script("train", "experiment=schedule_1x", "data.root=nowhere", *arguments)
@@ -120,7 +120,7 @@ def test_steps_win_where_passes_are_given_up(call_script):
     assert "instances_train2017.json: there is no such file" in errors
 
 
-def test_passes_by_hand():
+def test_epochs_by_hand():
     config = default(Config)
     config.data.batch_size, config.optim.accumulate, config.trainer.devices = 2, 3, 2  # 12 images a step
     config.trainer.epochs, config.trainer.eval_epochs, config.optim.warmup_steps = 3, 0.5, 5
@@ -128,7 +128,7 @@ def test_passes_by_hand():
     assert (config.trainer.max_steps, config.trainer.eval_every) == (24, 4)
 
 
-def test_without_passes_the_steps_stay():
+def test_without_epochs_the_steps_stay():
     config = default(Config)
     set_length(config, 10)
     assert (config.trainer.max_steps, config.trainer.eval_every) == (1000, 0)
@@ -144,7 +144,7 @@ def test_a_warmup_that_never_ends_names_both_keys(tiny, steps):
     check_length(config)
 
 
-def test_a_warmup_that_never_ends_in_passes(tiny):
+def test_a_warmup_that_never_ends_in_epochs(tiny):
     config = tiny(optim__warmup_steps=100, trainer__epochs=2.0)  # 10 images, 2 a step
     with pytest.raises(ConfigError, match=r"trainer\.max_steps=10 \(2 epochs of these data\)"):
         train(config)
