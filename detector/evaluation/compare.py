@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from detector.evaluation.paired import Changes, Comparison, compare
 from detector.evaluation.result_tables import note_lines, write_csv
 from detector.evaluation.stored_detections import StoredDetections, find_stored
 from detector.exceptions import ConfigError, DataError
-from detector.files import replacing
+from detector.files import write_json
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress
 from detector.words import counted
@@ -85,9 +84,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
 
     file_names = truth.names_of(matches[0].image_ids.tolist())
     meta = {"inputs": inputs, "date": now(), "max_detections": limit, "images": len(file_names)}
-    with replacing(folder / RECORD) as temporary:
-        content = {**comparison.to_dict(), "notes": notes, "meta": meta}
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, {**comparison.to_dict(), "notes": notes, "meta": meta})
     write_csv(folder / METRICS_TABLE, comparison.metric_rows())
     write_csv(folder / CLASSES, comparison.class_rows())
     write_csv(folder / IMAGES, comparison.image_rows(file_names))

@@ -52,7 +52,7 @@ def draw_intervals(
     axes: Axes, title: str, labels: Sequence[str], values: Sequence[Sequence[Interval]], names: Sequence[str]
 ) -> None:
     """One row a label with a dot and a line for each run; hollow dots where the interval holds 0."""
-    style(axes, title)
+    style(axes, title, "difference")
     axes.axvline(0, color=MUTED, linewidth=1)
     for j, (run, name) in enumerate(zip(values, names, strict=True)):
         offset = (j - (len(names) - 1) / 2) * 0.7 / len(names)
@@ -76,7 +76,6 @@ def draw_intervals(
     axes.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("difference", fontsize=9, color=MUTED)
     if len(names) > 1:
         axes.legend(fontsize=7.5, frameon=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.metrics import IOU_THRESHOLDS, RECALLS
 from detector.evaluation.slices import SIDES
-from detector.plots.figure import GRID, INK, MUTED, PALETTE, color_of, new_figure, save, style
+from detector.plots.figure import GRID, INK, MUTED, PALETTE, color_of, new_figure, nothing, save, style
 from detector.plots.labels import shortened
 
 CURVES = 10  # classes with a curve of their own: those with the most objects
@@ -41,18 +42,6 @@ def plot_diagnosis(diagnosis: Diagnosis, folder: str | Path) -> dict[str, Path]:
     return pictures
 
 
-def nothing(axes: Axes, why: str) -> None:
-    """A sentence in place of a plot."""
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color=MUTED, fontsize=9, wrap=True)
-
-
-def label(axes: Axes, x: str, y: str) -> None:
-    """Names of the axes."""
-    axes.set_xlabel(x, fontsize=9, color=MUTED)
-    axes.set_ylabel(y, fontsize=9, color=MUTED)
-
-
 def draw_errors(axes: Axes, diagnosis: Diagnosis) -> None:
     """The AP50 that correcting each kind of error would win, with the number of errors."""
     style(axes, "What each kind of error costs")
@@ -60,29 +49,20 @@ def draw_errors(axes: Axes, diagnosis: Diagnosis) -> None:
     if errors.ap50 is None:
         nothing(axes, "no ground truth")
         return
-    kinds = list(errors.cost)
-    costs, counts = list(errors.cost.values()), errors.counts.sum(axis=0)
-    axes.barh(range(len(kinds)), costs, color=[color_of(i) for i in range(len(kinds))], height=0.66)
-    for i, (cost, count) in enumerate(zip(costs, counts, strict=True)):
-        axes.annotate(
-            f"{cost:.3f}  ({count:,})",
-            (cost, i),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=INK,
-        )
+    axes.set_xlabel(f"AP50 won by correcting them (now {errors.ap50:.3f}); how many in brackets")
+    kinds, costs = list(errors.cost), list(errors.cost.values())
+    bars = axes.barh(range(len(kinds)), costs, color=[color_of(i) for i in range(len(kinds))], height=0.66)
+    words = [f"{cost:.3f}  ({errors.total[kind]:,})" for kind, cost in errors.cost.items()]
+    axes.bar_label(bars, words, padding=4, fontsize=8, color=INK)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.35 * max(costs), 0.01))
     axes.grid(axis="y", visible=False)
-    label(axes, f"AP50 won by correcting them (now {errors.ap50:.3f}); how many in brackets", "")
 
 
 def draw_precision_recall(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Precision over recall: the mean at four IoU thresholds, and the largest classes at 0.5."""
-    style(axes, "Precision and recall")
+    """Precision over recall: the mean at three IoU thresholds, and the largest classes at 0.5."""
+    style(axes, "Precision and recall", "recall", "precision")
     mean = diagnosis.accumulated.precision_curves()
     if np.isnan(mean).any():
         nothing(axes, "no ground truth")
@@ -95,22 +75,15 @@ def draw_precision_recall(axes: Axes, diagnosis: Diagnosis) -> None:
         (line,) = axes.plot(RECALLS, precision[:, k], color=color_of(k), linewidth=1.1)
         line.set_label("IoU 0.50, " + shortened(matches.class_names[k]).replace("$", r"\$"))
     for t, dashes in ((0, "-"), (5, (0, (4, 1.5))), (8, (0, (1.2, 1.2)))):
-        axes.plot(
-            RECALLS,
-            mean[t],
-            color=INK,
-            linewidth=1.9,
-            linestyle=dashes,
-            label=f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes",
-        )
+        words = f"IoU {IOU_THRESHOLDS[t]:.2f}, mean of the classes"
+        axes.plot(RECALLS, mean[t], color=INK, linewidth=1.9, linestyle=dashes, label=words)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    label(axes, "recall", "precision")
 
 
 def draw_ap_by_iou(axes: Axes, diagnosis: Diagnosis) -> None:
     """AP at each IoU threshold with its interval."""
-    style(axes, "AP by overlap demanded")
+    style(axes, "AP by overlap demanded", "IoU threshold", "AP")
     values = np.array(diagnosis.numbers.by_iou)
     if np.isnan(values[:, 0]).any():
         nothing(axes, "no ground truth")
@@ -122,12 +95,12 @@ def draw_ap_by_iou(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.plot(IOU_THRESHOLDS, values[:, 0], color=PALETTE[0], marker="o", markersize=3.5, linewidth=1.6, label="AP")
     axes.set_ylim(0, min(1.02, max(0.1, 1.15 * np.nanmax(values))))
     axes.legend(fontsize=8, frameon=False)
-    label(axes, "IoU threshold", "AP")
 
 
 def draw_recall_by_size(axes: Axes, diagnosis: Diagnosis) -> None:
     """The share of objects found, by the side of a square of the object's area."""
-    style(axes, "Recall by size of the object")
+    x = "square root of the area, pixels; number of objects below"
+    style(axes, "Recall by size of the object", x, "share found, at any score")
     counts, recall = diagnosis.by_side
     filled = np.flatnonzero(counts)
     if not len(filled):
@@ -136,19 +109,23 @@ def draw_recall_by_size(axes: Axes, diagnosis: Diagnosis) -> None:
     bins = np.arange(filled[0], filled[-1] + 1)
     heights = (recall[bins, 0], recall[bins, 5], recall[bins].mean(axis=1))
     for i, (height, words) in enumerate(zip(heights, ("IoU 0.50", "IoU 0.75", "mean of 0.50 to 0.95"), strict=True)):
-        x = np.arange(len(bins)) + 0.27 * (i - 1)
-        axes.bar(x, np.nan_to_num(height), width=0.25, label=words, color=PALETTE[(0, 5, 2)[i]])
+        axes.bar(
+            np.arange(len(bins)) + 0.27 * (i - 1),
+            np.nan_to_num(height),
+            width=0.25,
+            label=words,
+            color=PALETTE[(0, 5, 2)[i]],
+        )
     names = [f"{SIDES[i]:g} to {SIDES[i + 1]:g}" if np.isfinite(SIDES[i + 1]) else f"from {SIDES[i]:g}" for i in bins]
     axes.set_xticks(range(len(bins)), [f"{n}\n{counts[i]:,}" for n, i in zip(names, bins, strict=True)], fontsize=7.5)
     axes.set_ylim(0, 1.18)
     axes.grid(axis="x", visible=False)
     axes.legend(fontsize=7.5, frameon=False, ncols=3, loc="upper left", columnspacing=1.2, handlelength=1.2)
-    label(axes, "square root of the area, pixels; number of objects below", "share found, at any score")
 
 
 def draw_calibration(axes: Axes, diagnosis: Diagnosis) -> None:
     """The reliability diagram: what a score promises, and what it keeps."""
-    style(axes, "Are scores probabilities?")
+    style(axes, "Are scores probabilities?", "score", "share of true positives (IoU 0.5)")
     found = diagnosis.calibration
     if found.error is None:
         nothing(axes, "no detections")
@@ -160,28 +137,12 @@ def draw_calibration(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.bar(centres, 0.2 * share, width=0.96 * width, color=GRID, label="number of detections", zorder=1)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
     known = found.count > 0
-    axes.plot(
-        found.score[known],
-        found.precision[known],
-        color=PALETTE[1],
-        marker="o",
-        markersize=4,
-        linewidth=1.5,
-        label="detections",
-    )
+    line: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 4, "linewidth": 1.5}
+    axes.plot(found.score[known], found.precision[known], label="detections", **line)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.text(
-        0.97,
-        0.04,
-        f"ECE {found.error:.3f}",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize=9,
-        color=INK,
-        fontweight="bold",
-    )
+    words: dict[str, Any] = {"ha": "right", "fontsize": 9, "color": INK, "fontweight": "bold"}
+    axes.text(0.97, 0.04, f"ECE {found.error:.3f}", transform=axes.transAxes, **words)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
-    label(axes, "score", "share of true positives (IoU 0.5)")
 
 
 def confusion_size(diagnosis: Diagnosis) -> tuple[float, float]:
@@ -194,7 +155,9 @@ def draw_confusion(axes: Axes, diagnosis: Diagnosis) -> None:
     """Rows: what an object is; columns: what it is taken for; in shares of the row."""
     table, names = diagnosis.confusion, diagnosis.matches.class_names
     chosen = most_confused(table)
-    style(axes, "Confusions, IoU 0.5" + (f" ({len(chosen)} most confused classes)" if len(chosen) < len(names) else ""))
+    part = f" ({len(chosen)} most confused classes)" if len(chosen) < len(names) else ""
+    x, y = "detected as (background: not detected)", "is (background: nothing there)"
+    style(axes, f"Confusions, IoU 0.5{part}", x, y)
     if not table.sum():
         nothing(axes, "nothing to confuse")
         return
@@ -208,21 +171,10 @@ def draw_confusion(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.set_yticks(range(len(rows)), texts)
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         text.set_parse_math(False)
-    if len(rows) <= NUMBERS + 1:
-        for i, r in enumerate(rows):
-            for j, c in enumerate(rows):
-                if r == c == len(names):
-                    continue
-                axes.text(
-                    j,
-                    i,
-                    f"{table[r, c]:,}",
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color="white" if share[i, j] > 0.55 else INK,
-                )
-    label(axes, "detected as (background: not detected)", "is (background: nothing there)")
+    for (i, j), count in np.ndenumerate(table[np.ix_(rows, rows)] if len(rows) <= NUMBERS + 1 else np.empty((0, 0))):
+        if (i, j) != (len(rows) - 1, len(rows) - 1):  # background taken for background
+            color = "white" if share[i, j] > 0.55 else INK
+            axes.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7.5, color=color)
 
 
 def most_confused(table: np.ndarray) -> Sequence[int]:

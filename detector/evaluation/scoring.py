@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from detector.evaluation.matches import Matches, match
 from detector.evaluation.metrics import COCO_LIMIT, ClassResult
 from detector.evaluation.notes import box_notes, limit_notes, scope_notes
 from detector.evaluation.result_tables import as_text, class_table, metric_table, note_lines
-from detector.files import replacing
+from detector.files import write_json
 from detector.words import counted
 
 
@@ -73,13 +72,11 @@ class CocoResult:
     def save(
         self, path: str | Path, meta: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
     ) -> None:
-        """Write ``metrics.json``: :meth:`to_dict`, ``meta`` and ``more``, floats at full precision, ``null`` for None.
+        """Write ``metrics.json``: :meth:`to_dict`, ``more`` and ``meta``, floats at full precision, ``null`` for None.
 
         The file is written under a temporary name and renamed.
         """
-        with replacing(path) as temporary:
-            text = json.dumps({**self.to_dict(), **(more or {}), "meta": dict(meta or {})}, indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(Path(path), {**self.to_dict(), **(more or {}), "meta": dict(meta or {})})
 
 
 def evaluate(

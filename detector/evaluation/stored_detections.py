@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from detector.data.splits import validation_split
 from detector.evaluation.evaluate import METRICS_FILE, PREDICTIONS
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
+from detector.files import read_json_or_empty
 
 
 class StoredDetections(NamedTuple):
@@ -64,8 +64,8 @@ def find_one(path: str) -> StoredDetections:
     predictions = given / PREDICTIONS if given.is_dir() else given
     if given.is_file() and given.name != PREDICTIONS:
         return StoredDetections(given.stem, given.resolve().with_suffix(""), given)
-    meta = recorded(folder / METRICS_FILE)
-    inputs, data = (part if isinstance(part := meta.get(key), dict) else {} for key in ("inputs", "data"))
+    meta = part(read_json_or_empty(folder / METRICS_FILE), "meta")
+    inputs, data = part(meta, "inputs"), part(meta, "data")
     if not predictions.is_file() and isinstance(inputs.get("predictions"), str):
         predictions = Path(inputs["predictions"])  # an evaluation of a results file
     if not predictions.is_file():
@@ -89,13 +89,10 @@ def find_one(path: str) -> StoredDetections:
     )
 
 
-def recorded(file: Path) -> dict[str, Any]:
-    """The ``meta`` of a ``metrics.json``; nothing if there is no such file."""
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))["meta"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return meta if isinstance(meta, dict) else {}
+def part(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object that stands under ``key``, an empty one if there is none."""
+    found = content.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def trained(folder: Path) -> dict[str, Any] | None:
