@@ -1,4 +1,4 @@
-"""The folder of a run belongs to one process at a time: to one of several that start at once, to nobody when it ends."""
+"""The folder of a run belongs to one process at a time: to one of several that start together, to none when it ends."""
 
 import errno
 import fcntl
