@@ -1,4 +1,4 @@
-"""The folder of a run belongs to one process at a time: one of several that start at once, and nobody's when it ends."""
+"""The folder of a run belongs to one process at a time, and to nobody as soon as that process is gone."""
 
 import errno
 import fcntl
