@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Numbers and exceptions in sentences."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def three_digits(value: float) -> str:
     """Three digits, as people write them: 0.0386, 12.3, 1,440."""
     short = float(f"{value:.3g}")
     return f"{short:.3g}" if abs(short) < 1000 else f"{short:,.0f}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its type if it has none."""
+    return (str(error).splitlines() or [""])[0].strip() or type(error).__name__

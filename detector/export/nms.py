@@ -1,12 +1,12 @@
-"""Greedy non-maximum suppression whose shapes do not depend on the values, exact all the same.
+"""Exact greedy non-maximum suppression whose shapes do not depend on the values.
 
-``torchvision.ops.nms`` returns as many indices as there are boxes left, which a graph of fixed shapes cannot hold. Here
-a mask is returned. Greedy suppression is the one solution of
+``torchvision.ops.nms`` returns one index per box that is left, which a graph of fixed shapes cannot hold. This module
+returns a mask instead. Greedy suppression is the only solution of
 
     keep[i] = valid[i] and no j before i with keep[j] that overlaps i too much
 
-and iterating this equation from "keep everything" finds it: after t rounds the first t boxes are right, and once a
-round changes nothing all are. Chains of boxes that suppress each other in turn are short, so a few rounds do.
+Iterating this equation from "keep everything" finds it: after t rounds the first t boxes are right, and all boxes are
+right once a round changes nothing. Chains of boxes that suppress each other in turn are short, so a few rounds suffice.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch._higher_order_ops.while_loop import while_loop
 
 
 def suppress(boxes: Tensor, groups: Tensor | None, valid: Tensor, iou_thresh: float) -> Tensor:
-    """Which boxes greedy suppression keeps.
+    """A mask of the boxes that greedy suppression keeps.
 
     Args:
         boxes: float [B, N, 4] xyxy, in each row highest score first.
-        groups: int64 [B, N]: only boxes of one group suppress each other; None: all do.
-        valid: bool [B, N]: the others are not there.
-        iou_thresh: a box goes if its IoU with one that is kept is above this.
+        groups: int64 [B, N]; only boxes of one group suppress each other. None: all boxes do.
+        valid: bool [B, N]; boxes that are not valid are padding.
+        iou_thresh: a box is suppressed if its IoU with a box that is kept is above this.
 
     Returns:
         bool [B, N].
     """
     count = boxes.shape[1]
-    # [B, i, j]: j suppresses i, if it comes before i
+    # [B, i, j]: whether j, which comes before i, would suppress i.
     suppresses = pairwise_iou(boxes) > float_below(iou_thresh)
     suppresses = suppresses & torch.ones(count, count, dtype=torch.bool, device=boxes.device).tril(-1)
     if groups is not None:
@@ -50,8 +50,8 @@ def suppress(boxes: Tensor, groups: Tensor | None, valid: Tensor, iou_thresh: fl
 def float_below(value: float) -> float:
     """The largest float32 that is not above ``value``.
 
-    An IoU is above one if it is above the other. PyTorch would round ``value`` up as well, and torchvision's ``nms``
-    compares with it unrounded: 3 / 10 in float32 is above 0.3.
+    A float32 IoU is above this number exactly if it is above ``value``, which torchvision's ``nms`` compares with.
+    PyTorch would round ``value`` to the nearest float32, which may be larger: 3 / 10 in float32 is above 0.3.
     """
     rounded = np.float32(value)
     return float(rounded if float(rounded) <= value else np.nextafter(rounded, np.float32("-inf")))
@@ -60,7 +60,7 @@ def float_below(value: float) -> float:
 def pairwise_iou(boxes: Tensor) -> Tensor:
     """IoU of all pairs, float [B, N, N] for [B, N, 4] xyxy; NaN for pairs of boxes without area.
 
-    One term after the other as torchvision's ``nms`` computes them.
+    The order of operations is that of torchvision's ``nms``.
     """
     x1, y1, x2, y2 = boxes.unbind(2)
     area = (x2 - x1) * (y2 - y1)

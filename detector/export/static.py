@@ -1,8 +1,8 @@
 """A Faster R-CNN of fixed shapes: one image of one size in, a padded list of detections and their number out.
 
-What torchvision's detector does in evaluation, with masks where that one selects rows: proposals and detections are
-the best N, padded, and suppression is :func:`detector.export.nms.suppress`. So the whole detector is one
-graph without a guard on values, which ``torch.export`` and ahead-of-time compilers want.
+It computes what torchvision's detector computes in evaluation, with masks where torchvision selects rows. Proposals and
+detections are the best N, padded, and suppression is :func:`detector.export.nms.suppress`. The whole detector is one
+graph without a guard on values, as ``torch.export`` and ahead-of-time compilers need.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class StaticDetector(nn.Module):
     Args:
         model: torchvision's ``FasterRCNN`` in eval mode, with a pooler of ``roi_ops``.
         size: H and W.
-        candidates: boxes that suppression looks at, the best of all classes. Detections are those of the model as long
-            as no more boxes pass the score threshold, or as ``detections_per_image`` of them survive.
+        candidates: number of boxes that enter suppression, the best of all classes. Detections are those of the model
+            if no more boxes than this pass the score threshold, or if ``detections_per_image`` of them are kept.
     """
 
     anchors: Tensor
@@ -48,8 +48,8 @@ class StaticDetector(nn.Module):
             anchors = model.rpn.anchor_generator(images, list(features.values()))[0]
         self.resized: tuple[int, int] = images.image_sizes[0]
         self.padded = tuple(images.tensors.shape[-2:])
-        a_cell = model.rpn.anchor_generator.num_anchors_per_location()
-        self.anchor_counts = [n * f.shape[2] * f.shape[3] for n, f in zip(a_cell, features.values(), strict=True)]
+        per_cell = model.rpn.anchor_generator.num_anchors_per_location()
+        self.anchor_counts = [n * f.shape[2] * f.shape[3] for n, f in zip(per_cell, features.values(), strict=True)]
         self.register_buffer("anchors", anchors, persistent=False)
         self.candidates = candidates
 
@@ -68,7 +68,7 @@ class StaticDetector(nn.Module):
         return x.contiguous(memory_format=torch.channels_last) if transform.channels_last else x
 
     def _proposals(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The best boxes of the region proposal network, [P, 4] padded with zeros, and which of them are there [P]."""
+        """The best boxes of the region proposal network, [P, 4] padded with zeros, and a mask [P] of the real ones."""
         rpn = self.model.rpn
         objectness, offsets = concat_box_prediction_layers(*rpn.head(list(features.values())))
         boxes = rpn.box_coder.decode(offsets.detach(), [self.anchors]).reshape(-1, 4)
@@ -108,7 +108,7 @@ class StaticDetector(nn.Module):
         first = (~keep).to(torch.int8).sort(stable=True).indices[: heads.detections_per_img]
         there = keep[first]
         boxes = resize_boxes(boxes[first], list(self.resized), list(self.size))
-        missing = heads.detections_per_img - len(first)  # a small image may not have so many candidates
+        missing = heads.detections_per_img - len(first)  # a small image may have fewer candidates
         boxes = functional.pad(torch.where(there[:, None], boxes, 0.0), (0, 0, 0, missing))
         scores, labels = (functional.pad(torch.where(there, t[first], 0), (0, missing)) for t in (scores, labels))
         return boxes, scores, labels, there.sum()

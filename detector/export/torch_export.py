@@ -20,7 +20,7 @@ from detector.export.static import StaticDetector
 from detector.files import replacing
 from detector.models.checkpoint import TrainedModel
 from detector.models.poolers import build_pooler, pooled_strides
-from detector.models.weights import first_line
+from detector.words import first_line
 
 
 def export_torch(

@@ -1,4 +1,4 @@
-"""Losses of regions and anchors that torchvision's detectors do not offer by a choice of their own."""
+"""Losses of regions and anchors, with choices that torchvision's detectors do not have."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
 from detector.exceptions import WeightsError
+from detector.words import first_line
 
 ENUM = MobileNet_V2_Weights.__name__
 LISTED = 5  # a message names this many keys of each kind
@@ -134,11 +135,6 @@ def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if keys
     ]
     return f"Keys {'; '.join(parts)}" if parts else ""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type if it has none."""
-    return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
 
 
 def _download(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from detector.files import UNWRITABLE
 from detector.training.callbacks.interrupt import Interruption
 from detector.training.distributed import ConnectionLost
 from detector.training.resume import how_to_resume
+from detector.words import first_line
 
 # Words in the errors of collectives when the process at the other end is gone.
 LOST = (
@@ -87,11 +88,6 @@ def out_of_memory(config: Config) -> str:
         "the machine is out of memory: a smaller data.batch_size with a larger optim.accumulate, a smaller "
         f"model.min_size or fewer data.workers need less. To go on: {how_to_resume(config)}"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def lost(error: BaseException) -> str:
