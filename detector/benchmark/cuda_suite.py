@@ -22,9 +22,10 @@ from detector.benchmark import cpu_suite
 from detector.benchmark.cases import until_stopped
 from detector.benchmark.device_times import COLUMNS, DeviceRow, DeviceTimes, cells, device_section, device_times
 from detector.benchmark.table import Measured
-from detector.benchmark.timing import Bench, Call
+from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import Scene, autocast, with_indices
 from detector.config.schema import BenchmarkConfig
+from detector.measure import Call
 
 INPUTS = (
     "1000 RoIs (backward: 512) of one 800 x 1088 image, maps of strides 4 to 32 with 256 channels, 7 x 7 bins, "

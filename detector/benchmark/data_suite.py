@@ -14,7 +14,7 @@ import torch
 from rich.progress import track
 
 from detector.benchmark.table import Measured, Section
-from detector.benchmark.timing import Bench, latencies
+from detector.benchmark.timing import Bench
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, BenchmarkConfig, DataConfig, ShapesConfig
 from detector.data.coco import CocoDataset
@@ -22,6 +22,7 @@ from detector.data.loader import DetectionLoader
 from detector.data.splits import find_split
 from detector.data.transforms import Augment
 from detector.exceptions import ConfigError
+from detector.measure import latencies
 from detector.words import counted, three_digits
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detector.benchmark.timing import Call
 from detector.benchmark.workloads import Scene, autocast
 from detector.config.defaults import default
 from detector.config.schema import ModelConfig, RoiConfig
+from detector.measure import Call
 from detector.models.faster_rcnn import build_model
 
 KINDS = ("align", "torchvision_align")  # values of roi=: ours, the peer's

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from detector.benchmark.peak_memory import PeakMemory
 from detector.benchmark.table import Section
-from detector.benchmark.timing import Bench, Call, between_events, host_times
+from detector.benchmark.timing import Bench, between_events, host_times
+from detector.measure import Call, PeakMemory
 from detector.words import three_digits
 
 LONGEST = 6  # kernels that are named

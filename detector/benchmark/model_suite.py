@@ -15,11 +15,11 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from detector.benchmark.peak_memory import PeakMemory
 from detector.benchmark.table import Measured, Section
-from detector.benchmark.timing import Bench, latencies, synchronize
+from detector.benchmark.timing import Bench
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, ModelConfig, RoiConfig
+from detector.measure import PeakMemory, latencies, synchronize
 from detector.models.checkpoint import load_trained_model
 from detector.models.faster_rcnn import build_model
 from detector.words import three_digits

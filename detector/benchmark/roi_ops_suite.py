@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from detector.benchmark import cpu_suite, cuda_suite
+from detector.benchmark import cpu_suite, cuda_suite, stub_driver
 from detector.benchmark.cases import until_stopped
 from detector.benchmark.table import Measured, compared
 from detector.benchmark.timing import Bench
@@ -20,9 +20,10 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     """The workloads of the device."""
     if bench.device.type == "cuda":
         return cuda_suite.measure(bench, config)
-    rows, note = until_stopped(
-        [partial(case, bench) for case in cpu_suite.cases(bench)], "roi_ops", config.progress_bar
-    )
+    cases = [partial(case, bench) for case in cpu_suite.cases(bench)]
+    rows, note = until_stopped(cases, "roi_ops", config.progress_bar)
+    if not (bench.quick or note) and stub_driver.why_not() is None:
+        rows += stub_driver.rows()
     curves = {} if config.quick or note else cpu_suite.curves(bench)
     inputs = (
         f"Medians, in turn. {cpu_suite.INPUTS} The floor is the bytes that have to move over the copy bandwidth.{note}"

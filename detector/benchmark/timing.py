@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-Call = Callable[[], Any]
+from detector.measure import CPU, Call, call_ms, medians_in_turn, synchronize
 
 # Written before each timed call on a GPU: more than any L2 cache holds.
 FLUSH_BYTES = 1 << 30
@@ -53,47 +52,22 @@ class Bench:
         """
         if self.device.type == "cuda":
             return between_events(calls, self.repeats)
-        return host_times(calls, self.repeats)
+        return medians_in_turn(calls, self.repeats)
 
 
-def host_times(calls: Sequence[Call], repeats: int, device: torch.device | None = None) -> list[float]:
-    """Median time until each call returns, in milliseconds; the calls take turns.
+def host_times(calls: Sequence[Call], repeats: int, device: torch.device = CPU) -> list[float]:
+    """Median milliseconds until each call returns, ``device`` idle before; the calls take turns.
 
-    Args:
-        calls: each is made once before.
-        repeats: timed runs of each.
-        device: a device that has to be idle when a timed call begins; None: nothing is waited for.
+    Each call is made once before, which does not count.
     """
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, mine in zip(calls, times, strict=True):
-            if device is not None:
-                synchronize(device)
-            begun = time.perf_counter()
-            call()
-            mine.append((time.perf_counter() - begun) * 1e3)
+            synchronize(device)
+            mine.append(call_ms(call))
     return [statistics.median(mine) for mine in times]
-
-
-def latencies(call: Call, repeats: int, device: torch.device) -> list[float]:
-    """Milliseconds of each of ``repeats`` calls, after one that does not count, until the device has finished."""
-    call()
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        begun = time.perf_counter()
-        call()
-        synchronize(device)
-        times.append((time.perf_counter() - begun) * 1e3)
-    return times
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def between_events(calls: Sequence[Call], repeats: int) -> list[float]:

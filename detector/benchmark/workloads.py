@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor
 
 import roi_ops
-from detector.benchmark.timing import Call
+from detector.measure import Call
 
 STRIDES = (4, 8, 16, 32)
 SCALES = [1 / stride for stride in STRIDES]

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, tables, train_suite
+from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, stub_driver, tables, train_suite
 from detector.benchmark.cases import until_stopped
 from detector.benchmark.device_times import (
     DeviceRow,
@@ -19,13 +19,13 @@ from detector.benchmark.device_times import (
     device_times,
     replay_time,
 )
-from detector.benchmark.peak_memory import PeakMemory
 from detector.benchmark.timing import Bench
 from detector.benchmark.workloads import Scene
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig
 from detector.exceptions import ConfigError
 from detector.export.parity import compare
+from detector.measure import PeakMemory
 from detector.models.faster_rcnn import build_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -208,6 +208,16 @@ def test_stages_are_told_apart():
     after = model_suite.stage_times(model, images, 1, torch.device("cpu"))
     assert after["backbone"] > 500
     assert sum(after.values()) - after["backbone"] < sum(before.values()) + 400
+
+
+@pytest.mark.slow
+def test_host_time_with_a_stub_of_the_driver():
+    """The whole call takes longer than the backend in it, forward and backward longer than forward."""
+    if (reason := stub_driver.why_not()) is not None:
+        pytest.skip(reason)
+    forward, both = stub_driver.rows()
+    assert 0 < forward.peer < forward.ours < both.ours
+    assert forward.peer < both.peer < both.ours
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's account of the process")
