@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -126,8 +127,8 @@ def multiscale_roi_align(
     if sampling_ratio > MAX_SAMPLES:
         raise ValueError(f"sampling_ratio={sampling_ratio}: must be at most {MAX_SAMPLES}")
     kind = ("align_aligned" if aligned else "align") + ("_max" if mode == "max" else "")
-    levels = (spatial_scales, canonical_scale, canonical_level)
-    return _pool(kind, features, boxes, output_size, sampling_ratio, *levels, channels_last)
+    levels = _Levels(spatial_scales, canonical_scale, canonical_level)
+    return _pool(features, boxes, _Bins(kind, output_size, sampling_ratio), levels, channels_last)
 
 
 def multiscale_roi_pool(
@@ -141,8 +142,8 @@ def multiscale_roi_pool(
     channels_last: bool = False,
 ) -> Tensor:
     """:func:`roi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
-    levels = (spatial_scales, canonical_scale, canonical_level)
-    return _pool("pool", features, boxes, output_size, 0, *levels, channels_last)
+    levels = _Levels(spatial_scales, canonical_scale, canonical_level)
+    return _pool(features, boxes, _Bins("pool", output_size), levels, channels_last)
 
 
 def multiscale_prroi_pool(
@@ -156,45 +157,47 @@ def multiscale_prroi_pool(
     channels_last: bool = False,
 ) -> Tensor:
     """:func:`prroi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
-    levels = (spatial_scales, canonical_scale, canonical_level)
-    return _pool("prroi", features, boxes, output_size, 0, *levels, channels_last)
+    levels = _Levels(spatial_scales, canonical_scale, canonical_level)
+    return _pool(features, boxes, _Bins("prroi", output_size), levels, channels_last)
 
 
 # ------------------------------------------------------------------------------------------- arguments
-def _pool(
-    kind: str,
-    features: Sequence[Tensor],
-    boxes: Boxes,
-    output_size: int | Sequence[int],
-    sampling_ratio: int,
-    spatial_scales: Sequence[float],
-    canonical_scale: float,
-    canonical_level: float,
-    channels_last: bool,
-) -> Tensor:
+class _Bins(NamedTuple):
+    kind: str
+    output_size: int | Sequence[int]
+    sampling_ratio: int = 0
+
+
+class _Levels(NamedTuple):
+    spatial_scales: Sequence[float]
+    canonical_scale: float
+    canonical_level: float
+
+
+def _pool(features: Sequence[Tensor], boxes: Boxes, bins: _Bins, levels: _Levels, channels_last: bool) -> Tensor:
     maps = _check_features(features)
-    if len(spatial_scales) != len(maps):
-        raise ValueError(f"{len(maps)} feature maps but {len(spatial_scales)} spatial scales")
-    scales = [float(scale) for scale in spatial_scales]
+    if len(levels.spatial_scales) != len(maps):
+        raise ValueError(f"{len(maps)} feature maps but {len(levels.spatial_scales)} spatial scales")
+    scales = [float(scale) for scale in levels.spatial_scales]
     if not all(0 < scale < float("inf") for scale in scales):
         raise ValueError(f"spatial scales must be positive numbers, got {scales}")
-    canonical_scale, canonical_level = float(canonical_scale), float(canonical_level)
+    canonical_scale, canonical_level = float(levels.canonical_scale), float(levels.canonical_level)
     if not 0 < canonical_scale < float("inf"):
         raise ValueError(f"canonical_scale={canonical_scale}: must be a positive number")
     if not math.isfinite(canonical_level):
         raise ValueError(f"canonical_level={canonical_level}: must be a finite number")
-    if kind == "pool" and any(f.shape[2] * f.shape[3] > MAX_PIXELS for f in maps):
+    if bins.kind == "pool" and any(f.shape[2] * f.shape[3] > MAX_PIXELS for f in maps):
         shapes = [tuple(f.shape) for f in maps]
         raise ValueError(f"RoIPool keeps positions as int32: maps of at most {MAX_PIXELS} pixels, got shapes {shapes}")
-    pooled_h, pooled_w = _pair(output_size)
+    pooled_h, pooled_w = _pair(bins.output_size)
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     rois = _boxes_tensor(boxes, maps[0], dtype)
     if not torch.compiler.is_compiling():
         _refuse_forward_mode([*maps, rois])
     k_min, k_max = level_range(scales)
-    args = (maps, rois, channels_last, scales, kind, pooled_h, pooled_w, sampling_ratio, k_min, k_max,
+    args = (maps, rois, channels_last, scales, bins.kind, pooled_h, pooled_w, bins.sampling_ratio, k_min, k_max,
             canonical_scale, canonical_level)  # fmt: skip
-    if kind in LINEAR_KINDS:
+    if bins.kind in LINEAR_KINDS:
         return autograd.pool("linear_forward", *args)
     return autograd.pool("max_forward", *args)[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchvision.ops
@@ -222,30 +223,19 @@ def make_pooler(
     featmap_names: Sequence[str],
     output_size: int | Sequence[int],
     sampling_ratio: int = 2,
-    *,
-    canonical_scale: int = 224,
-    canonical_level: int = 4,
-    spatial_scales: Sequence[float] | None = None,
+    **levels: Any,
 ) -> torchvision.ops.MultiScaleRoIAlign:
-    """The multi-scale module of this ``kind``, one of :data:`KINDS`."""
+    """The multi-scale module of this ``kind``, one of :data:`KINDS`.
+
+    ``levels``: ``canonical_scale``, ``canonical_level`` and ``spatial_scales`` of :class:`MultiScaleRoIAlign`.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind='{kind}': must be one of {', '.join(KINDS)}")
-    levels = {
-        "canonical_scale": canonical_scale,
-        "canonical_level": canonical_level,
-        "spatial_scales": spatial_scales,
-    }
     if kind in ("pool", "prroi"):
         cls = MultiScaleRoIPool if kind == "pool" else MultiScalePrRoIPool
-        return cls(featmap_names, output_size, **levels)  # type: ignore[arg-type]
-    return MultiScaleRoIAlign(
-        featmap_names,
-        output_size,
-        sampling_ratio,
-        aligned=kind == "align_aligned",
-        mode="max" if kind == "align_max" else "avg",
-        **levels,  # type: ignore[arg-type]
-    )
+        return cls(featmap_names, output_size, **levels)
+    levels |= {"aligned": kind == "align_aligned", "mode": "max" if kind == "align_max" else "avg"}
+    return MultiScaleRoIAlign(featmap_names, output_size, sampling_ratio, **levels)
 
 
 def replace_roi_pooling(model: nn.Module, kind: str = "align", *, sampling_ratio: int | None = None) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from roi_ops import backends
+from roi_ops.geometry import Geometry
 from roi_ops.reference.rois import gradient_format
 
 _GEOMETRY = (
@@ -57,8 +58,8 @@ OPERATORS = {name: getattr(torch.ops.roi_ops, name).default for name in SCHEMAS}
 
 
 # ---------------------------------------------------------------------------------------- fake kernels
-def _pooled(feature: Tensor, boxes: Tensor, channels_last: bool, pooled_h: int, pooled_w: int) -> Tensor:
-    return feature.new_empty(boxes.shape[0], feature.shape[1], pooled_h, pooled_w).to(
+def _pooled(feature: Tensor, boxes: Tensor, channels_last: bool, geometry: Geometry) -> Tensor:
+    return feature.new_empty(boxes.shape[0], feature.shape[1], geometry.pooled_h, geometry.pooled_w).to(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
 
@@ -68,8 +69,8 @@ def _gradients(features: list[Tensor]) -> list[Tensor]:
 
 
 @torch.library.register_fake("roi_ops::linear_forward", lib=library)
-def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):
-    return _pooled(features[0], boxes, channels_last, pooled_h, pooled_w)
+def _(features, boxes, channels_last, *geom):
+    return _pooled(features[0], boxes, channels_last, Geometry(*geom))
 
 
 @torch.library.register_fake("roi_ops::linear_backward_features", lib=library)
@@ -83,8 +84,8 @@ def _(grad, features, boxes, *geom):
 
 
 @torch.library.register_fake("roi_ops::max_forward", lib=library)
-def _(features, boxes, channels_last, scales, kind, pooled_h, pooled_w, *geom):
-    out = _pooled(features[0], boxes, channels_last, pooled_h, pooled_w)
+def _(features, boxes, channels_last, *geom):
+    out = _pooled(features[0], boxes, channels_last, Geometry(*geom))
     return out, torch.empty_like(out, dtype=torch.int32)
 
 

@@ -38,9 +38,9 @@ class Reader {
     return value;
   }
   double real() {
-    const double value = PyFloat_AsDouble(next());
-    if (value == -1.0 && PyErr_Occurred()) throw nb::python_error();
-    return value;
+    PyObject* value = next();
+    if (!PyFloat_Check(value)) throw nb::type_error("a float is expected where an integer is");
+    return PyFloat_AsDouble(value);
   }
   bool done() const { return at_ == PyList_GET_SIZE(list_.ptr()); }
 
@@ -77,7 +77,8 @@ struct Arguments {
 
 enum Operator { LINEAR_FORWARD, LINEAR_FEATURES, LINEAR_BOXES, MAX_FORWARD, MAX_GATHER, MAX_FEATURES, MAX_BOXES };
 
-// The order is that of _arguments in __init__.py.
+// The order is that of _run and of its callers in __init__.py; tests/roi_ops/test_cpu_arguments.py changes the kind and
+// the number of every argument and expects an error.
 void read(const nb::list& list, Operator op, Arguments& a) {
   Reader r(list);
   roi::Call& c = a.call;

@@ -35,7 +35,7 @@ bool AxisStorage<A>::reserve(const Call& call, int axis) {
   if (call.kind == POOL) entries = 0;
   capacity_ = bins * entries;
 
-  // Of what is not used the system never gives the pages: the bounds may be generous.
+  // The bounds may be generous: the system gives no pages for memory that is never touched.
   const size_t one = size_t(std::max<int64_t>(capacity_, 1)), b = size_t(bins) + 1, l = size_t(length) + 2;
   const size_t reals = max ? one : 6 * one;
   const size_t ints = max ? 2 * b : 2 * one + b + 2 * l;

@@ -8,7 +8,7 @@ waits for the device. Shapes and meanings are those of :mod:`roi_ops.reference`.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,14 @@ class Launcher(Protocol):
 
     def launch(self, kernel: programs.Kernel, launch: plan.Launch, arguments: ctypes.Structure, device: Any) -> None:
         """Run ``kernel`` over ``launch.grid`` blocks, after everything launched before it."""
+
+
+class Pooling(NamedTuple):
+    """What is pooled: maps [N, C, H_l, W_l] and boxes [K, 5]."""
+
+    features: list[Tensor]
+    boxes: Tensor
+    geometry: Geometry
 
 
 def supports(features: list[Tensor], geometry: Geometry) -> bool:
@@ -103,7 +111,7 @@ class Operators:
         layout = plan.layout_of(features)
         slabs = plan.boxes(features, layout, boxes.shape[0], geometry)
         kernel = programs.linear_backward_boxes(features[0].dtype, layout)
-        return self._points(kernel, slabs, torch.empty_like(boxes), grad, None, features, boxes, geometry)
+        return self._points(kernel, slabs, torch.empty_like(boxes), Pooling(features, boxes, geometry), grad, None)
 
     def max_backward_boxes(
         self, grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
@@ -114,7 +122,7 @@ class Operators:
             return torch.zeros_like(boxes)
         slabs = plan.points(grad.shape[1], boxes.shape[0], grad.shape[2] * grad.shape[3], split=False)
         kernel = programs.max_backward_boxes(features[0].dtype)
-        return self._points(kernel, slabs, torch.empty_like(boxes), grad, argmax, features, boxes, geometry)
+        return self._points(kernel, slabs, torch.empty_like(boxes), Pooling(features, boxes, geometry), grad, argmax)
 
     def max_gather(self, features: list[Tensor], argmax: Tensor, boxes: Tensor, *geom: Any) -> Tensor:
         """Values of ``features`` where ``argmax`` points."""
@@ -123,20 +131,14 @@ class Operators:
             return out.zero_()
         slabs = plan.points(argmax.shape[1], boxes.shape[0], argmax.shape[2] * argmax.shape[3], split=True)
         kernel = programs.max_gather(features[0].dtype)
-        return self._points(kernel, slabs, out, None, argmax, features, boxes, Geometry(*geom))
+        return self._points(kernel, slabs, out, Pooling(features, boxes, Geometry(*geom)), None, argmax)
 
     def _points(
-        self,
-        kernel: programs.Kernel,
-        slabs: plan.Slabs,
-        out: Tensor,
-        grad: Tensor | None,
+        self, kernel: programs.Kernel, slabs: plan.Slabs, out: Tensor, pooled: Pooling, grad: Tensor | None,
         argmax: Tensor | None,
-        features: list[Tensor],
-        boxes: Tensor,
-        geometry: Geometry,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         # Tensors made here stay referenced until the launch: after it their memory is reused in stream order.
+        features, boxes, geometry = pooled
         boxes, argmax = _boxes(boxes, features[0]), _argmax(argmax)
         grad = None if grad is None else _gradient(grad, features[0])
         arguments = PointArguments(out=out.data_ptr(), plan=Plan(*slabs[:-1]))

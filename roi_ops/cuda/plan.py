@@ -26,13 +26,14 @@ SHARED_BUDGET = 46 << 10
 # A RoI's channels are split over blocks until there are this many: several for each multiprocessor.
 ENOUGH_BLOCKS = 8192
 
-VECTOR, SCALAR, PLANAR = 0, 1, 2
-INT_MAX = 2**31 - 1
+# How maps are read: along channels by 16 bytes, along channels one by one, or along bins; enum Layout of ``slabs.cuh``.
 LAYOUTS = ("vector", "scalar", "planar")
+VECTOR, SCALAR, PLANAR = range(len(LAYOUTS))
+INT_MAX = 2**31 - 1
 
-# Of the backward kernels, as in ``tiles.cuh`` and ``staging.cuh``: channels and columns of a tile, numbers
-# from one of its pixels to the next in shared memory, bytes of the axes of a box, and from how many RoIs on a tile is
-# split into how many parts.
+# Constants of the backward kernels, those of ``tiles.cuh`` and ``staging.cuh`` (a test compares them): channels and
+# columns of a tile, numbers from one of its pixels to the next in shared memory, bytes of the axes of a box, and from
+# how many RoIs on a tile is split into how many parts.
 TILE_CHANNELS, TILE_W, PITCH, AXES_BYTES = 32, 16, 33, 64
 CROWD, PARTS = 64, 8
 # Workspace for the parts: this fraction of what the gradients take, or that of a few tiles of each image.
@@ -102,14 +103,14 @@ def forward(features: list[Tensor], layout: int, rois: int, geometry: Geometry, 
     itemsize = features[0].element_size()
     is_max = geometry.kind in MAX_KINDS
     element = itemsize + 4 if is_max else itemsize
-    slabs = _slabs(features, layout, geometry, 1, 0 if direct else element)
+    slabs = _slabs(features, layout, geometry, Kept(1, 0 if direct else element, TABLE_BUDGET, TILE_BUDGET))
     groups = _groups(-(-features[0].shape[1] // slabs.slab), rois)
     return slabs._replace(groups=groups, launch=slabs.launch._replace(grid=rois * groups))
 
 
 def boxes(features: list[Tensor], layout: int, rois: int, geometry: Geometry) -> Slabs:
     """Plan of ``linear_backward_boxes``: a block a RoI."""
-    slabs = _slabs(features, layout, geometry, 3, 0)
+    slabs = _slabs(features, layout, geometry, Kept(3, 0, TABLE_BUDGET, TILE_BUDGET))
     return slabs._replace(launch=slabs.launch._replace(grid=rois))
 
 
@@ -121,33 +122,49 @@ def points(channels: int, rois: int, bins: int, split: bool) -> Slabs:
     return Slabs(slab, groups, 1, bins, 0, 0, 0, Launch(rois * groups, block, 0))
 
 
-def _slabs(features: list[Tensor], layout: int, geometry: Geometry, values: int, tile_element: int) -> Slabs:
+class Kept(NamedTuple):
+    """What a block keeps in shared memory.
+
+    Attributes:
+        values: numbers of an entry of an axis table.
+        tile_element: bytes of a result in the tile, 0 without one.
+        table_budget, tile_budget: bytes that each may take.
+    """
+
+    values: int
+    tile_element: int
+    table_budget: int
+    tile_budget: int
+
+
+class Shape(NamedTuple):
+    """What a plan depends on, apart from the number of RoIs; ``height`` and ``width`` are the largest of any map."""
+
+    layout: int
+    dtype: torch.dtype
+    channels: int
+    height: int
+    width: int
+    kind: str
+    pooled_h: int
+    pooled_w: int
+    sampling_ratio: int
+
+
+def _slabs(features: list[Tensor], layout: int, geometry: Geometry, kept: Kept) -> Slabs:
     """The plan but for the number of RoIs: one group."""
     heights, widths = zip(*(f.shape[2:] for f in features), strict=True)
-    first = features[0]
-    sizes = (first.shape[1], max(heights), max(widths), first.element_size(), arithmetic_size(first.dtype))
-    _, kind, pooled_h, pooled_w, ratio, *_ = geometry
-    return _cut(layout, *sizes, kind, pooled_h, pooled_w, ratio, values, tile_element, TABLE_BUDGET, TILE_BUDGET)
+    size = (features[0].shape[1], max(heights), max(widths))
+    _, kind, pooled_h, pooled_w, sampling_ratio, *_ = geometry
+    return _cut(Shape(layout, features[0].dtype, *size, kind, pooled_h, pooled_w, sampling_ratio), kept)
 
 
 @lru_cache(maxsize=1024)
-def _cut(
-    layout: int,
-    channels: int,
-    height: int,
-    width: int,
-    itemsize: int,
-    number: int,
-    kind: str,
-    pooled_h: int,
-    pooled_w: int,
-    sampling_ratio: int,
-    values: int,
-    tile_element: int,
-    table_budget: int,
-    tile_budget: int,
-) -> Slabs:
-    vector = 16 // itemsize if layout == VECTOR else 1
+def _cut(shape: Shape, kept: Kept) -> Slabs:
+    values, tile_element, table_budget, tile_budget = kept
+    layout, _, channels, height, width, kind, pooled_h, pooled_w, sampling_ratio = shape
+    number = arithmetic_size(shape.dtype)
+    vector = 16 // shape.dtype.itemsize if layout == VECTOR else 1
     lanes = min(WARP, _power_of_two(-(-channels // vector)))
     slab = min(2 * WARP, channels) if layout == PLANAR else lanes * vector
     entry = values * number + 4

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import torch
 
+from roi_ops.cuda.plan import LAYOUTS
+
 DTYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16"}
 HEADERS = {torch.float16: "cuda_fp16.h", torch.bfloat16: "cuda_bf16.h"}
-LAYOUTS = ("vector", "scalar", "planar")
 
 # Device code, in the order in which files include each other.
 FILES = (

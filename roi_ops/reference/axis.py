@@ -47,6 +47,10 @@ class Samples(NamedTuple):
     d_extent: Tensor
     per_bin: Tensor
 
+    def neighbours(self, part: Tensor, bin: int) -> tuple[Tensor, Tensor, Tensor]:
+        """``low``, ``high`` and ``frac`` of one bin of some RoIs, Tensor[k, S] each."""
+        return self.low[part, bin], self.high[part, bin], self.frac[part, bin]
+
 
 def sample_count(extent: Tensor, bins: int, sampling_ratio: int) -> Tensor:
     """Samples a bin, Tensor[K] int64: ``sampling_ratio``, or ``ceil(extent / bins)`` when that is <= 0."""

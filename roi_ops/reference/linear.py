@@ -64,7 +64,7 @@ def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *
                     (window.x.d_extent, by_column),
                 )
             )
-            gradient = rois.box_gradient(y_start, y_extent, x_start, x_extent, boxes[part.rois], part, geometry)
+            gradient = rois.box_gradient((y_start, y_extent), (x_start, x_extent), boxes[part.rois], part, geometry)
             result = result.index_add(0, part.rois, gradient)
     return result
 

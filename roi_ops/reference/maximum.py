@@ -77,7 +77,7 @@ def max_backward_boxes(grad: Tensor, argmax: Tensor, features: list[Tensor], box
             value = _pick(feature, group.images, pixel).to(boxes.dtype) * g
             totals = [total + (value * slope).sum((1, 2, 3)) for total, slope in zip(totals, slopes, strict=True)]
         y_start, y_extent, x_start, x_extent = totals
-        gradient = rois.box_gradient(y_start, y_extent, x_start, x_extent, boxes[group.rois], group, geometry)
+        gradient = rois.box_gradient((y_start, y_extent), (x_start, x_extent), boxes[group.rois], group, geometry)
         result = result.index_add(0, group.rois, gradient)
     return result
 
@@ -122,7 +122,7 @@ def _align_max_bins(group: Group, feature: Tensor, geometry: Geometry) -> Iterat
         for p in range(geometry.pooled_h):
             for q in range(geometry.pooled_w):
                 valid = y.valid[part, p, :, None] & x.valid[part, q, None, :]
-                interpolated = _interpolate(feature, group.images[part], y, x, part, p, q)
+                interpolated = _interpolate(feature, group.images[part], y.neighbours(part, p), x.neighbours(part, q))
                 best, index = _largest(interpolated, valid, lowest)
                 number = (y.number[part, p, :, None] * per_row[:, None, None] + x.number[part, q, None, :]).flatten(1)
                 number = number.gather(1, index) if number.shape[1] else index
@@ -133,6 +133,9 @@ def _align_max_bins(group: Group, feature: Tensor, geometry: Geometry) -> Iterat
                 values.append(torch.where(loses | empty, 0, best))
                 positions.append(torch.where(loses | empty, -1, number).to(torch.int32))
         yield group.rois[part], *_stack_bins(values, positions, geometry)
+
+
+Neighbours = tuple[Tensor, Tensor, Tensor]
 
 
 def _largest(values: Tensor, valid: Tensor, lowest: float) -> tuple[Tensor, Tensor]:
@@ -157,16 +160,15 @@ def _stack_bins(values: list[Tensor], positions: list[Tensor], geometry: Geometr
     return torch.stack(values, 1).unflatten(1, bins), torch.stack(positions, 1).unflatten(1, bins)
 
 
-def _interpolate(
-    feature: Tensor, images: Tensor, y: axis.Samples, x: axis.Samples, part: Tensor, p: int, q: int
-) -> Tensor:
-    """Interpolated values of all samples of bin (p, q), Tensor[k, samples y, samples x, C]."""
+def _interpolate(feature: Tensor, images: Tensor, y: Neighbours, x: Neighbours) -> Tensor:
+    """Interpolated values of all samples of a bin, Tensor[k, samples y, samples x, C]."""
     last, images = feature.permute(0, 2, 3, 1), images[:, None, None]
-    fy, fx = y.frac[part, p][:, :, None, None], x.frac[part, q][:, None, :, None]
+    (y_low, y_high, fy), (x_low, x_high, fx) = y, x
+    fy, fx = fy[:, :, None, None], fx[:, None, :, None]
     total = fy.new_zeros(())
-    for row, wy in ((y.low, 1 - fy), (y.high, fy)):
-        for column, wx in ((x.low, 1 - fx), (x.high, fx)):
-            pixels = last[images, row[part, p][:, :, None], column[part, q][:, None, :]]
+    for row, wy in ((y_low, 1 - fy), (y_high, fy)):
+        for column, wx in ((x_low, 1 - fx), (x_high, fx)):
+            pixels = last[images, row[:, :, None], column[:, None, :]]
             total = total + pixels.to(fy.dtype) * (wy * wx)
     return total
 

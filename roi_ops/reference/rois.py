@@ -99,15 +99,18 @@ def check_image_indices(boxes: Tensor, images: int) -> None:
 
 
 def box_gradient(
-    y_start: Tensor,
-    y_extent: Tensor,
-    x_start: Tensor,
-    x_extent: Tensor,
-    boxes: Tensor,
-    group: Group,
-    geometry: Geometry,
+    y: tuple[Tensor, Tensor], x: tuple[Tensor, Tensor], boxes: Tensor, group: Group, geometry: Geometry
 ) -> Tensor:
-    """From gradients with respect to start and extent on the map, Tensor[k], to those of the box, Tensor[k, 5]."""
+    """From gradients with respect to (start, extent) of each axis on the map to those of the box.
+
+    Args:
+        y, x: Tensor[k] each.
+        boxes: Tensor[k, 5], those of ``group``.
+
+    Returns:
+        Tensor[k, 5].
+    """
+    (y_start, y_extent), (x_start, x_extent) = y, x
     scale = geometry.scales[group.level]
     corners = boxes[:, 1:].detach() * scale
     # A size that was clamped does not follow the box.
