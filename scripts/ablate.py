@@ -13,7 +13,7 @@ from detector.config.schema import AblateConfig
 
 
 def main(config: AblateConfig, command: CommandLine) -> None:
-    from detector.ablation.launch import ablate
+    from detector.ablation.ablate import ablate
 
     ablate(config, command)
 

@@ -42,7 +42,7 @@ QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
 SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
 
-# Lengths in steps, each with the one in epochs that wins over it unless it is 0.
+# A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
 
 
@@ -259,7 +259,7 @@ class CommandLine:
         lines += [
             f"Any key can be set: python {script(Path(inspect.getfile(function)).stem)} KEY=VALUE ... "
             f"({self.example_keys()})",
-            f"--cfg job prints all keys and their values; the files in "
+            f"--cfg job --resolve prints all keys and their values; the files in "
             f"{configs.relative_to(here) if configs.is_relative_to(here) else configs}/ explain each of them",
             "--multirun KEY=A,B runs once for each value",
         ]

@@ -85,3 +85,7 @@ def comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
     end = value.end_mark
     beside = lines[end.line][end.column :].strip(" #") if end.line < len(lines) else ""
     return " ".join(filter(None, [*(above if first > 0 else []), beside]))
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -13,7 +13,7 @@ from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, stra
 from detector.exceptions import DataError
 from detector.words import counted
 
-# A box has no area if a side is below this many pixels: it would not survive the resizing to the network's input.
+# A box has no area if a side is below this many pixels. torchvision drops detections with a shorter side too.
 MIN_SIDE = 0.01
 
 
@@ -35,7 +35,7 @@ class Table:
     annotation_ids: np.ndarray  # int64 [A]
     boxes: np.ndarray  # float32 [A, 4]: x1, y1, x2, y2 in pixels, inside the image
     labels: np.ndarray  # int64 [A], in 1..K
-    area: np.ndarray  # float32 [A]: the annotation's own area, which may be a mask's
+    area: np.ndarray  # float32 [A]: the annotation's area (a mask's, maybe), times the share that clipping left
     iscrowd: np.ndarray  # int8 [A]
 
     def select(self, images: np.ndarray) -> Table:
@@ -109,7 +109,8 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
         clip: keep a box that is partly outside its image, clipped to it.
 
     Returns:
-        The columns of :class:`Table` and ``image`` (row) of the usable annotations, and the problems of the others.
+        The columns of :class:`Table` and ``image`` (row) of the usable annotations, and all problems found. A box that
+        was kept, clipped, is in both.
     """
     image, box = read.image, read.boxes_xywh
     limit = np.tile(read.sizes[image][:, ::-1], 2)  # width, height, width, height

@@ -28,7 +28,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     boxes     float32 [N, 4]   x1, y1, x2, y2 in pixels, inside the image; N may be 0
     labels    int64 [N]        1..K; label k is category ``category_ids[k - 1]``
     image_id  int64 []         the image's id in the file
-    area      float32 [N]      the annotation's area in pixels, as the file gives it
+    area      float32 [N]      the file's area in pixels, times the share that clipping left
     iscrowd   int64 [N]        1 for a crowd region, which only ``keep_crowd`` leaves in
     ========= ================ ==========================================================
 

@@ -141,8 +141,8 @@ class DetectionDataModule(pl.LightningDataModule):
     def training_indices(self, number: int) -> list[int]:
         """The images of training batch ``number`` (from 0) of all processes, as positions in ``train_dataset``."""
         order = self._order(self._ranks()[1])
-        start = number * order.images_per_step
-        return [order.key(position)[1] for position in range(start, start + order.images_per_step)]
+        start = number * order.images_per_batch
+        return [order.key(position)[1] for position in range(start, start + order.images_per_batch)]
 
     def training_batch(self, number: int) -> Batch:
         """Training batch ``number`` (from 0) of this process, on the CPU, as training gets it.
@@ -155,9 +155,9 @@ class DetectionDataModule(pl.LightningDataModule):
 
     def _order(self, world_size: int) -> EpochOrder:
         repeats = repeat_factors(self.train_dataset, self.data.repeat_threshold)
-        images_per_step = self.data.batch_size * world_size
+        images_per_batch = self.data.batch_size * world_size
         return EpochOrder(
-            self.train_dataset.table.sizes, images_per_step, self.seed, self.data.aspect_grouping, repeats
+            self.train_dataset.table.sizes, images_per_batch, self.seed, self.data.aspect_grouping, repeats
         )
 
     def _sampler(self, rank: int, world_size: int) -> StepBatchSampler:
@@ -166,7 +166,7 @@ class DetectionDataModule(pl.LightningDataModule):
             return StepBatchSampler(order, rank, world_size, trainer.max_steps * trainer.accumulate_grad_batches)
         # Lightning restores the position of a loader within an epoch, but not between two.
         epoch = trainer.current_epoch if trainer is not None else 0
-        return StepBatchSampler(order, rank, world_size, math.ceil(order.length / order.images_per_step), epoch)
+        return StepBatchSampler(order, rank, world_size, math.ceil(order.length / order.images_per_batch), epoch)
 
     def _skip(self, error: str) -> None:
         if error not in self.skipped:

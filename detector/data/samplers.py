@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 # 3:2, 16:9), so that images of one format stay together.
 ASPECT_BORDERS = (0.6, 0.87, 1.15, 1.6)
 
-Key = tuple[int, int]  # (number of the draw: no image has one twice, index of the image)
+Key = tuple[int, int]  # (number of the draw, index of the image); no two draws of an image have one number
 
 
 class EpochOrder:
@@ -22,12 +22,12 @@ class EpochOrder:
     times per epoch on average: rounded down or up, at random in each epoch. All factors are raised by less than one
     image in total, so that all epochs have the same length. Without ``repeats`` a key is (epoch, image).
 
-    Within an epoch, the images of a step have like shapes (see :data:`ASPECT_BORDERS`), as padding to a common size
-    costs time; the few images that are left over at the end of an epoch share steps.
+    Within an epoch, the images of a batch have like shapes (see :data:`ASPECT_BORDERS`), as padding to a common size
+    costs time; the few images that are left over at the end of an epoch share batches.
 
     Args:
         sizes: (height, width) of every image.
-        images_per_step: images per step, over all processes.
+        images_per_batch: images per batch, over all processes.
         seed: of the order.
         group: put images of like shape together.
         repeats: float [M], at least 1 each; None: every image once.
@@ -39,7 +39,7 @@ class EpochOrder:
     def __init__(
         self,
         sizes: Sequence[tuple[int, int]] | np.ndarray,
-        images_per_step: int,
+        images_per_batch: int,
         seed: int,
         group: bool = True,
         repeats: np.ndarray | None = None,
@@ -48,7 +48,7 @@ class EpochOrder:
             raise ValueError("no images to draw batches from")
         aspect = np.divide(*np.asarray(sizes, dtype=np.float64).T)
         self.groups = np.digitize(aspect, ASPECT_BORDERS) if group else np.zeros(len(aspect), dtype=int)
-        self.images_per_step = images_per_step
+        self.images_per_batch = images_per_batch
         self.seed = seed
         self.length = len(aspect)
         self.repeats = None
@@ -91,7 +91,7 @@ class EpochOrder:
 
     def _grouped(self, epoch: int, groups: np.ndarray) -> np.ndarray:
         """Positions int64 [length] of a shuffled epoch, whole steps of one of the ``groups`` (int64 [length]) first."""
-        size = self.images_per_step
+        size = self.images_per_batch
         head = min(-epoch * self.length % size, self.length)  # fills the last step of the epoch before
         full: list[np.ndarray] = []
         left: list[np.ndarray] = []
@@ -105,7 +105,7 @@ class EpochOrder:
 
 
 class StepBatchSampler(Sampler[list[Key]]):
-    """The batches of one process: step n takes ``images_per_step`` keys of an :class:`EpochOrder`.
+    """The batches of one process: step n takes ``images_per_batch`` keys of an :class:`EpochOrder`.
 
     Batch n is a function of (seed, n) only, so a run that is resumed at step n sees what an uninterrupted one would
     have seen. (The samplers of PyTorch and Lightning draw an epoch from a random state and start it anew after a
@@ -127,14 +127,14 @@ class StepBatchSampler(Sampler[list[Key]]):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not among {world_size} processes")
         self.order = order
-        self.batch_size = order.images_per_step // world_size
+        self.batch_size = order.images_per_batch // world_size
         self.rank = rank
         self.steps = steps
         self.start_step = epoch * steps
 
     def batch(self, step: int) -> list[Key]:
         """The keys of this process's batch at ``step``."""
-        start = step * self.order.images_per_step + self.rank * self.batch_size
+        start = step * self.order.images_per_batch + self.rank * self.batch_size
         return [self.order.key(position) for position in range(start, start + self.batch_size)]
 
     def __iter__(self) -> Iterator[list[Key]]:

@@ -35,8 +35,9 @@ def repair(
       id, or with one that is used before, get a new one.
     - Categories without a name are called by their id; images without width and height, or with the two exchanged, get
       those of the file; file names become those of ``renamed``.
-    - Boxes that leave their image are clipped. What cannot be mended is left out: images of ``unusable``, images and
-      categories with an id that is used before, annotations without a box inside their image, boxes drawn twice.
+    - Boxes that leave their image by more than a pixel are clipped.
+    - What cannot be mended is left out: images of ``unusable``, images and categories with an id that is used before,
+      annotations without a box inside their image, boxes drawn twice.
 
     Args:
         file: COCO annotation JSON.

@@ -19,7 +19,7 @@ class RegionHeads(RoIHeads):
         config: the ``model.head`` group.
         pooler: cuts regions out of the feature maps.
         box_head: computes a vector for each region from its pooled features.
-        predictor: computes class logits [N, K] and offsets [N, 4 K] from the vectors.
+        predictor: computes logits [N, K + 1] (background first) and offsets [N, 4 (K + 1)] from the vectors.
     """
 
     def __init__(self, config: HeadConfig, pooler: nn.Module, box_head: nn.Module, predictor: nn.Module):
@@ -63,8 +63,8 @@ class RegionHeads(RoIHeads):
         """``loss_classifier`` and ``loss_box_reg``, both over the number of regions as in torchvision.
 
         Args:
-            logits: float [N, K].
-            offsets: float [N, 4 K].
+            logits: float [N, K + 1].
+            offsets: float [N, 4 (K + 1)].
             labels: int64 [N]; 0 is background, which has no box.
             true_offsets: float [N, 4].
         """
@@ -82,7 +82,7 @@ class BoxPredictor(FastRCNNPredictor):
 
     Args:
         in_channels: length C of a region's vector.
-        num_classes: classes K, background included.
+        num_classes: K + 1, background included.
         class_agnostic: all classes share one box per region, which needs fewer examples of each class.
     """
 
@@ -93,7 +93,7 @@ class BoxPredictor(FastRCNNPredictor):
             self.bbox_pred = nn.Linear(in_channels, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [N, K] and box offsets [N, 4 K] of vectors [N, C]."""
+        """Class logits [N, K + 1] and box offsets [N, 4 (K + 1)] of vectors [N, C]."""
         logits, offsets = super().forward(x)
         if self.class_agnostic:
             offsets = offsets.repeat(1, logits.shape[1])

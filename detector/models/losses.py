@@ -17,8 +17,8 @@ def classification_loss(kind: str, logits: Tensor, labels: Tensor, gamma: float)
     Args:
         kind: ``cross_entropy``, or ``focal``: cross entropy times (1 - p) ** gamma, where p is the softmax probability
             of the true class (Lin et al., Focal Loss for Dense Object Detection, 2017, equation 4).
-        logits: float [N, K], background included.
-        labels: int64 [N] in 0..K-1.
+        logits: float [N, K + 1]: background, then the classes 1..K.
+        labels: int64 [N] in 0..K.
         gamma: only used by ``focal``; 0 is cross entropy.
     """
     if kind == "cross_entropy":

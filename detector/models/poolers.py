@@ -73,7 +73,7 @@ def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[
         strides: their strides in pixels of the resized image.
 
     Raises:
-        ConfigError: a parameter is set that the operator does not have.
+        ConfigError: ``aligned`` or ``mode`` is set and the operator does not have it.
     """
     check_parameters(config)
     names, size, ratio = featmap_names, tuple(config.output_size), config.sampling_ratio
@@ -107,7 +107,7 @@ def pooled_strides(model: FasterRCNN, side: int = 256) -> list[int]:
 
 
 def check_parameters(config: RoiConfig) -> None:
-    """Refuse parameters that the chosen operator would silently leave unused."""
+    """Refuse what the operator does not have: ``aligned`` and ``mode``. Pool and prroi ignore ``sampling_ratio``."""
     if len(config.output_size) != 2:
         raise ConfigError(f"roi.output_size={config.output_size}: give two numbers, [height, width]")
     if config.kind == "align":

@@ -58,7 +58,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     stages = {path: stage_of(path) for path, _ in model.named_modules()}
-    last = min((stage for stage in stages.values() if stage is not None), default=0)  # some models end before stride 32
+    # Stages are counted from the last one of MobileNetV2, which is 0; some models end before it.
+    last = min((stage for stage in stages.values() if stage is not None), default=0)
     for path, module in model.named_modules():
         stage = stages[path]
         factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay ** (stage - last)
@@ -95,8 +96,8 @@ def lr_factor(step: int, config: OptimConfig, total_steps: int) -> float:
     - ``step``: is multiplied by ``gamma`` from step ``milestone * total_steps`` on, for each milestone;
     - ``cosine`` and ``one_cycle``: falls along half a cosine to ``final_factor`` at the last step.
 
-    ``one_cycle`` is PyTorch's ``OneCycleLR`` with ``warmup_steps`` as its rising phase. PyTorch's own
-    schedulers keep their length in the checkpoint, so that a run could not be made longer
+    ``one_cycle`` is PyTorch's ``OneCycleLR`` with ``warmup_steps`` as its rising phase and the momentum left alone.
+    PyTorch's own schedulers keep their length in the checkpoint, so that a run could not be made longer
     (``test_finished_run_is_evaluated_again_and_may_be_made_longer``).
     """
     if step < config.warmup_steps:

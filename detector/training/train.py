@@ -86,7 +86,6 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     )  # fmt: skip
     display: list[pl.Callback] = [ProgressDisplay(console, monitor)] if wanted.progress_bar else []
     callbacks = [
-        *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
         Guard(config.optim.clip_norm),
         monitor,
         *display,
@@ -94,6 +93,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         *([AveragedWeights(config.optim.ema)] if config.optim.ema else []),
         checkpoints,  # after the average: a checkpoint holds that of the step just done
         Interrupt(checkpoints, wanted.log_every, console.print),
+        *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
     ]
     loggers = build_loggers(config.logger, folder, start.step)
     trainer = build_trainer(config, accelerator, group, folder, callbacks, loggers)

@@ -1,1 +1,14 @@
-"""Lightning callbacks, one a file."""
+"""Lightning callbacks, one a file. ``train.py`` lists them in the order in which their hooks run.
+
+What happens in a training step, in this order:
+
+1. ``DetectionModule.training_step`` computes the losses of a batch.
+2. ``Guard.on_before_backward`` checks them, and the norm of the gradients of the step before.
+3. Backward. The gradients of ``optim.accumulate`` batches are added up before the step goes on.
+4. ``Guard.on_before_optimizer_step`` clips the gradients. The optimiser steps, then the schedule of the learning rate.
+5. ``on_train_batch_end`` of the callbacks: ``Monitor`` logs, ``ProgressDisplay`` draws, ``SkippedImages`` notes,
+   ``AveragedWeights`` moves the average, ``Checkpoints`` writes ``last.ckpt`` if it is due, ``Interrupt`` ends the run
+   after a signal, ``Profile`` takes the time.
+6. If an evaluation is due, Lightning runs it: averaged weights are put in, ``DetectionModule`` collects detections and
+   scores them, the newest weights are put back, ``Checkpoints`` keeps the best as ``best.ckpt``.
+"""

@@ -11,9 +11,9 @@ from torch import Tensor
 class AveragedWeights(WeightAveraging):
     """Lightning's weight averaging after every optimiser step, with a warm-up that ``EMAWeightAveraging`` lacks.
 
-    Step n (from 1) moves the average by ``1 - min(decay, (1 + n) / (10 + n))`` towards the weights, so that the random
-    initial weights are soon forgotten (the rule of TensorFlow's ``ExponentialMovingAverage``). Running statistics of
-    batch norm are averaged as weights are; counters are copied.
+    The first step copies the weights. Step n + 1 moves the average by ``1 - min(decay, (1 + n) / (10 + n))`` towards
+    them, so that the random initial weights are soon forgotten (the rule of TensorFlow's ``ExponentialMovingAverage``).
+    Running statistics of batch norm are averaged as weights are; counters are copied.
 
     A checkpoint holds the average as ``state_dict``, which is what :func:`detector.load` reads, and the weights that
     training goes on with as ``current_model_state``.

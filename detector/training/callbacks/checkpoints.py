@@ -64,7 +64,7 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Repeat the evaluation that the resumed run may not have finished."""
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
-        if is_evaluated(trainer):
+        if evaluation_is_due(trainer):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
@@ -76,7 +76,7 @@ class Checkpoints(pl.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients that are being added up are in no checkpoint
             return
         step = trainer.global_step
-        due = is_evaluated(trainer) or (self.every > 0 and step % self.every == 0)
+        due = evaluation_is_due(trainer) or (self.every > 0 and step % self.every == 0)
         if step >= trainer.max_steps:
             # Lightning evaluates after multiples of its interval; infinity means: after the last batch.
             trainer.val_check_batch = float("inf")
@@ -117,8 +117,8 @@ class Checkpoints(pl.Callback):
                 shutil.copyfile(self.folder / LAST, temporary)
 
 
-def is_evaluated(trainer: pl.Trainer) -> bool:
-    """Whether an evaluation follows on the optimiser steps that are done."""
+def evaluation_is_due(trainer: pl.Trainer) -> bool:
+    """Whether an evaluation follows the optimiser steps done so far."""
     step = trainer.global_step
     batches, interval = step * trainer.accumulate_grad_batches, trainer.val_check_batch
     return 0 <= trainer.max_steps <= step or (step > 0 and interval is not None and batches % interval == 0)

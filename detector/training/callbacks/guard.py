@@ -25,12 +25,12 @@ ADVICE = (
 
 
 class Guard(pl.Callback):
-    """Looks at the losses of each batch before their backward pass, and at the norm of the gradients of each step.
+    """Looks at the losses of each batch before their backward pass, and at the norm of gradients that are clipped.
 
-    Reading a number from a GPU waits for the GPU, so both are read together, once a batch, when the losses are there. A
-    step whose norm is not finite changes no weight all the same: the optimiser decides that on the device, by the flag
-    ``found_inf`` that fused optimisers have for gradient scalers. The error follows at the next batch or before the
-    next checkpoint, whichever comes first.
+    Reading a number from a GPU waits for the GPU. So the norm of a step is read together with the losses of the next
+    batch. A step whose norm is not finite changes no weight all the same: the optimiser decides that on the device, by
+    the flag ``found_inf`` that fused optimisers have for gradient scalers. The error follows at the next batch or
+    before the next checkpoint, whichever comes first.
 
     The message names the losses that the module has in ``losses``, by name, or else their sum. Lightning's
     ``detect_anomaly`` looks at every operation instead, which takes many times as long (``debug=nan``).
@@ -58,7 +58,7 @@ class Guard(pl.Callback):
         self.check(losses, self._batch, trainer)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """Clip the gradients, whose scale for float16 is taken back by now."""
+        """Clip the gradients. Lightning has removed the scale of float16 before this hook."""
         if self.clip_norm:
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
             (self.clip_scaled if scaled else self.clip)(optimizer, self.clip_norm)

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity
 from detector.files import replacing
 
 WARM = 3  # batches that are not measured: caches fill, kernels are chosen
-PHASES = ("data", "forward", "backward", "optimiser, logs")
+PHASES = ("data", "forward", "backward", "optimiser, callbacks")
 OPERATIONS = 25  # rows of the table of operations
 
 
@@ -23,8 +23,8 @@ class Profile(pl.Callback):
 
     The phases are wall-clock time, on a GPU with a synchronisation after each. Lightning's ``PyTorchProfiler`` has no
     phases: its times of the calls of a step overlap (``test_profile`` adds the phases up to the whole). ``trace.json``
-    opens in https://ui.perfetto.dev. To be the first of the callbacks: the time of those before it would count as
-    waiting for data.
+    opens in https://ui.perfetto.dev. It has to be the last of the callbacks: what those after it do at the end of a
+    batch would count as waiting for data. Evaluations are in no phase.
 
     Args:
         folder: of the run.
@@ -58,7 +58,7 @@ class Profile(pl.Callback):
         """The step is done."""
         self._seen += 1
         if self._profiler is not None:
-            self._end_of("optimiser, logs", trainer)
+            self._end_of("optimiser, callbacks", trainer)
             self.done += 1
             if self.done == self.steps:
                 self._finish(trainer)
@@ -68,6 +68,10 @@ class Profile(pl.Callback):
             self._profiler = torch.profiler.profile(activities=activities)
             self._profiler.start()
             self._mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Leave the time of the evaluation out."""
+        self._mark = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write what there is if the run was shorter than wanted."""
@@ -99,9 +103,9 @@ class Profile(pl.Callback):
     def phases(self) -> str:
         """The table of phases: milliseconds per batch and share."""
         total = sum(self.seconds.values()) or 1.0
-        lines = [f"{'phase':<16}  {'ms per batch':>12}  {'share':>6}"]
+        lines = [f"{'phase':<21}  {'ms per batch':>12}  {'share':>6}"]
         lines += [
-            f"{name:<16}  {seconds / max(self.done, 1) * 1e3:>12.1f}  {seconds / total:>6.1%}"
+            f"{name:<21}  {seconds / max(self.done, 1) * 1e3:>12.1f}  {seconds / total:>6.1%}"
             for name, seconds in self.seconds.items()
         ]
         return "\n".join(lines)

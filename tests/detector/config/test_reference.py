@@ -34,16 +34,15 @@ def test_every_key_says_what_it_means():
 def test_a_row():
     """Value and comments from the file, limits from the schema; the comment of the file itself is not that of a key."""
     rows = {row[0].strip("`"): row[1:] for row in ROWS}
-    assert rows["optim.lr"] == ["float, at least 0", "`0.001`", "highest learning rate"]
+    assert rows["optim.lr"][:2] == ["float, at least 0", "`0.001`"]
     assert rows["optim.base_batch"][2].startswith("Images per step that lr is meant for")
     assert rows["model.rpn.box_loss"][:2] == ["`smooth_l1`, `giou`", "`smooth_l1`"]
     assert "pyramid: strides" not in rows["model.name"][2]
 
 
 def test_the_page_of_the_docs_is_this_one():
-    code = "from detector.config.reference import markdown; print(markdown(), end='')"
     page = Path(__file__).resolve().parents[3] / "docs" / "reference.md"
-    assert page.read_text(encoding="utf-8") == markdown(), f'python -c "{code}" > docs/reference.md'
+    assert page.read_text(encoding="utf-8") == markdown(), "python -m detector.config.reference > docs/reference.md"
 
 
 def test_what_a_key_may_be():

@@ -39,8 +39,8 @@ def test_fast(run):
 def test_profile(run, capsys):
     _, result = run("debug=profile", "trainer.max_steps=6", "trainer.profile_steps=2")
     text = (result.run_dir / "profile.txt").read_text()
-    shares = {line[:16].strip(): line.split()[-1] for line in text.splitlines()[1:5]}
-    assert list(shares) == ["data", "forward", "backward", "optimiser, logs"]
+    shares = {line[:21].strip(): line.split()[-1] for line in text.splitlines()[1:5]}
+    assert list(shares) == ["data", "forward", "backward", "optimiser, callbacks"]
     assert sum(float(share[:-1]) for share in shares.values()) == pytest.approx(100, abs=0.3)
     assert "Self CPU" in text
     assert "conv" in text
