@@ -89,9 +89,11 @@ def max_forward(dtype: torch.dtype, layout: int, is_pool: bool) -> Kernel:
     name = f"{'pool' if is_pool else 'align_max'}_forward"
     kernel = _by_layout(name, "max_forward.cuh", "ForwardArguments", dtype, layout)
     call = f"max_forward<{DTYPES[dtype]}, {LAYOUTS[layout].upper()}, {str(is_pool).lower()}>"
-    # A thread keeps the maximum and its place of each of its channels: eight of half types at 16 bytes.
-    wide = LAYOUTS[layout] == "vector" and dtype.itemsize == 2
-    return kernel._replace(call=call, blocks=kernel.blocks - (not is_pool) - wide)
+    # A thread keeps the maximum and the position of each of its channels at 16 bytes: four of float32, for which sm_100
+    # and later want more than 64 registers, or eight of half types.
+    vector = LAYOUTS[layout] == "vector"
+    fewer = vector and dtype.itemsize <= 4 if is_pool else 1 + (vector and dtype.itemsize == 2)
+    return kernel._replace(call=call, blocks=kernel.blocks - fewer)
 
 
 @cache
