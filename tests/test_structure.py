@@ -162,6 +162,21 @@ def test_files_have_one_idea():
     assert [f"{module}: {count}" for count, module in longest if count > LINES and module not in TABLES] == []
 
 
+# ----------------------------------------------------------------------------------------------- fixtures
+def without_device(text):
+    """Tests that take the fixture ``device`` and use it nowhere: their tensors stay on the CPU."""
+    return [name for name, function in functions(ast.parse(text))
+            if name.startswith("test") and "device" in [a.arg for a in function.args.args]
+            and not any(isinstance(node, ast.Name) and node.id == "device" for node in ast.walk(function))]  # fmt: skip
+
+
+def test_tests_that_take_a_device_use_it():
+    unused = {file.name: names for file in (ROOT / "tests").rglob("test_*.py")
+              if (names := without_device(file.read_text(encoding="utf-8")))}  # fmt: skip
+    assert unused == {}
+    assert without_device("def test_a(device):\n    f()\ndef test_b(device):\n    f(device)\n") == ["test_a"]
+
+
 # -------------------------------------------------------------------------------------------------- keys
 def without_keys(text):
     """``schema.py`` with its groups, but without their keys; ``never_read`` is a key that nobody reads."""

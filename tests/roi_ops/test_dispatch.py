@@ -1,10 +1,15 @@
 """Eager calls go straight to the backend; whatever has to see the operator sees it; both compute the same."""
 
 import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,9 +23,9 @@ BOXES = torch.tensor([[0, 1.3, 2.1, 20.7, 25.2], [1, 4.4, 3.3, 30.1, 14.9], [1, 
 FORWARD = torch.ops.roi_ops.linear_forward.default
 
 
-def maps():
+def maps(device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, 4, n, n + 1, generator=generator) for n in (8, 4)]
+    return [torch.randn(2, 4, n, n + 1, generator=generator).to(device) for n in (8, 4)]
 
 
 def align(fine, coarse, boxes=BOXES, mode="avg"):
@@ -56,13 +61,13 @@ def no_operator(monkeypatch):
         monkeypatch.setitem(ops.OPERATORS, name, lambda *args: pytest.fail("a registered operator was called"))
 
 
-def derivatives(function, kind):
+def derivatives(function, kind, device):
     """Result, first derivatives, and derivatives of the first ones by the result's gradient, maps and boxes."""
-    leaves = [m.requires_grad_() for m in maps()]
-    boxes = BOXES.clone().requires_grad_(kind != "pool")
+    leaves = [m.requires_grad_() for m in maps(device)]
+    boxes = BOXES.clone().to(device).requires_grad_(kind != "pool")
     inputs = [*leaves, boxes] if kind != "pool" else leaves
     out = function(*leaves, boxes)
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
     first = torch.autograd.grad(out, inputs, grad, create_graph=True)
     second = torch.autograd.grad(sum((g**2).sum() for g in first), [grad, *inputs], allow_unused=True)
     plain = torch.autograd.grad(function(*leaves, boxes), inputs, grad.detach())
@@ -71,9 +76,9 @@ def derivatives(function, kind):
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_eager_calls_and_operators_are_equal_to_the_bit(device, kind):
-    eager = derivatives(OPERATORS[kind], kind)
+    eager = derivatives(OPERATORS[kind], kind, device)
     with Seen() as seen:
-        through_operators = derivatives(OPERATORS[kind], kind)
+        through_operators = derivatives(OPERATORS[kind], kind, device)
     family = "linear" if kind == "align" else "max"
     assert {f"{family}_forward", f"{family}_backward_features"} <= set(seen.names)
     assert len(eager) == len(through_operators)
@@ -198,6 +203,59 @@ def test_lazily_negated_and_zero_tensors():
     assert torch.equal(align(fine, coarse, boxes), align(fine, coarse))
     zero = [torch._efficientzerotensor(m.shape) for m in (fine, coarse)]
     assert not align(*zero).any()
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_tangent_of_the_gradient_is_refused(kind):
+    """Forward over reverse: the derivative is an operator too, and would drop the tangent without a word."""
+    leaves = [m.requires_grad_() for m in maps()]
+    out = OPERATORS[kind](*leaves)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out))
+        for create_graph in (False, True):
+            with pytest.raises(NotImplementedError, match="forward-mode"):
+                torch.autograd.grad(out, leaves, dual, retain_graph=True, create_graph=create_graph)
+        assert torch.autograd.grad(out, leaves, torch.ones_like(out))[0].any()
+
+
+# Takes one of PyTorch's private names away, which a coming version may not have, while roi_ops is imported: other parts
+# of this PyTorch need it afterwards.
+WITHOUT = """
+import sys, torch
+module, name = sys.argv[1].rsplit(".", 1)
+kept = getattr(eval(module), name)
+delattr(eval(module), name)
+from roi_ops import dispatch
+setattr(eval(module), name, kept)
+from test_dispatch import OPERATORS, Seen, maps
+assert not dispatch.HAS_SHORTCUT
+for operator in OPERATORS.values():
+    leaves = [m.requires_grad_() for m in maps()]
+    with Seen() as seen:
+        out = operator(*leaves)
+        found = torch.autograd.grad(out, leaves, torch.ones_like(out))
+    assert len(seen.names) == 2, seen.names
+    print(out.double().sum().item(), *(g.double().pow(2).sum().item() for g in found))
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torch._C._dispatch_keys", "torch._C._dispatch_tls_local_include_set", "torch.autograd._profiler_enabled"],
+)
+def test_a_pytorch_without_a_private_name_takes_the_registered_operators(name):
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parents[1])])}
+    done = subprocess.run([sys.executable, "-c", WITHOUT, name], capture_output=True, text=True, env=environment,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    for operator, (total, *squares) in zip(OPERATORS.values(), lines, strict=True):
+        leaves = [m.requires_grad_() for m in maps()]
+        out = operator(*leaves)
+        assert total == out.double().sum().item()
+        found = torch.autograd.grad(out, leaves, torch.ones_like(out))
+        assert squares == [g.double().pow(2).sum().item() for g in found]
 
 
 def test_nothing_is_recorded_in_the_body_of_another_operator():
