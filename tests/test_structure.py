@@ -5,6 +5,7 @@ import dataclasses
 import graphlib
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,15 @@ def test_parameters_are_counted():
 def test_files_have_one_idea():
     longest = sorted(((text.count("\n"), module) for module, text in TEXTS.items()), reverse=True)
     assert [f"{module}: {count}" for count, module in longest if count > LINES and module not in TABLES] == []
+
+
+# -------------------------------------------------------------------------------------------------- files
+def test_no_file_of_the_repository_is_one_that_git_ignores():
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no clone, or no git")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
 
 
 # ----------------------------------------------------------------------------------------------- fixtures
