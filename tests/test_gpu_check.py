@@ -133,7 +133,7 @@ def test_the_tests_run_here_as_on_a_gpu(monkeypatch, tmp_path):
     there = on_a_gpu(monkeypatch, tmp_path)["tests"]
     here = {step.name: step for step in all_steps("emulator", tmp_path, tmp_path)}["tests"]
     assert "--collect-only" not in here.command
-    assert here.command[here.command.index("-k") + 1] == "emulator"
+    assert here.command[here.command.index("-k") + 1].startswith("emulator")
     marks = there.command.index("gpu and not slow")
     assert here.command[: marks - 1] == there.command[: marks - 1]
     assert here.command[marks + 3 :] == there.command[marks + 1 :]

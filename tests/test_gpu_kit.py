@@ -65,7 +65,8 @@ def test_wheels_are_fetched_once_and_others_removed(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------ oldest versions
 def test_the_oldest_versions_are_read_and_compared():
-    text = '[project]\ndependencies = ["torch>=2.11", "torchvision>=0.26", "cuda-core>=1.0.1; platform_system == \'Linux\'"]'
+    lines = ["torch>=2.11", "torchvision>=0.26", "cuda-core>=1.0.1; platform_system == 'Linux'", "numpy"]
+    text = f"[project]\ndependencies = {lines}"
     floor = floors.floors(text)
     assert floor == {"torch": "2.11", "torchvision": "0.26", "cuda-core": "1.0.1"}
     assert [floors.wanted(*pair) for pair in floor.items()] == [

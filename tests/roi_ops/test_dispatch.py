@@ -1,10 +1,12 @@
 """Eager calls go straight to the backend; whatever has to see the operator sees it; both compute the same."""
 
+import collections
 import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import roi_ops
-from roi_ops import ops
+from roi_ops import backends, cuda, ops
+from roi_ops.cuda.operators import Operators
 
 SCALES = [0.25, 0.125]
 BOXES = torch.tensor([[0, 1.3, 2.1, 20.7, 25.2], [1, 4.4, 3.3, 30.1, 14.9], [1, 0.2, 0.3, 60.9, 65.1]])
@@ -96,6 +99,35 @@ def test_an_eager_step_needs_no_operator(no_operator, kind, parameter):
     for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu")):
         with context:
             assert OPERATORS[kind](*maps()).any()
+
+
+def calls_of_pytorch(function):
+    """How often a function calls each of PyTorch's own operators, those inside others not counted."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        function()
+    inside = {
+        id(child) for event in profile.events() if event.name.startswith("aten::") for child in event.cpu_children
+    }
+    names = [event.name for event in profile.events() if id(event) not in inside]
+    return collections.Counter(name.removeprefix("aten::") for name in names if name.startswith("aten::"))
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_an_eager_call_of_kernels_asks_pytorch_for_memory_and_little_else(monkeypatch, kind):
+    """The calls decide how long the CPU takes. One for each result and for the workspace of the backward pass; the
+    boxes, and the gradient, are converted to their dtypes, which copies nothing. The launcher does nothing."""
+    kernels = Operators(SimpleNamespace(launch=lambda *arguments: None))
+    monkeypatch.setattr(cuda, "_operators", lambda: kernels)
+    monkeypatch.setattr(backends, "select", lambda device_type: cuda)
+    leaves, found = [m.requires_grad_() for m in maps()], []
+    results = 1 if kind == "align" else 2
+    forward = calls_of_pytorch(lambda: found.append(OPERATORS[kind](*leaves)))
+    grad = torch.ones_like(found[0])
+    backward = calls_of_pytorch(lambda: torch.autograd.grad(found[0], leaves, grad))
+    for calls, allocated in ((forward, results), (backward, len(leaves) + 1)):
+        assert set(calls) <= {"to", "empty", "empty_like"}
+        assert calls["to"] <= 2
+        assert calls["empty"] + calls["empty_like"] == allocated
 
 
 def test_checkpoints_and_hooks_of_saved_tensors(no_operator):
