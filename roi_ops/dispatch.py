@@ -14,42 +14,68 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import has_torch_function
 
 from roi_ops import backends, ops
 
-# The dispatch keys of plain CPU and CUDA tensors, and those that every thread has. They are bits: a tensor or a thread
-# with any other bit set asks PyTorch for something more than to run the operator.
-_PLAIN_KEYS = functools.reduce(
-    operator.or_,
-    (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"{prefix}{device}")).raw_repr()
-     for prefix, device in (("", "CPU"), ("", "CUDA"), ("Autograd", "CPU"), ("Autograd", "CUDA"), ("Autocast", "CPU"),
-                            ("Autocast", "CUDA"), ("ADInplaceOrView", ""), ("BackendSelect", ""))),
-)  # fmt: skip
+try:
+    _keys_of_thread = torch._C._dispatch_tls_local_include_set
+    _keys_of_tensor = torch._C._dispatch_keys
+    _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+    _is_profiled = torch.autograd._profiler_enabled
+    _AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+    # The dispatch keys of plain CPU and CUDA tensors, and those that every thread has. They are bits: a tensor or a
+    # thread with any other bit set asks PyTorch for something more than to run the operator.
+    _PLAIN_KEYS = functools.reduce(
+        operator.or_,
+        (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name)).raw_repr()
+         for name in ("CPU", "CUDA", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA", "ADInplaceOrView",
+                      "BackendSelect")),
+    )  # fmt: skip
+    HAS_SHORTCUT = True
+except AttributeError:
+    # These names are private to PyTorch. In a version without one of them every call takes the registered operator:
+    # slower, with the same results.
+    HAS_SHORTCUT = False
 
 
 def is_plain(tensors: list[Tensor]) -> bool:
     """Whether nobody but the backend has to see a call with these tensors."""
-    if torch.compiler.is_compiling() or has_torch_function(tensors):
+    if not HAS_SHORTCUT or torch.compiler.is_compiling() or has_torch_function(tensors):
         return False
-    keys = torch._C._dispatch_tls_local_include_set().raw_repr()
+    keys = _keys_of_thread().raw_repr()
     for tensor in tensors:
-        keys |= torch._C._dispatch_keys(tensor).raw_repr()
+        keys |= _keys_of_tensor(tensor).raw_repr()
     return not keys & ~_PLAIN_KEYS
 
 
+def refuse_forward_mode(tensors: list[Tensor]) -> None:
+    """Raise for tensors with a forward-mode tangent: a custom operator would drop it without a word.
+
+    Raises:
+        NotImplementedError: a tensor has one.
+    """
+    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:  # no level: no tangents
+        return
+    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError(
+            "roi_ops has no forward-mode derivatives (jvp); use reverse mode: backward() or torch.autograd.grad"
+        )
+
+
 def is_recorded(tensors: list[Tensor]) -> bool:
-    """Whether autograd records a call with these tensors."""
+    """Whether autograd records a call with these tensors, which are plain."""
     return (
         torch.is_grad_enabled()
         and any(tensor.requires_grad for tensor in tensors)
         # The body of another operator runs below autograd with gradients enabled.
-        and not torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.AutogradFunctionality)
+        and not _is_excluded(_AUTOGRAD)
     )
 
 
 def run(name: str, *args: Any) -> Any:
-    """Call a function of the backend for the tensors' device, without autograd.
+    """Call a function of the backend for the tensors' device, without autograd; the tensors are plain.
 
     Args:
         name: one of :data:`roi_ops.ops.OPERATORS`.
@@ -57,7 +83,7 @@ def run(name: str, *args: Any) -> Any:
     """
     first = args[0][0] if isinstance(args[0], list) else args[0]
     function = getattr(backends.select(first.device.type), name)
-    if torch.autograd._profiler_enabled():
+    if _is_profiled():
         with torch.profiler.record_function(f"roi_ops::{name}"):
             return function(*args)
     return function(*args)
@@ -66,6 +92,7 @@ def run(name: str, *args: Any) -> Any:
 def call(name: str, *args: Any) -> Any:
     """Call an operator: the backend's function, or the registered operator where PyTorch has to see it or record it."""
     tensors = [t for a in args for t in (a if isinstance(a, list) else (a,)) if isinstance(t, Tensor)]
+    refuse_forward_mode(tensors)
     if is_plain(tensors) and not is_recorded(tensors):
         return run(name, *args)
     return ops.OPERATORS[name](*args)

@@ -27,9 +27,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from roi_ops import autograd
+from roi_ops import autograd, dispatch
 from roi_ops.geometry import LINEAR_KINDS, MAX_SAMPLES
 from roi_ops.levels import level_range
 
@@ -192,22 +191,13 @@ def _pool(features: Sequence[Tensor], boxes: Boxes, bins: _Bins, levels: _Levels
     pooled_h, pooled_w = _pair(bins.output_size)
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     rois = _boxes_tensor(boxes, maps[0], dtype)
-    if not torch.compiler.is_compiling():
-        _refuse_forward_mode([*maps, rois])
+    dispatch.refuse_forward_mode([*maps, rois])
     k_min, k_max = level_range(scales)
     args = (maps, rois, channels_last, scales, bins.kind, pooled_h, pooled_w, bins.sampling_ratio, k_min, k_max,
             canonical_scale, canonical_level)  # fmt: skip
     if bins.kind in LINEAR_KINDS:
         return autograd.pool("linear_forward", *args)
     return autograd.pool("max_forward", *args)[0]
-
-
-def _refuse_forward_mode(tensors: list[Tensor]) -> None:
-    """Raise for tensors with a forward-mode tangent: a custom operator would drop it without a word."""
-    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(
-            "roi_ops has no forward-mode derivatives (jvp); use reverse mode: backward() or torch.autograd.grad"
-        )
 
 
 def _check_features(features: Sequence[Tensor]) -> list[Tensor]:

@@ -39,7 +39,8 @@ def main(names: list[str]) -> int:
         if where not in ("cuda", "emulator") or not set(names) <= set(known):
             print(f"{__doc__}\nWHERE is cuda or emulator; steps are {', '.join(known)}", file=sys.stderr)
             return 2
-        facts = results.facts(where)
+        results.clear(out)
+        facts = results.facts(where, environment())
         print(results.headline(facts), flush=True)
         chosen = [known[name] for name in names or DEFAULT]
         outcomes = run_steps(chosen, budget, environment(), ROOT, lambda done: results.write(out, work, facts, done))
@@ -51,6 +52,8 @@ def environment() -> dict[str, str]:
     """Of every step."""
     path = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
     variables = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
+    # A machine with many cores gives every process of a step a thread for each: they would wait for each other.
+    variables.setdefault("OMP_NUM_THREADS", "4")
     if (KIT / "cache").is_dir():
         variables.setdefault("ROI_OPS_CACHE", str(KIT / "cache"))
     return variables

@@ -1,5 +1,6 @@
 """scripts/gpu_check.py: steps within a budget, the environment of each, what comes back, the check of the kernels."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -10,14 +11,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from cuda_emulator.build import compiler
-from gpu_kit import budget, results, smoke, steps
+from gpu_kit import budget, cuda_cache, results, smoke, steps
 from gpu_kit.steps import DEFAULT, Step, all_steps
 
 from roi_ops import reference
+from roi_ops.cuda import compiler as nvrtc
+from roi_ops.cuda import driver, programs
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "gpu_check.py"
+_spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+gpu_check = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(gpu_check)
 
 
 def step(name, code, limit=60.0, **others):
@@ -121,6 +128,27 @@ def test_the_allocator_caches_for_the_races_and_not_for_the_memory(monkeypatch, 
         assert caching == (tool in ("racecheck", "synccheck"))
 
 
+def test_the_tests_run_here_as_on_a_gpu(monkeypatch, tmp_path):
+    """The same folder and processes; the cases of the emulator in place of the GPU's."""
+    there = on_a_gpu(monkeypatch, tmp_path)["tests"]
+    here = {step.name: step for step in all_steps("emulator", tmp_path, tmp_path)}["tests"]
+    assert "--collect-only" not in here.command
+    assert here.command[here.command.index("-k") + 1].startswith("emulator")
+    marks = there.command.index("gpu and not slow")
+    assert here.command[: marks - 1] == there.command[: marks - 1]
+    assert here.command[marks + 3 :] == there.command[marks + 1 :]
+
+
+def test_threads_of_the_steps_do_not_wait_for_each_other(monkeypatch, tmp_path):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert gpu_check.environment()["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert gpu_check.environment()["OMP_NUM_THREADS"] == "7"
+    for where in ("cuda", "emulator"):
+        for step in all_steps(where, tmp_path, tmp_path):
+            assert ("pytest" in step.command) == (step.environment.get("OMP_NUM_THREADS") == "2")
+
+
 def test_a_tool_that_is_not_there_skips_its_step(monkeypatch, tmp_path):
     monkeypatch.setattr(steps.shutil, "which", lambda name: None)
     known = {step.name: step for step in all_steps("cuda", tmp_path, tmp_path)}
@@ -150,6 +178,7 @@ def test_no_more_than_five_files_come_back_and_they_say_everything(tmp_path):
         "card": {"name": "Card", "driver_version": "1.2"},
         "python": "3.12",
         "versions": {"torch": "2.11"},
+        "cubins": (74, 74),
     }
     outcomes = [budget.Outcome("smoke", budget.FAILED, 3.0, "exit code 1")]
     results.write(out, work, known, outcomes)
@@ -162,10 +191,43 @@ def test_no_more_than_five_files_come_back_and_they_say_everything(tmp_path):
     assert numbers["card"]["name"] == "Card"
 
 
+def test_the_headline_warns_of_kernels_that_are_not_compiled(tmp_path, monkeypatch):
+    known = {"date": "2026-01-02", "card": {}, "python": "3.12", "versions": {}}
+    assert "WARNING" not in results.headline({**known, "cubins": (74, 74)})
+    assert "WARNING" not in results.headline({**known, "cubins": (0, 0)})  # on the emulator
+    few = results.headline({**known, "cubins": (3, 74)})
+    assert "WARNING" in few
+    assert "3 of 74" in few
+    assert "WARNING" in results.headline({**known, "cubins": None})
+    assert results.cubins({**os.environ, "PYTHONPATH": str(tmp_path)}) is None  # without the kit
+    compiled = {"sort_boxes", "count_tiles_f32"}
+    monkeypatch.setattr(driver, "architecture", lambda index: "sm_90")
+    monkeypatch.setattr(nvrtc, "stored", lambda kernel, arch: b"" if kernel.name in compiled else None)
+    assert cuda_cache.count() == (2, len(programs.every_kernel()))
+
+
+def test_a_card_that_does_not_answer_costs_its_name_only(monkeypatch):
+    def hang(command, **others):
+        raise subprocess.TimeoutExpired(command, others["timeout"])
+
+    monkeypatch.setattr(results.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(results.subprocess, "run", hang)
+    assert results.card() == {}
+
+
+def test_files_of_a_check_before_this_one_are_removed(tmp_path):
+    for name in (*results.FILES, "log", "notes"):
+        (tmp_path / name).touch()
+    results.clear(tmp_path)
+    results.clear(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "notes"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler for the emulator")
 def test_everything_that_can_be_tried_without_a_gpu_passes(tmp_path):
-    environment = {**os.environ, "WHERE": "emulator", "OUT": str(tmp_path), "BUDGET": "400"}
+    (tmp_path / "ncu.txt").touch()  # of an earlier check
+    environment = {**os.environ, "WHERE": "emulator", "OUT": str(tmp_path), "BUDGET": "600"}
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["gpu_check.json", "gpu_check.md"]
@@ -193,7 +255,7 @@ def test_smoke_accepts_the_reference_in_every_type():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_smoke_finds_a_kernel_that_is_wrong_in_one_place(name):
+def test_smoke_finds_a_kernel_that_is_wrong_in_one_place(name, capsys):
     functions = {function: getattr(reference, function) for function in FUNCTIONS}
 
     def wrong(*arguments):
@@ -203,9 +265,25 @@ def test_smoke_finds_a_kernel_that_is_wrong_in_one_place(name):
         return found
 
     complaints = smoke.compare(SimpleNamespace(**{**functions, name: wrong}), "cpu", FEW, 0)
+    said = capsys.readouterr().out
     kinds = {complaint.split()[0] for complaint in complaints}
     assert kinds == set(smoke.LINEAR_KINDS if name.startswith("linear") else smoke.MAX_KINDS) - (
         {"pool"} if name == "max_backward_boxes" else set())  # fmt: skip
+    for kind in smoke.LINEAR_KINDS + smoke.MAX_KINDS:  # each says at once how it did
+        mine = [complaint for complaint in complaints if complaint.split()[0] == kind]
+        assert f"{kind}: {f'{len(mine)} FAILED' if mine else 'passed'}\n" in said
+        assert all(complaint in said for complaint in mine[: smoke.SHOWN])
+
+
+@pytest.mark.slow
+def test_the_limits_of_smoke_fit_the_sizes_of_a_gpu():
+    """The reference in the storage type, as the kernels compute, is within the limits at those sizes too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert smoke.compare(reference, "cpu", smoke.GPU, 0) == []
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_smoke_never_accepts_nan():

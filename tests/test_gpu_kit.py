@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from gpu_kit import cuda_cache, interpreter, prepare, wheels
+from gpu_kit import cuda_cache, floors, interpreter, prepare, wheels
 
 from roi_ops.cuda import compiler, programs
 
@@ -63,6 +63,30 @@ def test_wheels_are_fetched_once_and_others_removed(tmp_path, monkeypatch):
         wheels.collect(tmp_path)
 
 
+# ------------------------------------------------------------------------------------------------------ oldest versions
+def test_the_oldest_versions_are_read_and_compared():
+    lines = ["torch>=2.11", "torchvision>=0.26", "cuda-core>=1.0.1; platform_system == 'Linux'", "numpy"]
+    text = f"[project]\ndependencies = {lines}"
+    floor = floors.floors(text)
+    assert floor == {"torch": "2.11", "torchvision": "0.26", "cuda-core": "1.0.1"}
+    assert [floors.wanted(*pair) for pair in floor.items()] == [
+        "torch==2.11.*",
+        "torchvision==0.26.*",
+        "cuda-core==1.0.1",
+    ]
+    oldest = {"torch": "2.11.1+cu130", "torchvision": "0.26.0+cpu", "cuda-core": "1.0.1"}
+    assert floors.differences(floor, oldest) == []
+    newer = {"torch": "2.14.1+cu130", "torchvision": "0.26.0", "cuda-core": "1.0.11"}
+    assert [line.split()[0] for line in floors.differences(floor, newer)] == ["torch", "cuda-core"]
+    for name in floors.NAMES:
+        with pytest.raises(ValueError, match=name):
+            floors.floors(text.replace(f"{name}>=", f"{name}~="))
+
+
+def test_the_job_of_the_oldest_versions_asks_for_all_of_them():
+    assert set(floors.floors(floors.PYPROJECT.read_text(encoding="utf-8"))) == set(floors.NAMES)
+
+
 # ------------------------------------------------------------------------------------------------------ kernels
 def test_an_interpreter_is_found_by_its_version(tmp_path, monkeypatch):
     assert interpreter.find("9.9") is None
@@ -91,7 +115,8 @@ def test_kernels_of_the_kit_are_found_where_nvrtc_has_the_same_version(tmp_path,
     """Filled by another process, in another folder than it is read from; nothing is compiled again."""
     names, made, carried = ["sort_boxes", "count_tiles_f32"], tmp_path / "made", tmp_path / "carried"
     made.mkdir()
-    (made / "sort_boxes-sm_90-of_an_older_source.cubin").touch()
+    for name in ("sort_boxes-sm_90-of_an_older_source.cubin", "sort_boxes-sm_90.log", "notes of the user"):
+        (made / name).touch()
     code = (
         "import sys; from gpu_kit import cuda_cache as c; print(c.fill(c.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))"
     )
@@ -105,7 +130,8 @@ def test_kernels_of_the_kit_are_found_where_nvrtc_has_the_same_version(tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "2"
-    assert len(list(made.iterdir())) == 2
+    assert len(list(made.glob("*.cubin"))) == 2
+    assert {file.name for file in made.iterdir() if file.suffix != ".cubin"} == {"notes of the user"}
     made.rename(carried)
     monkeypatch.setenv(compiler.VARIABLE, str(carried))
     monkeypatch.setattr(compiler, "compile_kernel", lambda *_, **__: pytest.fail("compiled again"))

@@ -5,6 +5,7 @@ import dataclasses
 import graphlib
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,30 @@ def test_parameters_are_counted():
 def test_files_have_one_idea():
     longest = sorted(((text.count("\n"), module) for module, text in TEXTS.items()), reverse=True)
     assert [f"{module}: {count}" for count, module in longest if count > LINES and module not in TABLES] == []
+
+
+# -------------------------------------------------------------------------------------------------- files
+def test_no_file_of_the_repository_is_one_that_git_ignores():
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no clone, or no git")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
+# ----------------------------------------------------------------------------------------------- fixtures
+def without_device(text):
+    """Tests that take the fixture ``device`` and use it nowhere: their tensors stay on the CPU."""
+    return [name for name, function in functions(ast.parse(text))
+            if name.startswith("test") and "device" in [a.arg for a in function.args.args]
+            and not any(isinstance(node, ast.Name) and node.id == "device" for node in ast.walk(function))]  # fmt: skip
+
+
+def test_tests_that_take_a_device_use_it():
+    unused = {file.name: names for file in (ROOT / "tests").rglob("test_*.py")
+              if (names := without_device(file.read_text(encoding="utf-8")))}  # fmt: skip
+    assert unused == {}
+    assert without_device("def test_a(device):\n    f()\ndef test_b(device):\n    f(device)\n") == ["test_a"]
 
 
 # -------------------------------------------------------------------------------------------------- keys

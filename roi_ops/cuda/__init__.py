@@ -127,13 +127,14 @@ def _call(name: str, features: list[torch.Tensor], geom: tuple, args: tuple) -> 
     Other calls go on with kernels: a backward pass that the reference computes takes what a forward kernel left.
 
     Raises:
-        CompileError: the backend is forced, and a kernel does not compile.
+        CompileError: a kernel does not compile, and the backend is forced, or a CUDA graph is being captured: the
+            reference waits for the device, which would end the capture with another message.
     """
     if supports(features, Geometry(*geom)):
         try:
             return getattr(_operators(), name)(*args, *geom)
         except CompileError as error:
-            if forced() == "cuda":
+            if forced() == "cuda" or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
                 raise
             failure = (error.kernel, error.device)
             if failure not in _warned:

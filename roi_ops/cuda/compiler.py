@@ -31,11 +31,12 @@ class CompileError(RuntimeError):
 
     Attributes:
         kernel, device: what was to be launched where; empty if nothing was.
+        is_lasting: whether another try in this process would fail too; not so for a disk or a memory that is full.
     """
 
-    def __init__(self, message: str, kernel: str = "", device: str = "") -> None:
+    def __init__(self, message: str, kernel: str = "", device: str = "", *, is_lasting: bool = True) -> None:
         super().__init__(message)
-        self.kernel, self.device = kernel, device
+        self.kernel, self.device, self.is_lasting = kernel, device, is_lasting
 
 
 def cache_folder() -> Path:
@@ -117,14 +118,15 @@ def compile_kernel(kernel: Kernel, arch: str, *, line_numbers: bool = False) -> 
             for name, text in device_code().items():
                 Path(folder, name).write_text(text)
         except OSError as error:
-            raise CompileError(f"the device code cannot be written to a temporary folder: {error}") from error
+            message = f"the device code cannot be written to a temporary folder: {error}"
+            raise CompileError(message, is_lasting=False) from error
         includes = [folder] + ([cuda_headers()] if kernel.header else [])
         target, kind = _target(arch)
-        options = ProgramOptions(
-            name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"],
-            lineinfo=line_numbers,
-        )  # fmt: skip
         try:
+            options = ProgramOptions(
+                name=kernel.name, arch=target, std="c++17", fma=False, include_path=includes, ptxas_options=["-v"],
+                lineinfo=line_numbers,
+            )  # fmt: skip
             code = Program(kernel.source, "c++", options).compile(kind, logs=log).code
         except Exception as error:
             text = f"{error}\n{log.getvalue()}"
@@ -170,10 +172,17 @@ def compiler_version() -> str:
 
 @cache
 def _target(arch: str) -> tuple[str, str]:
-    """What NVRTC is asked for: the architecture's own code, or PTX if it does not know the architecture."""
-    from cuda.bindings import nvrtc
+    """What NVRTC is asked for: the architecture's own code, or PTX if it does not know the architecture.
 
-    _, known = nvrtc.nvrtcGetSupportedArchs()
+    Raises:
+        CompileError: NVRTC does not say which it knows.
+    """
+    try:
+        from cuda.bindings import nvrtc
+
+        _, known = nvrtc.nvrtcGetSupportedArchs()
+    except Exception as error:
+        raise CompileError(f"NVRTC does not say which architectures it knows: {error}") from error
     number = int(arch.removeprefix("sm_"))
     if number in known or number < min(known):
         return arch, "cubin"

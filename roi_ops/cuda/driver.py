@@ -16,6 +16,20 @@ from roi_ops.cuda.compiler import CompileError, compiled
 from roi_ops.cuda.plan import Launch
 from roi_ops.cuda.programs import Kernel
 
+# What the driver says of code that it will never take; other errors, as of memory, may be gone at the next call.
+UNUSABLE = {
+    *("CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_PTX", "CUDA_ERROR_NOT_FOUND"),
+    *("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "CUDA_ERROR_JIT_COMPILER_NOT_FOUND", "CUDA_ERROR_JIT_COMPILATION_DISABLED"),
+}
+
+
+class DriverError(RuntimeError):
+    """The driver refuses; ``status`` is its name for the reason."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"CUDA driver: {status}")
+        self.status = status
+
 
 class Driver:
     """The launcher for CUDA tensors."""
@@ -70,8 +84,9 @@ class Driver:
             try:
                 module = _check(driver.cuModuleLoadData(code))
                 function = _check(driver.cuModuleGetFunction(module, kernel.name.encode()))
-            except RuntimeError as error:  # a driver too old for what the compiler makes
-                raise CompileError(f"{kernel.name}: the driver does not take what was compiled: {error}") from error
+            except DriverError as error:  # such as a driver too old for what the compiler makes
+                message = f"{kernel.name}: the driver does not take what was compiled: {error}"
+                raise CompileError(message, is_lasting=error.status in UNUSABLE) from error
             finally:
                 driver.cuThreadExchangeStreamCaptureMode(mode)
             self._functions[kernel, index] = function
@@ -102,5 +117,5 @@ def architecture(index: int) -> str:
 def _check(result: tuple) -> Any:
     status, *values = result
     if int(status):
-        raise RuntimeError(f"CUDA driver: {status.name}")
+        raise DriverError(status.name)
     return values[0] if values else None

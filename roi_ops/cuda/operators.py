@@ -58,7 +58,7 @@ class Operators:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
-        # Messages of kernels that did not compile, by kernel and device: to try again takes seconds.
+        # Messages of kernels that will not compile, by kernel and device: to try again takes seconds.
         self._failures: dict[tuple[str, str], str] = {}
 
     def linear_forward(self, features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> Tensor:
@@ -224,13 +224,15 @@ class Operators:
         """Launch a kernel.
 
         Raises:
-            CompileError: it does not compile or load, now or before.
+            CompileError: it does not compile or load now, or did not before for a reason that lasts.
         """
         if not self._failures or (kernel.name, str(device)) not in self._failures:
             try:
                 self._launcher.launch(kernel, launch, arguments, device)
                 return
             except CompileError as error:
+                if not error.is_lasting:
+                    raise CompileError(str(error), kernel.name, str(device), is_lasting=False) from error
                 self._failures[kernel.name, str(device)] = str(error)
         raise CompileError(self._failures[kernel.name, str(device)], kernel.name, str(device))
 

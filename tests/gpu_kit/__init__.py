@@ -4,6 +4,7 @@
 ``prepare.py``         `make gpu-kit`: fills `.gpu/` with the three things that follow
 ``wheels.py``          packages that a bare GPU machine (``installed.txt``) lacks
 ``interpreter.py``     where a Python of the machine's version is
+``floors.py``           for .ci/oldest: the oldest versions that pyproject.toml allows
 ``cuda_cache.py``      every CUDA kernel, compiled for the machine's GPU
 ``steps.py``           the steps of gpu_check: commands, limits, environments
 ``budget.py``          runs steps within a budget of seconds

@@ -20,7 +20,7 @@ ARCHITECTURE = "sm_90"  # H100 and H200
 
 
 def fill(folder: Path, version: str, names: Sequence[str] = ()) -> int:
-    """Compile what is not in ``folder``, and remove what no kernel is found under any more.
+    """Compile what is not in ``folder``, and remove cubins and logs that no kernel is found under any more.
 
     Args:
         folder: the cache; ROI_OPS_CACHE is set to it.
@@ -49,9 +49,18 @@ def fill(folder: Path, version: str, names: Sequence[str] = ()) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
         list(pool.map(put, kernels))
     found = {compiler.cache_path(kernel, ARCHITECTURE) for kernel in kernels}
-    for file in set(folder.iterdir()) - found:
+    for file in {*folder.glob("*.cubin"), *folder.glob("*.log")} - found:
         file.unlink()
     return len(found)
+
+
+def count() -> tuple[int, int]:
+    """How many kernels the cache has for the first GPU, and how many there are."""
+    from roi_ops.cuda import compiler, programs
+    from roi_ops.cuda.driver import architecture
+
+    kernels, arch = programs.every_kernel(), architecture(0)
+    return sum(compiler.stored(kernel, arch) is not None for kernel in kernels), len(kernels)
 
 
 if __name__ == "__main__":

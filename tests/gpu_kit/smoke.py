@@ -16,14 +16,16 @@ import torchvision
 from torch import Tensor
 
 import roi_ops
+from gpu_kit import cuda_cache
 from roi_ops import backends, cuda, reference
-from roi_ops.cuda import compiler, programs
+from roi_ops.cuda import compiler
 from roi_ops.cuda.operators import Operators
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
 
 # Error relative in the 2-norm that rounding explains: to the storage type, sums in float32 (float64 for float64).
 LIMITS = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.2e-2}
 BOXES = 20.0  # times that for the gradient of the boxes, which is a difference of large sums
+SHOWN = 5  # complaints of a kind
 TORCHVISION = 1e-5  # against torchvision's kernels in float32, which add in another order
 
 
@@ -58,8 +60,9 @@ def compare(operators: Any, device: str, sizes: Sizes, seed: int) -> list[str]:
         seed: of the inputs.
     """
     generator = torch.Generator().manual_seed(seed)
-    wrong = []
+    wrong: list[str] = []
     for kind in LINEAR_KINDS + MAX_KINDS:
+        before = len(wrong)
         for dtype, limit in LIMITS.items():
             for layout, channels in (
                 ("channels_last", sizes.whole),
@@ -79,7 +82,15 @@ def compare(operators: Any, device: str, sizes: Sizes, seed: int) -> list[str]:
                     found = error(ours, exact)
                     if not found <= limit * (BOXES if name == "boxes" else 1):
                         wrong.append(f"{case}: {name} has error {found:.1e}")
+        complain(kind, wrong[before:])
     return wrong
+
+
+def complain(kind: str, wrong: list[str]) -> None:
+    """Say at once what is wrong with a kind: the step may be stopped before its end."""
+    first = [f"  {line}" for line in wrong[:SHOWN]]
+    more = [f"  and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    say("\n".join([f"{kind}: {f'{len(wrong)} FAILED' if wrong else 'passed'}", *first, *more]))
 
 
 def problem(
@@ -188,10 +199,9 @@ def about_the_gpu() -> None:
     from roi_ops.cuda.driver import architecture
 
     card, arch = torch.cuda.get_device_properties(0), architecture(0)
-    kernels = programs.every_kernel()
-    found = sum(compiler.stored(kernel, arch) is not None for kernel in kernels)
+    found, every = cuda_cache.count()
     say(f"{card.name}, {card.multi_processor_count} multiprocessors, {card.L2_cache_size >> 20} MB L2, {arch}")
-    say(f"{cuda.status()['compiler']}: {found} of {len(kernels)} kernels are in {compiler.cache_folder()}")
+    say(f"{cuda.status()['compiler']}: {found} of {every} kernels are in {compiler.cache_folder()}")
 
 
 def main(where: str, seed: int) -> int:
@@ -215,9 +225,9 @@ def main(where: str, seed: int) -> int:
     say(f"{time.monotonic() - begun:.0f} s: every kernel compared with float64, seed {seed}")
     if where == "cuda":
         with backends.use_backend("cuda"):
-            wrong += compare_with_torchvision()
-    for line in wrong[:30]:
-        say(f"  {line}")
+            others = compare_with_torchvision()
+        complain("a detector's sizes", others)
+        wrong += others
     say(f"smoke: {f'{len(wrong)} FAILED' if wrong else 'passed'}")
     return int(bool(wrong))
 

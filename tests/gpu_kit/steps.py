@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ SANITIZERS = {
     "initcheck": ([], ["align", "align_max", "pool"], WITHOUT_CACHING),
 }
 FOUND = "66"  # exit code of a sanitizer that found something
+EMULATED = "emulator and not test_cuda_kernels"
+PROCESSES, THREADS = 6, "2"  # of the tests at most, and threads of each: more would wait for each other
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,22 @@ def all_steps(where: str, work: Path, out: Path) -> list[Step]:
     on_gpu = where == "cuda"
     python, device = sys.executable, "cuda" if on_gpu else "cpu"
     module = lambda name, *arguments: [python, "-m", f"gpu_kit.{name}", *arguments]
-    without = "" if on_gpu else "on the CPU, in small sizes"
+    without, needed = ("", "") if on_gpu else ("on the CPU, in small sizes", "a GPU is needed")
+    # Without a GPU the same tests, which have a case for the emulator too, but for the longest file.
+    selection = ["-m", "gpu and not slow"] if on_gpu else ["-m", "not slow", "-k", EMULATED]
+    tests, emulated = pytest(selection, "tests/roi_ops"), "" if on_gpu else "on the emulator"
+    threads = {"OMP_NUM_THREADS": THREADS}
     counters = module("counters", str(out)) if on_gpu else module("profiled_calls", device)
     return [
-        Step("smoke", module("smoke", where), 75, note="" if on_gpu else "on the emulator"),
-        Step(
-            "tests", pytest("gpu and not slow", "tests/roi_ops", on_gpu), 130, note="" if on_gpu else "only collected"
-        ),
+        Step("smoke", module("smoke", where), 75, note=emulated),
+        Step("tests", tests, 130 if on_gpu else 300, threads, note=emulated),
         Step("ops", module("tables", "ops", device, str(work)), 75, note=without),
         Step("train", module("tables", "train", device, str(work)), 75, note=without),
         *(sanitizer(tool, where) for tool in ("memcheck", "racecheck")),
         Step("ncu", counters, 75, skipped=missing("ncu") if on_gpu else "", note="" if on_gpu else "without ncu"),
         *(sanitizer(tool, where) for tool in ("synccheck", "initcheck")),
-        Step("slow", pytest("gpu and slow", "tests"), 130, skipped="" if on_gpu else "a GPU is needed"),
-        Step(
-            "detector", pytest("gpu and not slow", "tests/detector"), 130, skipped="" if on_gpu else "a GPU is needed"
-        ),
+        Step("slow", pytest(["-m", "gpu and slow"], "tests"), 130, threads, needed),
+        Step("detector", pytest(["-m", "gpu and not slow"], "tests/detector"), 130, threads, needed),
     ]
 
 
@@ -86,14 +89,13 @@ def sanitizer(tool: str, where: str) -> Step:
     return Step(tool, command, 60, environment, missing("compute-sanitizer"))
 
 
-def pytest(marks: str, folder: str, run: bool = True) -> list[str]:
-    """The tests with these marks, in several processes; one that hangs costs its own time only. Or only a list."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", marks]
-    if not run:
-        return [*command, "--collect-only", "-qq", folder]
+def pytest(selection: Sequence[str], folder: str) -> list[str]:
+    """The selected tests in several processes; one that hangs costs its own time only."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *selection]
     command += ["--maxfail=25", "--durations=8"]
     if importlib.util.find_spec("xdist"):
-        command += ["-n", "6", "--dist", "worksteal", "-o", "console_output_style=count"]
+        processes = min(PROCESSES, os.cpu_count() or 1)
+        command += ["-n", str(processes), "--dist", "worksteal", "-o", "console_output_style=count"]
     if importlib.util.find_spec("pytest_timeout"):
         command.append("--timeout=100")
     return [*command, folder]

@@ -8,11 +8,10 @@ import pytest
 import torch
 from cuda_emulator.build import compiler
 from cuda_emulator.emulated import operators
-from kernel_problems import CudaKernels
+from kernel_problems import BACKENDS, EMULATOR
 
-from roi_ops import backends, cpu, cuda
+from roi_ops import backends, cuda
 
-EMULATOR = "cuda on the emulator"
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
@@ -42,10 +41,10 @@ def device(request, monkeypatch):
 @pytest.fixture(params=["cpu", EMULATOR, GPU], scope="session")
 def kernels(request):
     skip_without(request.param)
-    return {"cpu": lambda: cpu, EMULATOR: operators, "cuda": CudaKernels}[request.param]()
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture(params=[EMULATOR, GPU], scope="session")
 def cuda_kernels(request):
     skip_without(request.param)
-    return operators() if request.param == EMULATOR else CudaKernels()
+    return BACKENDS[request.param]()

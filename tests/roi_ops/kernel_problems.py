@@ -2,9 +2,10 @@
 
 import torch
 from cases import FORMS, rois
+from cuda_emulator.emulated import operators
 from hypothesis import strategies as st
 
-from roi_ops import cuda, reference, use_backend
+from roi_ops import cpu, cuda, reference, use_backend
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
 
 KINDS = LINEAR_KINDS + MAX_KINDS
@@ -80,6 +81,11 @@ class CudaKernels:
                 return moved(function(*moved(args, self._device)), "cpu")
 
         return forced
+
+
+EMULATOR = "cuda on the emulator"
+# What the fixtures of kernels call, by backend: each makes the seven functions for CPU tensors.
+BACKENDS = {"cpu": lambda: cpu, EMULATOR: operators, "cuda": CudaKernels}
 
 
 class Problem:

@@ -113,8 +113,9 @@ def test_a_user_without_a_home_caches_among_the_temporary_files(tmp_path, monkey
 
 def test_no_room_for_temporary_files_is_a_compile_error(folder, monkeypatch):
     monkeypatch.setattr(compiler.tempfile, "tempdir", str(folder / "missing"))
-    with pytest.raises(CompileError, match="temporary folder"):
+    with pytest.raises(CompileError, match="temporary folder") as caught:
         compiler.compile_kernel(KERNEL, "sm_80")
+    assert not caught.value.is_lasting
 
 
 def test_the_reason_why_it_does_not_work_is_given(monkeypatch):
@@ -171,6 +172,19 @@ def test_a_package_that_cannot_be_imported_is_a_compile_error(folder, monkeypatc
     }
     with pytest.raises(CompileError, match=name):
         calls[name]()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("cuda.core", "ProgramOptions"), ("cuda.bindings.nvrtc", "nvrtcGetSupportedArchs")]
+)
+def test_options_or_architectures_of_another_version_are_a_compile_error(folder, monkeypatch, module, name):
+    def fail(*args, **kwargs):
+        raise TypeError(f"{name} has changed")
+
+    monkeypatch.setattr(importlib.import_module(module), name, fail)
+    compiler._target.cache_clear()
+    with pytest.raises(CompileError, match=f"{name} has changed"):
+        compiler.compiled(KERNEL, "sm_80")
 
 
 def test_what_kernels_do_not_serve_goes_to_the_reference(monkeypatch):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from cuda_emulator.build import compiler
 from cuda_emulator.host_time import build_stub, measure
 
 from roi_ops.cuda import compiler as nvrtc
-from roi_ops.cuda import programs
+from roi_ops.cuda import driver, programs
 
 pytest.importorskip("cuda.core")
 
@@ -69,6 +70,20 @@ def test_code_that_the_driver_refuses_is_a_compile_error(stub, tmp_path, monkeyp
     done = calls(stub, tmp_path)
     assert "CompileError: linear_forward_f32_planar: the driver does not take what was compiled" in done.stderr
     assert "CUDA_ERROR_INVALID_IMAGE" in done.stderr
+
+
+@pytest.mark.parametrize(("status", "is_lasting"), [("INVALID_IMAGE", True), ("OUT_OF_MEMORY", False)])
+def test_code_that_finds_no_memory_is_loaded_again(monkeypatch, status, is_lasting):
+    bindings = pytest.importorskip("cuda.bindings.driver")
+    loaded = lambda code: (getattr(bindings.CUresult, f"CUDA_ERROR_{status}"), None)
+    stub = SimpleNamespace(cuModuleLoadData=loaded, CUstreamCaptureMode=bindings.CUstreamCaptureMode,
+                           cuThreadExchangeStreamCaptureMode=lambda mode: (bindings.CUresult(0), mode))  # fmt: skip
+    monkeypatch.setattr(driver, "_bindings", lambda: stub)
+    monkeypatch.setattr(driver, "compiled", lambda kernel, arch: b"")
+    monkeypatch.setattr(driver, "architecture", lambda index: "sm_90")
+    with pytest.raises(nvrtc.CompileError, match=status) as caught:
+        driver.Driver()._load(programs.sort_boxes(), 0)
+    assert caught.value.is_lasting == is_lasting
 
 
 def test_host_time_is_measured_without_a_gpu(stub):

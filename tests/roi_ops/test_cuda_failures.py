@@ -1,13 +1,14 @@
 """Kernels that do not compile: a forced backend raises, else the reference serves what needs them and nothing more."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from cases import FORMS, rois
 from cuda_emulator.build import compiler
 from cuda_emulator.emulated import emulator
-from kernel_problems import KINDS, CudaKernels, Problem, assert_close
+from kernel_problems import BACKENDS, KINDS, Problem, assert_close
 
 import roi_ops
 from roi_ops import backends, cuda, reference
@@ -49,9 +50,9 @@ def problem(kind, dtype=torch.float32):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_parity_tests_fail_where_no_kernel_compiles(stand_in, kind):
-    """What the fixtures ``kernels`` and ``cuda_kernels`` give on a GPU, with a compiler that always fails."""
+    """What the fixtures ``kernels`` and ``cuda_kernels`` give for a GPU, with a compiler that always fails."""
     stand_in(Failing())
-    p, kernels = problem(kind), CudaKernels("cpu")
+    p, kernels = problem(kind), BACKENDS["cuda"]("cpu")
     with pytest.raises(CompileError):
         p.assert_equals_reference(kernels)
     p.assert_equals_reference(reference)
@@ -105,6 +106,52 @@ def test_a_failure_is_of_one_kernel_on_one_device(stand_in):
         assert (caught.value.kernel, caught.value.device) == ("sort_boxes", "cuda:1")
         operators._launch(kernel, None, None, torch.device("cuda:0"))
     assert launcher.launched == ["sort_boxes"] * 2
+
+
+def test_what_may_be_gone_at_the_next_call_is_tried_again(stand_in):
+    class Full(Failing):
+        def launch(self, kernel, launch, arguments, device):
+            self.tried.append(kernel.name)
+            if len(self.tried) < 3:
+                raise CompileError("the temporary folder is full", is_lasting=False)
+
+    launcher = stand_in(Full())
+    for _ in range(2):
+        with pytest.raises(CompileError, match="full") as caught:
+            cuda._operators()._launch(cuda.operators.programs.sort_boxes(), None, None, torch.device("cuda:0"))
+        assert (caught.value.kernel, caught.value.device) == ("sort_boxes", "cuda:0")
+    cuda._operators()._launch(cuda.operators.programs.sort_boxes(), None, None, torch.device("cuda:0"))
+    assert len(launcher.tried) == 3
+
+
+def test_each_device_has_its_warning(monkeypatch):
+    """The same kernel fails on two devices in turn, twice."""
+    devices = iter(["cuda:0", "cuda:1"] * 2)
+
+    def fail(*args):
+        raise CompileError("too old", "linear_forward_f32_vector", next(devices))
+
+    monkeypatch.setattr(cuda, "_operators", lambda: SimpleNamespace(linear_forward=fail))
+    monkeypatch.setattr(cuda, "_warned", set())
+    name, args = every_function("align")[0]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            getattr(cuda, name)(*args)
+    assert ["cuda:0" in str(warning.message) for warning in caught] == [True, False]
+    assert "cuda:1" in str(caught[1].message)
+
+
+def test_nothing_falls_back_while_a_graph_is_captured(stand_in, monkeypatch):
+    stand_in(Failing())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    name, args = every_function("align")[0]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(CompileError, match="no compiler for"):
+        getattr(cuda, name)(*args)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with pytest.warns(RuntimeWarning, match="no compiler for"):
+        getattr(cuda, name)(*args)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,6 +24,11 @@ def peers_device(device, kinds):
     return "cpu" if {"on the border", "whole map"} & set(kinds) else device
 
 
+def test_boxes_that_rounding_decides_about_are_compared_on_the_cpu():
+    assert peers_device("cuda", ["inside", "whole map"]) == peers_device("cuda", ["on the border"]) == "cpu"
+    assert peers_device("cuda", ["inside", "inverted"]) == "cuda"
+
+
 def compare(ours, theirs, f, seed, dtype):
     assert ours.shape == theirs.shape
     assert relative(ours, theirs) <= TOLERANCE[dtype]

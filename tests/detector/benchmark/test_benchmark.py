@@ -4,12 +4,24 @@ import sys
 import time
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 import torchvision
 
-from detector.benchmark import cuda_suite, model_suite, retrofit_suite, run, stub_driver, tables, train_suite
+from detector.benchmark import (
+    cpu_suite,
+    cuda_suite,
+    model_suite,
+    retrofit_suite,
+    run,
+    stub_driver,
+    tables,
+    timing,
+    train_suite,
+)
 from detector.benchmark.cases import until_stopped
 from detector.benchmark.device_times import (
     DeviceRow,
@@ -208,6 +220,42 @@ def test_stages_are_told_apart():
     after = model_suite.stage_times(model, images, 1, torch.device("cpu"))
     assert after["backbone"] > 500
     assert sum(after.values()) - after["backbone"] < sum(before.values()) + 400
+
+
+class Event:
+    """An event of a stream that counts: its time is how many fills the stream has seen."""
+
+    filled: ClassVar[list] = []
+
+    def record(self):
+        self.seen = len(self.filled)
+
+    def elapsed_time(self, end):
+        return end.seen - self.seen
+
+
+def test_caches_are_flushed_three_times_before_each_timed_call(monkeypatch):
+    """Three flushes are the head start that the CPU needs; none of them is between the events."""
+    Event.filled.clear()
+    seen = []
+    buffer = SimpleNamespace(zero_=lambda: Event.filled.append(1))
+    monkeypatch.setattr(timing.torch, "empty", lambda *args, **kwargs: buffer)
+    monkeypatch.setattr(timing.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(timing, "event_pair", lambda: (Event(), Event()))
+    calls = [lambda: seen.append(len(Event.filled)), lambda: buffer.zero_()]
+    assert timing.between_events(calls, 2) == [0, 1]
+    # Three warm-up calls of each come first, and the second call fills the buffer once itself.
+    assert seen == [0, 0, 0, 3 + 3, 3 + 3 + 4 + 3]
+    assert len(Event.filled) == 3 + 4 * 3 + 2
+
+
+def test_the_overhead_begins_with_an_idle_device(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cpu_suite, "host_times", lambda calls, repeats, device: asked.append(device) or [1.0, 2.0])
+    device = torch.device("cpu", 0)
+    row = cpu_suite.overhead(Bench(device, 3, True, 1e9))
+    assert asked == [device]
+    assert row.ratio == 2.0
 
 
 @pytest.mark.slow
