@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -136,7 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--require", metavar="NAME", help="fail unless this backend works", choices=backends.NAMES)
     options = parser.parse_args(arguments)
     report = examine()
-    print(json.dumps(report, indent=2) if options.json else describe(report))
+    try:
+        print(json.dumps(report, indent=2) if options.json else describe(report), flush=True)
+    except BrokenPipeError:  # nobody reads on, as behind `| head`: what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if options.require and not report["backends"][options.require]["works"]:
         return 1
     return int(any(not e["works"] and e["why_not"] is None for e in report["backends"].values()))

@@ -45,3 +45,10 @@ def test_wrong_results_are_found(capsys, monkeypatch):
     monkeypatch.setattr(cpu, "linear_forward", lambda *args: right(*args) * 1.01)
     assert doctor.main([]) == 1
     assert "WRONG RESULTS" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f'"{sys.executable}" -m roi_ops.doctor | head -n 1'
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("python ")
+    assert done.stderr == ""
