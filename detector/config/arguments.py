@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from detector.config.checks import is_known, known_keys, unknown_key
 from detector.config.commands import script
 from detector.config.composition import (
+    TUNED,
     check_choice,
     choices_of,
     compose,
@@ -30,6 +31,7 @@ from detector.config.composition import (
     first_comment,
     group_names,
     in_quotes,
+    own_files,
     quote,
     read_config,
 )
@@ -137,7 +139,8 @@ class CommandLine:
     def start(self, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         """Let Hydra call ``function`` with the configuration of each job that ``arguments`` and the options say."""
         sys.argv[1:] = [*self.options, *arguments]
-        hydra.main(version_base="1.3", config_path=str(self.folders[-1]), config_name=self.config_name)(function)()
+        with own_files(self.folders):
+            hydra.main(version_base="1.3", config_path=str(self.folders[-1]), config_name=self.config_name)(function)()
 
     # -------------------------------------------------------------------------------------------- checks
     def check(self) -> None:
@@ -181,7 +184,15 @@ class CommandLine:
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
             return
+        if key == "tuning" and override.package is None:
+            name = override.value() if isinstance(override.value(), str) else "NAME"
+            raise ConfigError(
+                f"tuning={name}: the tuning comes with data=NAME and sets keys of other groups; to have another one give "
+                f"tuning@_global_={name}, to have none ~tuning@_global_"
+            )
         if override.is_delete():
+            if key in TUNED:
+                raise ConfigError(f"~{key}: this group is needed; {key} is one of {', '.join(self.choices(key))}")
             return
         if self.flags.config_name and not (self.has_choices or override.is_add() or key.startswith("hydra")):
             raise ConfigError(
@@ -190,7 +201,8 @@ class CommandLine:
             )
         for value in self.values(override):
             if value is None:
-                raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")
+                hint = "this group is needed" if key in TUNED else f"to leave a group out, give ~{key}"
+                raise ConfigError(f"{key}=null: {hint}")
             for name in value if isinstance(value, list) else [value]:
                 if not isinstance(name, dict):
                     check_choice(self.folders, key, str(name))
@@ -248,12 +260,16 @@ class CommandLine:
         about = inspect.cleandoc(module.__doc__ or "") if module else ""
         lines = [re.sub(r"scripts/(\w+)\.py", lambda found: script(found[1]), about), ""]
         chosen = default_choices(self.folders[-1], self.config_name)
-        for group in [g for g in chosen if self.choices(g)]:
-            lines.append(f"{group}:")
-            for choice in self.choices(group):
-                mark = " (default)" if choice == chosen[group] else ""
+        if "data" in chosen:
+            chosen["tuning@_global_"] = None  # data chooses it
+        for key, default in chosen.items():
+            group = key.partition("@")[0]
+            if choices := self.choices(group):
+                lines.append(f"{group}:")
+            for choice in choices:
+                mark = " (default)" if choice == default else ""
                 about = first_comment(self.folders, group, choice)
-                lines.append(f"  {group + '=' + choice + mark:<34} {about}".rstrip())
+                lines.append(f"  {key + '=' + choice + mark:<34} {about}".rstrip())
         if len(lines) > 2:
             lines.append("")
         lines += [
