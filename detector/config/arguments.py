@@ -187,8 +187,8 @@ class CommandLine:
         if key == "tuning" and override.package is None:
             name = override.value() if isinstance(override.value(), str) else "NAME"
             raise ConfigError(
-                f"tuning={name}: the tuning comes with data=NAME and sets keys of other groups; to have another one give "
-                f"tuning@_global_={name}, to have none ~tuning@_global_"
+                f"tuning={name}: the tuning comes with data=NAME and sets keys of other groups; to have another one "
+                f"give tuning@_global_={name}, to have none ~tuning@_global_"
             )
         if override.is_delete():
             if key in TUNED:
