@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from detector.config.checks import is_known, known_keys, unknown_key
 from detector.config.commands import script
@@ -35,7 +33,7 @@ from detector.config.composition import (
     quote,
     read_config,
 )
-from detector.config.defaults import parse_partial
+from detector.config.job import check_resolved, parse_job
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
 
@@ -163,6 +161,8 @@ class CommandLine:
             # What refers to the state of a running job is checked in the job.
             if "${hydra:" not in OmegaConf.to_yaml(cfg):
                 parse_job(cfg, self.schema, self.sweeps())
+                if self.flags.cfg and "--resolve" in self.options:
+                    check_resolved(cfg)
 
     def check_lengths(self, cfg: DictConfig) -> None:
         """Raise :class:`ConfigError` if a length in steps was given that a length in epochs, of a recipe, replaces."""
@@ -311,33 +311,3 @@ def collect_positional(arguments: Sequence[str], key: str) -> list[str]:
 
     paths = [a for a in arguments if is_path(a)]
     return [a for a in arguments if not is_path(a)] + ([f"{key}=[{','.join(map(in_quotes, paths))}]"] if paths else [])
-
-
-def parse_job(cfg: DictConfig, schema: type, sweep: bool) -> Any:
-    """The configuration of one job as an instance of ``schema``.
-
-    Raises:
-        ConfigError: a key or value is wrong, or cannot be used in a sweep.
-    """
-    for key in sorted(missing_keys(cfg)):
-        raise ConfigError(f"{key}: has to be given, as {key}=VALUE")
-    raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
-    if cfg.get("resume") == "auto" and "${now" in raw_folder and not sweep:
-        raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
-    config = parse_partial(cfg, schema)
-    trainer = getattr(config, "trainer", None)
-    if sweep and trainer is not None and (trainer.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
-        raise ConfigError(
-            "--multirun with processes that are started from outside: each of them would go through the sweep by "
-            "itself. Start the runs one after the other from the shell (for seed in 0 1 2; do torchrun ... "
-            f"{script('train')} seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
-        )
-    return config
-
-
-def missing_keys(cfg: DictConfig) -> set[str]:
-    """Keys whose value is ``???``."""
-    try:
-        return OmegaConf.missing_keys(cfg)
-    except OmegaConfBaseException:  # an interpolation that cannot be resolved: parsing tells which
-        return set()

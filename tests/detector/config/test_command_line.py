@@ -308,6 +308,13 @@ def test_files_of_the_users_own_reach_the_job(tmp_path):
     done = train("--config-dir", str(tmp_path), "data=coco", "optim=mine", "--cfg", "job", "--resolve")
     optim = yaml.safe_load(done.stdout)["optim"]
     assert (optim["lr"], optim["warmup_steps"], optim["base_batch"]) == (0.005, 200, 16)
+    # The tuning refers to optim.name, which is filled in after Hydra.
+    (tmp_path / "optim" / "mine.yaml").write_text("lr: 0.005\n")
+    arguments = ("--config-dir", str(tmp_path), "data=coco", "optim=mine", "--cfg", "job")
+    assert yaml.safe_load(train(*arguments).stdout)["optim"]["lr"] == 0.005
+    done = train(*arguments, "--resolve")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "optim.name" in done.stderr
 
 
 @pytest.mark.parametrize(
