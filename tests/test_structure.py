@@ -189,7 +189,7 @@ def test_tests_that_take_a_device_use_it():
 
 # -------------------------------------------------------------------------------------------------- keys
 def without_keys(text):
-    """``schema.py`` with its groups, but without their keys; ``never_read`` is a key that nobody reads."""
+    """``schema.py`` with its groups, but without their keys."""
     groups = {node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
     tree = ast.parse(text)
     for node in tree.body:

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from detector.ablation.cells import RECORD, Cell, Levels, cells_of, describe
 from detector.config.checks import flat
 from detector.config.composition import check_choice, compose
-from detector.config.schema import Config, StudyConfig, parse
+from detector.config.defaults import parse_partial
+from detector.config.schema import Config, StudyConfig
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.exceptions import ConfigError
 from detector.files import read_json_or_empty
@@ -92,7 +93,7 @@ class Study:
         for key, value in settings.items():
             if key not in groups:
                 OmegaConf.update(composed, key, value, merge=False, force_add=True)
-        return parse(composed, Config)
+        return parse_partial(composed)
 
     def context(self, levels: Levels) -> str:
         """The levels of all factors but the one that is compared; "" if there is no other factor."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from detector.config.checks import is_known, known_keys, unknown_key
 from detector.config.commands import script
 from detector.config.composition import (
+    TUNED,
     check_choice,
     choices_of,
     compose,
@@ -30,10 +29,11 @@ from detector.config.composition import (
     first_comment,
     group_names,
     in_quotes,
+    own_files,
     quote,
     read_config,
 )
-from detector.config.defaults import parse_partial
+from detector.config.job import check_resolved, parse_job
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
 
@@ -137,7 +137,8 @@ class CommandLine:
     def start(self, function: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         """Let Hydra call ``function`` with the configuration of each job that ``arguments`` and the options say."""
         sys.argv[1:] = [*self.options, *arguments]
-        hydra.main(version_base="1.3", config_path=str(self.folders[-1]), config_name=self.config_name)(function)()
+        with own_files(self.folders):
+            hydra.main(version_base="1.3", config_path=str(self.folders[-1]), config_name=self.config_name)(function)()
 
     # -------------------------------------------------------------------------------------------- checks
     def check(self) -> None:
@@ -160,6 +161,8 @@ class CommandLine:
             # What refers to the state of a running job is checked in the job.
             if "${hydra:" not in OmegaConf.to_yaml(cfg):
                 parse_job(cfg, self.schema, self.sweeps())
+                if self.flags.cfg and "--resolve" in self.options:
+                    check_resolved(cfg)
 
     def check_lengths(self, cfg: DictConfig) -> None:
         """Raise :class:`ConfigError` if a length in steps was given that a length in epochs, of a recipe, replaces."""
@@ -181,7 +184,15 @@ class CommandLine:
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
             return
+        if key == "tuning" and override.package is None:
+            name = override.value() if isinstance(override.value(), str) else "NAME"
+            raise ConfigError(
+                f"tuning={name}: the tuning comes with data=NAME and sets keys of other groups; to have another one "
+                f"give tuning@_global_={name}, to have none ~tuning@_global_"
+            )
         if override.is_delete():
+            if key in TUNED:
+                raise ConfigError(f"~{key}: this group is needed; {key} is one of {', '.join(self.choices(key))}")
             return
         if self.flags.config_name and not (self.has_choices or override.is_add() or key.startswith("hydra")):
             raise ConfigError(
@@ -190,7 +201,8 @@ class CommandLine:
             )
         for value in self.values(override):
             if value is None:
-                raise ConfigError(f"{key}=null: to leave a group out, give ~{key}")
+                hint = "this group is needed" if key in TUNED else f"to leave a group out, give ~{key}"
+                raise ConfigError(f"{key}=null: {hint}")
             for name in value if isinstance(value, list) else [value]:
                 if not isinstance(name, dict):
                     check_choice(self.folders, key, str(name))
@@ -248,12 +260,16 @@ class CommandLine:
         about = inspect.cleandoc(module.__doc__ or "") if module else ""
         lines = [re.sub(r"scripts/(\w+)\.py", lambda found: script(found[1]), about), ""]
         chosen = default_choices(self.folders[-1], self.config_name)
-        for group in [g for g in chosen if self.choices(g)]:
-            lines.append(f"{group}:")
-            for choice in self.choices(group):
-                mark = " (default)" if choice == chosen[group] else ""
+        if "data" in chosen:
+            chosen["tuning@_global_"] = None  # data chooses it
+        for key, default in chosen.items():
+            group = key.partition("@")[0]
+            if choices := self.choices(group):
+                lines.append(f"{group}:")
+            for choice in choices:
+                mark = " (default)" if choice == default else ""
                 about = first_comment(self.folders, group, choice)
-                lines.append(f"  {group + '=' + choice + mark:<34} {about}".rstrip())
+                lines.append(f"  {key + '=' + choice + mark:<34} {about}".rstrip())
         if len(lines) > 2:
             lines.append("")
         lines += [
@@ -295,33 +311,3 @@ def collect_positional(arguments: Sequence[str], key: str) -> list[str]:
 
     paths = [a for a in arguments if is_path(a)]
     return [a for a in arguments if not is_path(a)] + ([f"{key}=[{','.join(map(in_quotes, paths))}]"] if paths else [])
-
-
-def parse_job(cfg: DictConfig, schema: type, sweep: bool) -> Any:
-    """The configuration of one job as an instance of ``schema``.
-
-    Raises:
-        ConfigError: a key or value is wrong, or cannot be used in a sweep.
-    """
-    for key in sorted(missing_keys(cfg)):
-        raise ConfigError(f"{key}: has to be given, as {key}=VALUE")
-    raw_folder = str(OmegaConf.to_container(cfg, resolve=False).get("run_dir", ""))  # type: ignore[union-attr]
-    if cfg.get("resume") == "auto" and "${now" in raw_folder and not sweep:
-        raise ConfigError("resume=auto: say which run is to go on: run_dir=FOLDER resume=auto")
-    config = parse_partial(cfg, schema)
-    trainer = getattr(config, "trainer", None)
-    if sweep and trainer is not None and (trainer.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
-        raise ConfigError(
-            "--multirun with processes that are started from outside: each of them would go through the sweep by "
-            "itself. Start the runs one after the other from the shell (for seed in 0 1 2; do torchrun ... "
-            f"{script('train')} seed=$seed; done). With the devices of one machine, trainer=ddp, a sweep works."
-        )
-    return config
-
-
-def missing_keys(cfg: DictConfig) -> set[str]:
-    """Keys whose value is ``???``."""
-    try:
-        return OmegaConf.missing_keys(cfg)
-    except OmegaConfBaseException:  # an interpolation that cannot be resolved: parsing tells which
-        return set()

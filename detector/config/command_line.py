@@ -21,8 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.arguments import CommandLine, parse_job
+from detector.config.arguments import CommandLine
 from detector.config.interruption import keyboard_interrupt_first
+from detector.config.job import parse_job
 from detector.exceptions import ConfigError, DetectorError
 from detector.files import UNWRITABLE
 

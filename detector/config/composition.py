@@ -6,18 +6,22 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.exceptions import ConfigError
+
+# Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional own/GROUP@GROUP` after the data for each.
+TUNED = ("model", "roi", "optim", "trainer")
 
 
 def group_names(folders: Sequence[Path]) -> list[str]:
@@ -110,7 +114,7 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
     searchpath = [f"hydra.searchpath=[{quote(f'file://{folder}')}]" for folder in folders if folder != home]
     try:
-        with no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
+        with own_files(folders), no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
@@ -119,6 +123,47 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
+
+
+@contextmanager
+def own_files(folders: Sequence[Path]) -> Iterator[None]:
+    """Let the keys that a user's own choice sets win over the data's tuning.
+
+    The tuning is composed after the groups, as it replaces values of the shipped choices. In the block Hydra finds the
+    keys of each choice outside the last of ``folders`` once more, as ``own/GROUP/CHOICE``, which ``train.yaml`` names
+    after the tuning and before the recipe.
+    """
+    store = ConfigStore.instance()
+    before = store.repo.pop("own", None)
+    for group in TUNED:
+        for choice in choices_of(folders[:-1], group):
+            if keys := own_keys(folders, group, choice):
+                store.store(group=f"own/{group}", name=choice, node=keys)
+    try:
+        yield
+    finally:
+        store.repo.pop("own", None)
+        if before is not None:
+            store.repo["own"] = before
+
+
+def own_keys(folders: Sequence[Path], group: str, choice: str) -> DictConfig:
+    """The keys that a user's file sets, and those of the user's files that its defaults list names.
+
+    Empty for a choice of the last folder, which wins over one of the same name, and for a file that cannot be read: if
+    it is chosen, Hydra says so.
+    """
+    file = next((path for folder in reversed(folders) if (path := folder / group / f"{choice}.yaml").is_file()), None)
+    keys = OmegaConf.create({})
+    if file is None or file.parent.parent == folders[-1]:
+        return keys
+    with suppress(OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        content = OmegaConf.load(file)
+        if isinstance(content, DictConfig) and "@package" not in file.read_text(encoding="utf-8").partition("\n")[0]:
+            defaults = content.pop("defaults", [])
+            below = [own_keys(folders, group, name) for name in defaults if isinstance(name, str) and name != choice]
+            return OmegaConf.merge(keys, *below, content)  # type: ignore[return-value]
+    return keys
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from detector.config import schema as schemas
 from detector.config.commands import configs_folder
@@ -55,13 +54,12 @@ def parse_partial(cfg: DictConfig | dict[str, Any], schema: type = Config) -> An
     Raises:
         ConfigError: as ``parse``.
     """
-    try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
-    except OmegaConfBaseException:
-        return parse(cfg, schema)  # tells what is wrong
+    # Filled before interpolations are resolved: a key may refer to one that is lacking.
+    plain: Any = OmegaConf.to_container(cfg) if isinstance(cfg, DictConfig) else cfg
     if schema in PRIMARIES and _lacks(plain, schema):
-        plain = _over(to_dict(default(schema)), plain)
-    return parse(plain, schema)
+        filled = _over(to_dict(default(schema)), plain)
+        cfg = OmegaConf.create(filled) if isinstance(cfg, DictConfig) else filled
+    return parse(cfg, schema)
 
 
 @cache

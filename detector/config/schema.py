@@ -369,13 +369,13 @@ class AblateConfig:
 
 # ------------------------------------------------------------------------------------------ functions
 def case(value: str, table: dict[str, Any]) -> Any:
-    """The OmegaConf resolver ``${case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file says of a
-    value of another key."""
+    """The OmegaConf resolver ``${detector.case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file
+    says of a value of another key."""
     found = table[value] if value in table or "else" not in table else table["else"]
     return OmegaConf.create(found) if isinstance(found, list) else found  # OmegaConf.resolve wants its own lists
 
 
-OmegaConf.register_new_resolver("case", case, replace=True)
+OmegaConf.register_new_resolver("detector.case", case, replace=True)
 
 
 def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:

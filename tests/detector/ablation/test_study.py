@@ -97,6 +97,18 @@ def test_shipped_studies(name, tmp_path):
     assert all(cell.config.trainer.eval_every == 0 for cell in study.cells)
 
 
+def test_a_users_own_choice_of_two_keys(tmp_path):
+    """The keys that it lacks are filled as for a training."""
+    (tmp_path / "roi").mkdir()
+    (tmp_path / "roi" / "mine.yaml").write_text("kind: pool\ncanonical_scale: 99\n")
+    folders = [tmp_path, *CONFIGS]
+    config = parse(compose(folders, "ablate", ["study=smoke"]), AblateConfig).study
+    config.factors = {"roi": ["align", "mine"]}
+    found = {cell.levels["roi"]: cell.config.roi for cell in Study(config, tmp_path, folders).cells}
+    assert (found["mine"].kind, found["mine"].canonical_scale) == ("pool", 99)
+    assert found["mine"].output_size == found["align"].output_size
+
+
 def test_own_study_beside_the_project(tmp_path):
     """A user's file in DIR/study with --config-dir DIR: ten lines."""
     (tmp_path / "study").mkdir()

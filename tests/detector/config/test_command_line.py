@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from detector.config.arguments import collect_positional
@@ -298,6 +299,36 @@ def test_damaged_configuration_of_a_run(tmp_path, content, message):
     assert f"{tmp_path / 'config.yaml'}" in done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_files_of_the_users_own_reach_the_job(tmp_path):
+    """Hydra composes the job itself, after the check."""
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("defaults: [sgd, _self_]\nlr: 0.005\n")
+    done = train("--config-dir", str(tmp_path), "data=coco", "optim=mine", "--cfg", "job", "--resolve")
+    optim = yaml.safe_load(done.stdout)["optim"]
+    assert (optim["lr"], optim["warmup_steps"], optim["base_batch"]) == (0.005, 200, 16)
+    # The tuning refers to optim.name, which is filled in after Hydra.
+    (tmp_path / "optim" / "mine.yaml").write_text("lr: 0.005\n")
+    arguments = ("--config-dir", str(tmp_path), "data=coco", "optim=mine", "--cfg", "job")
+    assert yaml.safe_load(train(*arguments).stdout)["optim"]["lr"] == 0.005
+    done = train(*arguments, "--resolve")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "optim.name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "facts"),
+    [
+        ("tuning=finetune", ("tuning=finetune: ", "tuning@_global_=finetune", "~tuning@_global_")),
+        ("tuning@_global_=finetun", ("did you mean finetune", "shapes")),
+        ("~optim", ("~optim: ", "adamw, sgd")),
+    ],
+)
+def test_groups_that_hydra_would_refuse_in_its_own_words(argument, facts):
+    done = train(argument, "--cfg", "job")
+    assert done.returncode == 2
+    assert all(fact in done.stderr for fact in facts), done.stderr
 
 
 def test_configuration_of_a_run_has_no_choices(tmp_path):

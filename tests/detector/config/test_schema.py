@@ -1,11 +1,12 @@
 """The schema and the files in configs/: they agree, every choice composes, and mistakes are explained."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import hydra
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from detector.config import schema
@@ -74,7 +75,9 @@ def test_base_files_have_every_key_of_their_group(name):
 
 
 def test_the_schema_holds_no_values():
-    for group in BASES.values():
+    classes = [c for c in vars(schema).values() if isinstance(c, type) and is_dataclass(c)]
+    assert {schema.RpnConfig, schema.StudyConfig, *BASES.values(), *PRIMARIES} <= set(classes)
+    for group in classes:
         assert all(f.default is MISSING and f.default_factory is MISSING for f in fields(group))
 
 
@@ -139,6 +142,54 @@ def test_a_data_set_of_the_users_own_brings_it_too(tmp_path):
     assert (own.data.train_images, own.model.norm, own.trainer.max_steps) == ("photos", "frozen", 3000)
 
 
+@pytest.fixture
+def own(tmp_path):
+    """A folder with files of a user's own, and the composition with it."""
+    texts = {
+        "model/mine": "defaults: [fpn, _self_]\nweights: /tmp/w.pt\nnorm: group\n",
+        "model/wider": "defaults: [mine, _self_]\nfpn_channels: 64\n",
+        "optim/mine": "defaults: [sgd, _self_]\nlr: 0.005\nwarmup_steps: 7\n",
+        "optim/two_keys": "lr: 0.005\nwarmup_steps: 7\n",
+        "optim/sgd": "lr: 77\n",
+        "trainer/mine": "defaults: [cpu, _self_]\nmax_steps: 12\n",
+        "roi/mine": "kind: pool\ncanonical_scale: 99\n",
+    }
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return lambda *arguments: parse_partial(compose_folders([tmp_path, CONFIGS], "train", arguments))
+
+
+@pytest.mark.parametrize("data", ["shapes", "coco", "coco2017"])
+def test_keys_of_a_users_own_file_win_over_the_tuning(own, data):
+    tuned = own(f"data={data}", "optim=sgd")
+    config = own(f"data={data}", "model=mine", "optim=mine", "trainer=mine", "roi=mine")
+    changed = {key: value for key, value in flat(to_dict(config)).items() if value != flat(to_dict(tuned))[key]}
+    changed.pop("run_dir", None)  # the time
+    assert changed == {
+        **{"model.weights": "/tmp/w.pt", "model.norm": "group", "optim.lr": 0.005, "optim.warmup_steps": 7},
+        **{"trainer.accelerator": "cpu", "trainer.max_steps": 12, "roi.kind": "pool", "roi.canonical_scale": 99},
+    }
+    assert own(f"data={data}", "model=wider").model.norm == "group"
+    assert own(f"data={data}", "model=wider").model.fpn_channels == 64
+    assert own(f"data={data}", "optim=two_keys").optim.warmup_steps == 7
+    assert tuned.optim.lr == 0.02  # a shipped choice wins over a file of its name
+
+
+def test_keys_of_a_users_own_file_lose_against_what_comes_on_top(own):
+    config = own("data=coco", "model=mine", "optim=mine", "debug=fast", "model.norm=sync", "experiment=bccd")
+    recipe = own("experiment=bccd", "debug=fast")
+    assert config.model.norm == "sync"
+    assert config.optim.warmup_steps == recipe.optim.warmup_steps == 0
+    assert config.trainer.max_steps == recipe.trainer.max_steps == 3
+
+
+def test_a_users_own_file_is_forgotten_after_the_composition(own):
+    assert own("model=mine").model.norm == "group"
+    assert "own" not in ConfigStore.instance().repo
+
+
 def test_models_of_one_map_see_the_shapes_doubled():
     found = {name: parse(compose(f"model={name}")).model for name in ("fpn", "c4", "c5")}
     assert [found[name].min_size for name in found] == [[128], [256], [256]]
@@ -148,7 +199,9 @@ def test_models_of_one_map_see_the_shapes_doubled():
 
 def test_a_table_without_a_row_for_a_value_is_explained(tmp_path):
     (tmp_path / "tuning").mkdir()
-    (tmp_path / "tuning" / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: ${case:${optim.name},{sgd:1}}\n")
+    (tmp_path / "tuning" / "mine.yaml").write_text(
+        "# @package _global_\noptim:\n  lr: ${detector.case:${optim.name},{sgd:1}}\n"
+    )
     with pytest.raises(ConfigError, match=r"optim\.lr: .*adamw"):
         parse(compose_folders([tmp_path, CONFIGS], "train", ["tuning@_global_=mine"]))
 
