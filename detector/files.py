@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -159,11 +159,18 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 1, allow_nan: bool = False) -> None:
     """Write a JSON file under a temporary name and rename it; parent folders are made.
+
+    Args:
+        path: the file.
+        content: what :func:`json.dumps` takes.
+        indent: spaces per level; None: all in one line, without a line end.
+        allow_nan: write NaN and infinite numbers as Python's own reader takes them.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON has no word for.
     """
+    text = json.dumps(content, indent=indent, allow_nan=allow_nan)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text if indent is None else f"{text}\n", encoding="utf-8")

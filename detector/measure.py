@@ -77,7 +77,7 @@ class PeakMemory:
             ctypes.CDLL(None).malloc_trim(0)
         try:
             CLEAR.write_text("5")  # the peak starts anew from what is resident now
-            self._before = _resident("VmRSS")
+            self._before = resident_mb()
         except OSError:
             self._before = None
         return self
@@ -85,7 +85,7 @@ class PeakMemory:
     def __exit__(self, *_: Any) -> None:
         if self._before is None:
             return
-        peak = torch.cuda.max_memory_allocated() / 1e6 if self.device.type == "cuda" else _resident("VmHWM")
+        peak = torch.cuda.max_memory_allocated() / 1e6 if self.device.type == "cuda" else resident_mb("VmHWM")
         self.megabytes = max(peak - self._before, 0.0)
 
 
@@ -97,8 +97,15 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _resident(field: str) -> float:
-    """A field of Linux's account of this process, megabytes."""
+def resident_mb(field: str = "VmRSS") -> float:
+    """Resident memory of this process alone in megabytes, as Linux counts it.
+
+    Args:
+        field: ``"VmRSS"``: now; ``"VmHWM"``: the peak.
+
+    Raises:
+        OSError: the system does not say.
+    """
     for line in STATUS.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / 1e6

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -71,3 +71,19 @@ def slow_progress(what: str, shown: bool = True) -> Iterator[Callable[[float], N
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def image_progress(shown: bool) -> Progress:
+    """A progress bar that counts images, with their speed and the time left, on standard error.
+
+    Its tasks have a field ``speed``, a text.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)

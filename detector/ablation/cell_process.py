@@ -45,7 +45,7 @@ def run_in_process(folder: Path, show: Show = lambda line: None) -> bool:
     Raises:
         KeyboardInterrupt: Ctrl-C; the run has stopped with a checkpoint, from which the next start goes on.
     """
-    with locked(folder):
+    with cell_lock(folder):
         if is_finished(folder):
             return True
         begun = time.time()
@@ -66,7 +66,7 @@ def is_finished(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def cell_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a cell, after waiting for whoever holds it; the system releases it if the process is killed."""
     with open(folder / LOCK, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -100,9 +100,9 @@ def cells_of(levels: Levels, config: Config, seeds: list[int], folder: Path) -> 
     cells = []
     for seed in seeds:
         digest = hashlib.sha256(f"{identity} seed {seed}".encode()).hexdigest()[:10]
-        own, place = copy.deepcopy(config), folder / f"{slug}-seed{seed}-{digest}"
-        own.seed, own.run_dir, own.resume, own.logger.csv = seed, str(place / "run"), "auto", True
-        cells.append(Cell(levels, seed, own, digest, place))
+        own, own_folder = copy.deepcopy(config), folder / f"{slug}-seed{seed}-{digest}"
+        own.seed, own.run_dir, own.resume, own.logger.csv = seed, str(own_folder / "run"), "auto", True
+        cells.append(Cell(levels, seed, own, digest, own_folder))
     return cells
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from detector.data.splits import validation_split
-from detector.evaluation.detect import choose_device
 from detector.measure import call_ms, latencies, peak_memory_mb
 from detector.models.checkpoint import TrainedModel, load_trained_model, read_checkpoint
+from detector.models.device import choose_device
 
 IMAGES = 12  # validation images that inference is timed on
 REPEATS = 7

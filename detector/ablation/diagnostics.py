@@ -20,12 +20,13 @@ from detector.config.schema import RoiConfig, to_dict
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader
 from detector.data.splits import validation_split
-from detector.evaluation.detect import choose_device, run_detector
+from detector.evaluation.detect import run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import evaluate
 from detector.files import read_json_or_empty, write_json
 from detector.models.checkpoint import TrainedModel, load_trained_model
+from detector.models.device import choose_device
 from detector.models.poolers import build_pooler, feature_maps, pooled_strides
 from detector.words import counted
 

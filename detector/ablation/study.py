@@ -116,7 +116,7 @@ class Study:
         """Cells that were never tried to their end."""
         return [cell for cell in self.cells if not cell.record and not cell.failure]
 
-    def strangers(self) -> list[str]:
+    def runs_of_other_configurations(self) -> list[str]:
         """Finished runs in the folder of the study that are no cells of it, as it is configured now."""
         own = {cell.name for cell in self.cells}
         records = self.folder.glob(f"runs/*/{RECORD}")

@@ -22,7 +22,7 @@ POINTS = 100  # results are given in points of AP, 0 to 100, as in papers
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LevelComparison:
     """One level against the baseline, in one context and one number.
 
     Attributes:
@@ -144,7 +144,7 @@ class Analysis:
         stored = self._replicates[cell.name]
         return POINTS * (stored["by_iou"][IOUS.index(name)] if name in IOUS else stored[name])
 
-    def compare(self, context: str, level: str, name: str) -> Comparison:
+    def compare(self, context: str, level: str, name: str) -> LevelComparison:
         """A level against the baseline, without the correction."""
         ours, base = self.of(context, level), self.of(context, self.study.baseline)
         mine, theirs = (self.values(context, which, name) for which in (level, self.study.baseline))
@@ -154,10 +154,10 @@ class Analysis:
             resampled = np.stack([self.replicates(ours[s], name) - self.replicates(base[s], name) for s in paired])
             images = ours[paired[0]].record["images"]
             found = paired_differences.paired_difference(differences, resampled, images)
-        return Comparison(context, level, self.study.baseline, name, sorted(ours.keys() & base.keys()), found)
+        return LevelComparison(context, level, self.study.baseline, name, sorted(ours.keys() & base.keys()), found)
 
     @cached_property
-    def judged(self) -> list[Comparison]:
+    def judged(self) -> list[LevelComparison]:
         """Every level against the baseline in the numbers that the study judges, corrected for how many there are."""
         plain = [self.compare(*pair, name) for name in self.study.config.metrics for pair in self.pairs]
         p = paired_differences.holm(np.array([math.nan if c.difference is None else c.difference.p for c in plain]))
@@ -170,7 +170,7 @@ class Analysis:
         return [(context, level) for context in self.study.contexts for level in others]
 
     @cached_property
-    def described(self) -> list[Comparison]:
+    def described(self) -> list[LevelComparison]:
         """The differences in all twelve numbers, without verdicts."""
         return [self.compare(context, level, name) for context, level in self.pairs for name in METRIC_NAMES]
 
@@ -187,7 +187,7 @@ class Analysis:
             if len(values) > 1:
                 listed = ", ".join(value or "unknown" for value in sorted(values))
                 found.append(f"The runs were made with {len(values)} {what}: {listed}.")
-        if strangers := self.study.strangers():
-            found.append(f"{len(strangers)} finished runs in this folder belong to another configuration of the study "
+        if others := self.study.runs_of_other_configurations():
+            found.append(f"{len(others)} finished runs in this folder belong to another configuration of the study "
                          "and are not counted.")  # fmt: skip
         return found

@@ -21,7 +21,7 @@ BY_SIZE = SHOWN[:-1]
 
 
 @dataclass
-class Table:
+class ReportTable:
     """A table of texts with what a reader has to know about it."""
 
     title: str
@@ -30,7 +30,7 @@ class Table:
     notes: Sequence[str] = ()
 
 
-def tables(analysis: Analysis, diagnostics: dict[str, Any]) -> list[Table]:
+def tables(analysis: Analysis, diagnostics: dict[str, Any]) -> list[ReportTable]:
     """All tables that have something to show, in the order of the report."""
     found = [results(analysis), differences(analysis), by_size(analysis), costs(analysis), seeds(analysis),
              published(analysis), *operators(diagnostics)]  # fmt: skip
@@ -39,15 +39,15 @@ def tables(analysis: Analysis, diagnostics: dict[str, Any]) -> list[Table]:
 
 def with_context(
     analysis: Analysis, title: str, header: Iterable[str], rows: list[list[str]], notes: Sequence[str]
-) -> Table:
+) -> ReportTable:
     """A table whose rows begin with their context. If the study has one factor, there is no context to show."""
     others = [factor for factor in analysis.study.factors if factor != analysis.study.compare]
     if others:
-        return Table(title, [", ".join(others), *header], rows, notes)
-    return Table(title, list(header), [cells for _, *cells in rows], notes)
+        return ReportTable(title, [", ".join(others), *header], rows, notes)
+    return ReportTable(title, list(header), [cells for _, *cells in rows], notes)
 
 
-def results(analysis: Analysis) -> Table:
+def results(analysis: Analysis) -> ReportTable:
     """Mean and standard deviation over seeds of each level."""
     rows = []
     for context, level, cells in analysis.finished():
@@ -69,7 +69,7 @@ def bounds(found: Interval, digits: int = 2) -> str:
     return "" if math.isnan(found.low) else f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
-def differences(analysis: Analysis) -> Table:
+def differences(analysis: Analysis) -> ReportTable:
     """The differences that the study judges, with the three intervals."""
     rows = []
     for c in analysis.judged:
@@ -91,7 +91,7 @@ def differences(analysis: Analysis) -> Table:
     return with_context(analysis, "Differences", header, rows, notes)
 
 
-def by_size(analysis: Analysis) -> Table:
+def by_size(analysis: Analysis) -> ReportTable:
     """Differences by the size of the objects, not judged."""
     rows = []
     for context, level in analysis.pairs:
@@ -114,7 +114,7 @@ COSTS = {
 }
 
 
-def costs(analysis: Analysis) -> Table:
+def costs(analysis: Analysis) -> ReportTable:
     """The costs of each level: medians over its runs."""
     rows = []
     for context, level, cells in analysis.finished():
@@ -129,7 +129,7 @@ def costs(analysis: Analysis) -> Table:
     return with_context(analysis, "Costs", header, rows, [note])
 
 
-def seeds(analysis: Analysis) -> Table:
+def seeds(analysis: Analysis) -> ReportTable:
     """Seeds needed to resolve differences of given sizes, with the spread that was found."""
     rows = []
     effects, alpha = analysis.study.config.effects, ALPHA / max(len(analysis.judged), 1)
@@ -149,11 +149,11 @@ def seeds(analysis: Analysis) -> Table:
     return with_context(analysis, "Seeds needed", ["difference", "number", *sizes], rows, [note])
 
 
-def published(analysis: Analysis) -> Table:
+def published(analysis: Analysis) -> ReportTable:
     """What others have reported, from the study's configuration."""
     entries = analysis.study.config.published
     header = list(dict.fromkeys(key for entry in entries for key in entry))
-    return Table("Published results, for comparison", header,
+    return ReportTable("Published results, for comparison", header,
                  [[str(entry.get(key, "")) for key in header] for entry in entries],
                  ["Other data and other models: compare directions and orders of magnitude."])  # fmt: skip
 
@@ -170,23 +170,23 @@ JITTER = (
 )
 
 
-def operators(found: dict[str, Any]) -> list[Table]:
+def operators(found: dict[str, Any]) -> list[ReportTable]:
     """The diagnostics of the operators."""
     number = lambda value, digits=1: "n/a" if value is None else f"{value:.{digits}f}"
     shown = []
     if found.get("ramp"):
         rows = [[level, number(r["offset"], 3), number(r["shift_error"], 3)] for level, r in found["ramp"].items()]
         header = ["operator", "offset, cells", "error of a shift, cells"]
-        shown.append(Table("Operators on a linear ramp", header, rows, [RAMP]))
+        shown.append(ReportTable("Operators on a linear ramp", header, rows, [RAMP]))
     for context, result in found.get("contexts", {}).items():
         where = f" at {context}" if context else ""
         swap, truth, jitter = result["swap"], result["truth"], result["jitter"]
         rows = [[a, *(number(swap[a].get(b)) for b in swap), number(truth[a])] for a in swap]
         header = ["trained with", *(f"tested with {b}" for b in swap), "own operator, true boxes as proposals"]
         note = f"AP in points of the weights of seed {result['seed']}, on at most {EVALUATED} validation images."
-        shown.append(Table(f"Operators exchanged after training{where}", header, rows, [note]))
+        shown.append(ReportTable(f"Operators exchanged after training{where}", header, rows, [note]))
         kinds = (("pooled", "pooled features"), ("score", "score"))
         rows = [[a, text, *(number(v, 3) for v in jitter[a][key])] for a in swap for key, text in kinds]
         header = ["operator", "change of", *(f"{shift:g} px" for shift in found["shifts"])]
-        shown.append(Table(f"Jitter under small shifts of the image{where}", header, rows, [JITTER]))
+        shown.append(ReportTable(f"Jitter under small shifts of the image{where}", header, rows, [JITTER]))
     return shown

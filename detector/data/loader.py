@@ -112,19 +112,19 @@ class StepLoader(DetectionLoader):
     Lightning keeps the state in its checkpoints and puts it back, so that a resumed run goes on with the next batch.
 
     Attributes:
-        next_step: step of the batch that is handed out next, whatever loader processes have prepared.
+        next_batch: number of the batch that is handed out next, whatever loader processes have prepared.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: StepBatchSampler, **arguments: Any) -> None:
         super().__init__(dataset, batch_sampler=sampler, **arguments)
         self.stream = sampler
-        self.next_step = sampler.start_step
+        self.next_batch = sampler.start_batch
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.stream.start_step = self.next_step
+        self.stream.start_batch = self.next_batch
         try:
             for batch in super().__iter__():
-                self.next_step += 1
+                self.next_batch += 1
                 yield batch
         except DataError as error:
             if self.on_skip:
@@ -135,9 +135,9 @@ class StepLoader(DetectionLoader):
             ) from None
 
     def state_dict(self) -> dict[str, int]:
-        """The step whose batch comes next."""
-        return {"step": self.next_step}
+        """The number of the batch that comes next."""
+        return {"step": self.next_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Let the next iteration start where the state was taken."""
-        self.next_step = state["step"]
+        self.next_batch = state["step"]

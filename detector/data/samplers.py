@@ -90,9 +90,10 @@ class EpochOrder:
         return np.repeat(images, counts)[shuffled], copies[shuffled]
 
     def _grouped(self, epoch: int, groups: np.ndarray) -> np.ndarray:
-        """Positions int64 [length] of a shuffled epoch, whole steps of one of the ``groups`` (int64 [length]) first."""
+        """Positions int64 [length] of a shuffled epoch, whole batches of one of the ``groups`` (int64 [length])
+        first."""
         size = self.images_per_batch
-        head = min(-epoch * self.length % size, self.length)  # fills the last step of the epoch before
+        head = min(-epoch * self.length % size, self.length)  # fills the last batch of the epoch before
         full: list[np.ndarray] = []
         left: list[np.ndarray] = []
         for group in range(self.groups.max() + 1):
@@ -105,9 +106,9 @@ class EpochOrder:
 
 
 class StepBatchSampler(Sampler[list[Key]]):
-    """The batches of one process: step n takes ``images_per_batch`` keys of an :class:`EpochOrder`.
+    """The batches of one process; batch n of all processes takes ``images_per_batch`` keys of an :class:`EpochOrder`.
 
-    Batch n is a function of (seed, n) only, so a run that is resumed at step n sees what an uninterrupted one would
+    Batch n is a function of (seed, n) only, so a run that is resumed at batch n sees what an uninterrupted one would
     have seen. (The samplers of PyTorch and Lightning draw an epoch from a random state and start it anew after a
     resume: see ``test_a_resumed_lightning_run_sees_what_an_uninterrupted_one_sees``.) Batches are always full: the one
     at the end of an epoch of the data is filled from the next, which also serves data sets smaller than a batch.
@@ -116,33 +117,33 @@ class StepBatchSampler(Sampler[list[Key]]):
         order: of the images of all processes.
         rank: of this process, 0 .. world_size - 1.
         world_size: number of processes.
-        steps: of one iteration. The next iteration goes on where it ended.
+        batches: of one iteration. The next iteration goes on where it ended.
         epoch: iterations that are over.
 
     Attributes:
-        start_step: first step of the next iteration, which ends before the next multiple of ``steps``.
+        start_batch: first batch of the next iteration, which ends before the next multiple of ``batches``.
     """
 
-    def __init__(self, order: EpochOrder, rank: int = 0, world_size: int = 1, steps: int = 1, epoch: int = 0) -> None:
+    def __init__(self, order: EpochOrder, rank: int = 0, world_size: int = 1, batches: int = 1, epoch: int = 0) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not among {world_size} processes")
         self.order = order
         self.batch_size = order.images_per_batch // world_size
         self.rank = rank
-        self.steps = steps
-        self.start_step = epoch * steps
+        self.batches = batches
+        self.start_batch = epoch * batches
 
-    def batch(self, step: int) -> list[Key]:
-        """The keys of this process's batch at ``step``."""
-        start = step * self.order.images_per_batch + self.rank * self.batch_size
+    def batch(self, number: int) -> list[Key]:
+        """The keys of this process's part of batch ``number``, from 0."""
+        start = number * self.order.images_per_batch + self.rank * self.batch_size
         return [self.order.key(position) for position in range(start, start + self.batch_size)]
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return map(self.batch, range(self.start_step, (self.start_step // self.steps + 1) * self.steps))
+        return map(self.batch, range(self.start_batch, (self.start_batch // self.batches + 1) * self.batches))
 
     def __len__(self) -> int:
-        """Steps of a whole iteration: Lightning compares it with a count that goes on after a resume."""
-        return self.steps
+        """Batches of a whole iteration: Lightning compares it with a count that goes on after a resume."""
+        return self.batches
 
 
 def shard(length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:

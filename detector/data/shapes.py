@@ -23,6 +23,7 @@ from detector.config.schema import ShapesConfig
 from detector.data.paint import paint
 from detector.data.scene import CLASS_NAMES, draw_objects
 from detector.exceptions import ConfigError, DataError
+from detector.files import write_json
 
 VERSION = 3  # of the drawing: a new number means new images for the same configuration
 SPLITS = ("train", "val")
@@ -98,8 +99,8 @@ def draw_data_set(folder: Path, config: ShapesConfig) -> None:
     for split, count in zip(SPLITS, (config.train_images, config.val_images), strict=True):
         annotations, images = (folder / name for name in files(split))
         images.mkdir(exist_ok=True)
-        annotations.write_text(json.dumps(_draw_split(images, split, count, config)))
-    (folder / "config.json").write_text(json.dumps({"version": VERSION, **asdict(config)}, indent=2) + "\n")
+        write_json(annotations, _draw_split(images, split, count, config), indent=None)
+    write_json(folder / "config.json", {"version": VERSION, **asdict(config)}, indent=2)
 
 
 def _draw_split(images: Path, split: str, count: int, config: ShapesConfig) -> dict[str, Any]:

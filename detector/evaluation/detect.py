@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from detector.data.coco import Target
 from detector.data.loader import DetectionLoader
 from detector.evaluation.detections import Detections
-from detector.exceptions import ConfigError, DataError
+from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel
-
-AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+from detector.models.device import precision_of
+from detector.terminal import image_progress
 
 
 @dataclass
@@ -59,7 +56,7 @@ def run_detector(
     parts: list[Detections] = []
     result = DetectorRun(Detections.empty())
     done, start = 0, time.perf_counter()
-    with torch.inference_mode(), precision_of(module), progress(progress_bar) as bar:
+    with torch.inference_mode(), precision_of(module), image_progress(progress_bar) as bar:
         task = bar.add_task("detecting", total=len(loader.dataset), speed="")  # type: ignore[arg-type]
         for images, targets in loader:
             outputs = module([image.to(device, non_blocking=True) for image in images])
@@ -72,42 +69,6 @@ def run_detector(
             bar.update(task, completed=done, speed=f"{result.images_per_second:.1f} images/s")
     result.detections = Detections.concat(parts)
     return result
-
-
-def precision_of(module: TrainedModel) -> contextlib.AbstractContextManager[None]:
-    """The autocast that ``module`` was trained with, except that half precision is left to GPUs."""
-    device = next(module.parameters()).device
-    dtype = AUTOCAST.get(module.config.trainer.precision)
-    if dtype is None or (dtype is torch.float16 and device.type != "cuda"):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
-
-
-def progress(shown: bool) -> Progress:
-    """A progress bar with images per second and time left, on standard error."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """The device that ``accelerator=auto|cpu|gpu`` means here.
-
-    Raises:
-        ConfigError: ``gpu``, and PyTorch sees none.
-    """
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError(
-            "accelerator=gpu: PyTorch finds no usable GPU here; use accelerator=cpu or auto, or check "
-            "the driver and that PyTorch is built for CUDA"
-        )
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def match_categories(

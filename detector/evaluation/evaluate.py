@@ -14,7 +14,7 @@ from detector.config.results_folder import check_overwrite, checkpoint_file, dis
 from detector.config.schema import EvaluateConfig
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split, validation_split
-from detector.evaluation.detect import choose_device, match_categories, run_detector
+from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import Diagnosis, diagnose
 from detector.evaluation.findings import findings
@@ -30,6 +30,7 @@ from detector.evaluation.result_tables import error_table, note_lines, operating
 from detector.evaluation.scoring import CocoResult, summarize
 from detector.exceptions import ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
+from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
 METRICS_FILE, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"

@@ -164,9 +164,9 @@ def precision_recall(outcome: np.ndarray, positives: int) -> tuple[np.ndarray, n
     # The precision at a recall is the best at this recall or a higher one.
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     for t in range(len(outcome)):
-        place = np.searchsorted(recall[t], RECALLS, side="left")
-        reached = place < outcome.shape[1]
-        interpolated[t, reached] = precision[t, place[reached]]
+        position = np.searchsorted(recall[t], RECALLS, side="left")
+        reached = position < outcome.shape[1]
+        interpolated[t, reached] = precision[t, position[reached]]
     return interpolated, recall[:, -1]
 
 
@@ -242,7 +242,7 @@ def match(
 
 
 def _rank(keys: np.ndarray) -> np.ndarray:
-    """Place of each element in its run of equal keys."""
+    """Position of each element, from 0, in its run of equal keys."""
     if not len(keys):
         return np.zeros(0, dtype=np.int64)
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))

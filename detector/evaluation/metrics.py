@@ -69,7 +69,7 @@ class ClassResult:
     AP: float | None
     AP50: float | None
     AR100: float | None
-    boxes: int  # ground-truth boxes, crowds apart
+    boxes: int  # ground-truth boxes without crowds
     images: int  # images with at least one of them
     detections: int
 

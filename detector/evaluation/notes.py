@@ -59,7 +59,7 @@ def scope_notes(
             f"Scored on {len(matches.image_ids):,} of the {len(truth.image_ids):,} images of {truth.path.name}."
         )
     if not any(c.boxes for c in per_class):
-        notes.append("There is no ground-truth box (crowds apart) in these images, so nothing can be measured: n/a.")
+        notes.append("There is no ground-truth box (without crowds) in these images, so nothing can be measured: n/a.")
     else:
         if not len(matches.score):
             notes.append("There are no detections: every number that has ground truth is 0.")

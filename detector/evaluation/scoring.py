@@ -29,7 +29,7 @@ class CocoResult:
         per_class: one entry per category, by category id.
         notes: sentences on what to know when reading the numbers.
         images: images scored.
-        boxes: ground-truth boxes in them, crowds apart.
+        boxes: ground-truth boxes in them, without crowds.
         detections: detections in them.
         max_detections: detections counted for each image and class.
         intervals: low and high end of the 95 % interval of each number, where it is known.

@@ -77,9 +77,9 @@ def calibration(matches: Matches, bins: int = BINS) -> Calibration:
     """The reliability of the scores of all detections that are not ignored; scores outside 0..1 go to the end bins."""
     used = (matches.outcome[0, 0] != IGNORED) & np.isin(matches.label, np.flatnonzero(has_objects(matches)))
     score, true = matches.score[used], matches.outcome[0, 0, used] == TRUE
-    place = np.clip(np.ceil(score * bins) - 1, 0, bins - 1).astype(int)
-    count, total = np.bincount(place, minlength=bins), np.bincount(place, score, bins)
-    hits = np.bincount(place, true, bins)
+    position = np.clip(np.ceil(score * bins) - 1, 0, bins - 1).astype(int)
+    count, total = np.bincount(position, minlength=bins), np.bincount(position, score, bins)
+    hits = np.bincount(position, true, bins)
     with np.errstate(invalid="ignore"):
         mean, precision = total / count, hits / count
     error = float(np.abs(total - hits).sum() / len(score)) if len(score) else None

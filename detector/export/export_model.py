@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from detector.exceptions import ConfigError, DataError, ExportError
 from detector.export.onnx_export import export_onnx
 from detector.export.parity import Parity, check_parity
 from detector.export.torch_export import export_torch
-from detector.files import replacing
+from detector.files import write_json
 from detector.inference.sources import ImageSource, open_source
 from detector.models.checkpoint import TrainedModel, load_trained_model
 
@@ -62,8 +61,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
         runners = export_torch(module, size, config.candidates, path, compiled if config.compile else None)
     parity = check_parity(module, images, {file.name: run for file, run in runners.items()})
     content = describe(config, module, size, dynamic, parity)
-    with replacing(description) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(description, content)
     for name, result in parity.items():
         if not result.holds:
             raise ExportError(

@@ -46,23 +46,23 @@ def draw_side_by_side(example: Example, out: Path) -> None:
     figure = new_figure(columns * column + 0.1, rows * row)
     limits = float(example.feature.min()), float(example.feature.max())
 
-    def place(number: int, bottom: float, tall: float) -> Axes:
+    def add_panel(number: int, bottom: float, tall: float) -> Axes:
         down, right = divmod(number, columns)
         return add_axes(figure, 0.1 + right * column, (rows - 1 - down) * row + bottom, column - 0.25, tall)
 
     for i, kind in enumerate(KINDS):
         anatomy = example.dissect(kind)
-        top = place(i, below + 0.45, above)
+        top = add_panel(i, below + 0.45, above)
         draw_cells(top, example.feature, size=8)
         draw_bins(top, anatomy, chosen=(0, 0))
         if anatomy.x.samples is not None:
             draw_neighbours(top, anatomy)
         heading(top, TITLES[kind], ABOUT[kind])
-        bottom = place(i, 0.1, below)
+        bottom = add_panel(i, 0.1, below)
         draw_cells(bottom, anatomy.pooled, form="{:.2f}", size=9, limits=limits)
         bottom.set_anchor("W")
         bottom.add_patch(outline((0.02, 0.02, 0.98, 0.98), edgecolor=ORANGE, linewidth=1.5, zorder=3))
-    draw_key(place(len(KINDS), below + 0.45, above))
+    draw_key(add_panel(len(KINDS), below + 0.45, above))
     save(figure, out)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from detector.config.schema import Config
 from detector.data.images import image_tensor, read_image
-from detector.evaluation.detect import choose_device, precision_of
 from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel, load_trained_model
+from detector.models.device import choose_device, precision_of
 from detector.plots.boxes import draw_boxes
 
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from detector.config.results_folder import results_folder
 from detector.config.schema import PredictConfig
 from detector.data.coco import CocoDataset
-from detector.evaluation.detect import choose_device, match_categories, progress
+from detector.evaluation.detect import match_categories
 from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.inference.detector import Detector, load
 from detector.inference.prediction_files import FILES, PredictionFiles, drawn_images
 from detector.inference.sources import InputImage, Source, open_source
+from detector.models.device import choose_device
+from detector.terminal import image_progress
 from detector.words import counted
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ def detect(
 ) -> Generator[tuple[InputImage, dict[str, Tensor]]]:
     """Every image that can be read, with its ``boxes``, ``labels`` and ``scores``; counts go into ``summary``."""
     start = time.perf_counter()
-    with progress(config.progress_bar) as bar:
+    with image_progress(config.progress_bar) as bar:
         task = bar.add_task("detecting", total=len(source) or None, speed="")
         for batch in source.batches(config.batch_size, config.workers):
             images = [image for image in batch if isinstance(image, InputImage)]

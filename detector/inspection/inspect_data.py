@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from detector.config.schema import InspectConfig
 from detector.data.splits import Split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
-from detector.files import LISTED_PROBLEMS, replacing
+from detector.files import LISTED_PROBLEMS, write_json
 from detector.inspection.advice import advice
 from detector.inspection.doctor import QUANTILES, Examination, cleaned, examine, splits_of
 from detector.inspection.plot_data import draw_augmentation, plot_data
@@ -77,8 +76,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
             )
     said = advice(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
     content = {**found.to_dict(), "advice": said, "meta": {"inputs": inputs, "date": now()}}
-    with replacing(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, splits[0], folder / SHEET):
         discard(folder, [SHEET])

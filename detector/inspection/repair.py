@@ -5,7 +5,6 @@ Everything that the reader does not use stays as it is: segmentations, licences,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from detector.data.annotation_table import check_boxes
 from detector.data.annotations import LISTS, Annotations, parse_annotations
 from detector.data.problems import Problem
 from detector.data.systematic import straighten_boxes
-from detector.files import as_id, read_json, replacing
+from detector.files import as_id, read_json, write_json
 
 SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object drawn twice
 Change = dict[str, Any]
@@ -206,7 +205,7 @@ def repeated_boxes(read: Annotations) -> list[Problem]:
 def write_copy(out: Path, content: Mapping[str, Any], changes: list[Change]) -> Path:
     """Write the cleaned copy, and the log beside it; returns the path of the log."""
     log = out.with_name(f"{out.stem}-changes.json")
-    for path, what in ((out, content), (log, changes)):
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(what, indent=None if path == out else 1) + "\n", encoding="utf-8")
+    # What the reader does not use stays as it is, numbers that are not finite too.
+    write_json(out, content, indent=None, allow_nan=True)
+    write_json(log, changes, allow_nan=True)
     return log

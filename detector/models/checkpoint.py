@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,17 @@ from torch import Tensor, nn
 
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
-from detector.config.schema import Config
+from detector.config.schema import Config, to_dict
 from detector.exceptions import ConfigError, WeightsError
-from detector.models.faster_rcnn import build_model
+from detector.models.faster_rcnn import build_model, check_eval_mode
 from detector.models.weights import mismatch, read_tensors
 
-FACTS = ("config", "class_names", "category_ids")  # of "hyper_parameters"; DetectionModule.on_save_checkpoint adds them
+FACTS = ("config", "class_names", "category_ids")  # what "hyper_parameters" of a checkpoint holds
+
+
+def hyper_parameters(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
+    """What :class:`Checkpoint` reads besides the weights, as plain values: they load with ``weights_only=True``."""
+    return dict(zip(FACTS, (to_dict(config), list(class_names), list(category_ids)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,11 @@ class TrainedModel(nn.Module):
         Returns:
             One dict per image: ``boxes`` float32 [N, 4] xyxy in its pixels, ``labels`` int64 [N] in 1..K, ``scores``
             float32 [N], highest first.
+
+        Raises:
+            RuntimeError: the module is in training mode.
         """
+        check_eval_mode(self)
         return self.model(images)
 
 

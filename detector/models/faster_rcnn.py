@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
@@ -87,3 +88,9 @@ def check_model(config: ModelConfig) -> None:
         raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
     if not config.anchors.aspect_ratios:
         raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")
+
+
+def check_eval_mode(module: nn.Module) -> None:
+    """Raise :class:`RuntimeError` in training mode, in which torchvision's model wants targets and returns losses."""
+    if module.training:
+        raise RuntimeError("the module is in training mode: call .eval() before asking for detections")

@@ -13,12 +13,13 @@ import torch.distributed
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from detector.config.schema import Config, to_dict
+from detector.config.schema import Config
 from detector.data.loader import Batch
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
-from detector.models.faster_rcnn import build_model
+from detector.models.checkpoint import hyper_parameters
+from detector.models.faster_rcnn import build_model, check_eval_mode
 from detector.training.optimiser import build_optimizer, build_scheduler, images_per_step, scaled_lr
 
 
@@ -63,8 +64,7 @@ class DetectionModule(pl.LightningModule):
         Raises:
             RuntimeError: the module is in training mode.
         """
-        if self.training:
-            raise RuntimeError("the module is in training mode: call .eval() before asking for detections")
+        check_eval_mode(self)
         return self.model(images)
 
     # ------------------------------------------------------------------------------------------ training
@@ -130,12 +130,8 @@ class DetectionModule(pl.LightningModule):
 
     # --------------------------------------------------------------------------------------- checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what :func:`detector.load` needs, as plain values: the file loads with ``weights_only=True``."""
-        checkpoint["hyper_parameters"] = {
-            "config": to_dict(self.config),
-            "class_names": self.class_names,
-            "category_ids": self.category_ids,
-        }
+        """Add what :func:`detector.load` needs."""
+        checkpoint["hyper_parameters"] = hyper_parameters(self.config, self.class_names, self.category_ids)
 
 
 def batch_seed(seed: int, batch: int, rank: int) -> int:

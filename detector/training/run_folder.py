@@ -28,7 +28,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file syst
 
 
 @contextmanager
-def locked(run_dir: str) -> Iterator[None]:
+def run_folder_lock(run_dir: str) -> Iterator[None]:
     """Inside the block no other process can train in the folder of a run.
 
     The lock is one of the operating system, which takes it back when the process ends, however it ends; loader
@@ -91,7 +91,8 @@ def not_writable(folder: Path, error: OSError) -> ConfigError:
 def write_config(config: Config, checkpoint: Path | None) -> None:
     """Write ``config.yaml`` into the folder of the run, and copy the checkpoints that a new folder starts with.
 
-    To be called inside :func:`locked`, after :func:`detector.training.resume.find_start` has accepted the folder.
+    To be called inside :func:`run_folder_lock`, after :func:`detector.training.resume.find_start` has accepted the
+    folder.
 
     Args:
         config: of the run.

@@ -31,7 +31,7 @@ from detector.training.loggers import build_loggers
 from detector.training.module import DetectionModule
 from detector.training.result import BEST, TrainResult
 from detector.training.resume import check_data, find_start
-from detector.training.run_folder import locked, write_config
+from detector.training.run_folder import run_folder_lock, write_config
 from detector.training.trainer import build_trainer, check_hardware, settings
 from detector.training.write_results import write_results
 
@@ -58,7 +58,7 @@ def train(config: Config) -> TrainResult:
     with settings(config), explained(config), group.connected(accelerator == "gpu"):
         # Processes that torchrun or SLURM has started have made a name of the time, each by its own clock.
         config.run_dir = group.from_rank_0(config.run_dir)
-        with locked(config.run_dir) if group.rank == 0 else nullcontext():
+        with run_folder_lock(config.run_dir) if group.rank == 0 else nullcontext():
             return _train(config, accelerator, group)
 
 

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
+from detector.models.device import choose_accelerator, gpu_count
 from detector.training.distributed import ProcessGroup
 from detector.words import counted
 
@@ -25,14 +26,11 @@ def check_hardware(config: Config) -> str:
     Raises:
         ConfigError: there are not as many GPUs, or the CPU cannot do what is asked for.
     """
-    wanted, gpus = config.trainer, torch.cuda.device_count() if torch.cuda.is_available() else 0
-    accelerator = wanted.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if gpus else "cpu"
-    if accelerator == "gpu" and not gpus:
-        raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here. Use trainer=cpu, or trainer=auto.")
-    if accelerator == "gpu" and wanted.devices > gpus:
-        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {counted(gpus, 'GPU')}")
+    wanted = config.trainer
+    no_gpu = "trainer.accelerator=gpu: PyTorch finds no GPU here. Use trainer=cpu, or trainer=auto."
+    accelerator = choose_accelerator(wanted.accelerator, no_gpu)
+    if accelerator == "gpu" and wanted.devices > gpu_count():
+        raise ConfigError(f"trainer.devices={wanted.devices}: this machine has {counted(gpu_count(), 'GPU')}")
     if accelerator == "cpu" and wanted.precision == "16-mixed":
         raise ConfigError("trainer.precision=16-mixed: float16 needs a GPU. On the CPU use bf16-mixed, or 32.")
     if accelerator == "cpu" and config.model.norm == "sync" and wanted.devices * wanted.num_nodes > 1:

@@ -45,7 +45,7 @@ class Checkpoints(pl.Callback):
         self.agree_every = agree_every
         self.best_ap = -1.0
         self.best_step = 0
-        self.worse = 0  # evaluations since the best one
+        self.since_best = 0  # evaluations since the best one
         self.saved_step = -1
         self.saved_at = 0.0  # time.monotonic()
         self.evaluated_step = -1
@@ -54,12 +54,12 @@ class Checkpoints(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know, as plain values."""
-        return {"best_ap": self.best_ap, "best_step": self.best_step, "worse": self.worse}
+        return {"best_ap": self.best_ap, "best_step": self.best_step, "since_best": self.since_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best AP of the run that is resumed."""
+        """Go on comparing with the best AP of the resumed run."""
         self.best_ap, self.best_step = state_dict["best_ap"], state_dict["best_step"]
-        self.worse = state_dict["worse"]
+        self.since_best = state_dict["since_best"]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Repeat the evaluation that the resumed run may not have finished."""
@@ -105,12 +105,12 @@ class Checkpoints(pl.Callback):
         ap = module.result.metrics["AP"]
         # Without ground truth there is no AP to compare by: the newest weights count as the best.
         if ap is not None and ap <= self.best_ap:
-            self.worse += 1
-            trainer.should_stop = trainer.should_stop or (0 < self.patience <= self.worse)
+            self.since_best += 1
+            trainer.should_stop = trainer.should_stop or (0 < self.patience <= self.since_best)
             return
         self.best_ap = self.best_ap if ap is None else ap
         self.best_step = trainer.global_step
-        self.worse = 0
+        self.since_best = 0
         self.best_result, self.best_detections = module.result, module.detections
         if trainer.is_global_zero:
             with replacing(self.folder / BEST) as temporary:

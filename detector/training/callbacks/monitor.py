@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from detector.data.loader import Batch
-
-STATM = Path("/proc/self/statm")  # where Linux says how much memory a process has
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process in bytes, without that of its loader processes."""
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+from detector.measure import resident_mb
 
 
 class Monitor(pl.Callback):
@@ -88,8 +81,8 @@ class Monitor(pl.Callback):
         self.row = self.step
         row = {f"train/{name}": value for name, value in self.metrics.items()}
         row.update({"train/lr": self._lr, "train/images_per_s": self.images_per_s, "train/data_wait": self.waiting})
-        if STATM.is_file():
-            row["train/memory_gb"] = resident_bytes() / 1e9
+        with suppress(OSError):
+            row["train/memory_gb"] = resident_mb() / 1e3
         device = trainer.strategy.root_device
         if device.type == "cuda":
             self.gpu_memory = torch.cuda.max_memory_allocated(device) / 1e9

@@ -181,7 +181,7 @@ def test_state_on_disk(make_study):
     # Another configuration: the finished run is none of its cells, and is left alone.
     other = make_study(**{**keys, "common": {**keys["common"], "optim.lr": 0.5}})
     assert not other.finished()
-    assert other.strangers() == [done.name]
+    assert other.runs_of_other_configurations() == [done.name]
     # A record of another configuration in the folder does not count.
     (done.folder / "record.json").write_text(json.dumps({"hash": "0123456789"}))
     assert not make_study(**keys).finished()

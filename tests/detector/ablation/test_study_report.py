@@ -11,9 +11,9 @@ from studies import TINY, FakeTraining
 
 from detector.ablation.cell_record import load_replicates, matches_of
 from detector.ablation.paired_differences import paired_difference
-from detector.ablation.study_analysis import Analysis, Comparison
+from detector.ablation.study_analysis import Analysis, LevelComparison
 from detector.ablation.study_report import differences, latex, render, write_report
-from detector.ablation.study_tables import Table, tables
+from detector.ablation.study_tables import ReportTable, tables
 from detector.evaluation.intervals import measure, replicate, resample
 from detector.exceptions import DataError
 
@@ -133,7 +133,7 @@ def test_damaged_replicates_say_what_to_do(finished):
 def comparison(values, spread, images=100, family=1, context="stride 32"):
     noise = np.random.default_rng(0).normal(0, spread, (1, 400))
     found = paired_difference(np.array(values), np.array(values)[:, None] + noise, images)
-    return Comparison(context, "align", "pool", "AP75", list(range(len(values))), found, found.p * family, family)
+    return LevelComparison(context, "align", "pool", "AP75", list(range(len(values))), found, found.p * family, family)
 
 
 def test_sentences():
@@ -167,7 +167,7 @@ def test_a_difference_without_correction_may_not_be_real_with_it():
 
 def test_latex_and_markdown_of_special_characters():
     assert latex("50 % & a_b #1 {x} ± <3>") == r"50 \% \& a\_b \#1 \{x\} $\pm$ $<$3$>$"
-    table = Table("T_1", ["a", "b"], [["x|y", "1"]], ["note."])
+    table = ReportTable("T_1", ["a", "b"], [["x|y", "1"]], ["note."])
     content = {"title": "A", "state": [], "judged": [], "tables": [table], "pictures": {}, "captions": {}, "date": ""}
     assert render("report.tex", content) == (
         "% \\usepackage{booktabs}\n\n\\begin{table}\n\\centering\n"

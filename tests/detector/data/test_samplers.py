@@ -13,7 +13,7 @@ SIZES = [(480, 640)] * 13 + [(640, 480)] * 7 + [(500, 500)] * 3
 
 
 def batches_of(sizes, batch_size, seed, rank=0, world_size=1, *, steps, **order):
-    return StepBatchSampler(EpochOrder(sizes, batch_size * world_size, seed, **order), rank, world_size, steps=steps)
+    return StepBatchSampler(EpochOrder(sizes, batch_size * world_size, seed, **order), rank, world_size, batches=steps)
 
 
 def stream(sampler):
@@ -42,7 +42,7 @@ def test_every_image_once_a_pass_and_batches_full(sizes, batch_size, world, seed
 def test_batch_depends_on_seed_and_step_only(step, batch_size, group):
     whole = list(batches_of(SIZES, batch_size, 5, group=group, steps=64))
     alone = batches_of(SIZES, batch_size, 5, group=group, steps=64)
-    alone.start_step = step
+    alone.start_batch = step
     assert list(alone) == whole[step:]
     assert alone.batch(step // 2) == whole[step // 2]  # and backwards
 
@@ -50,7 +50,7 @@ def test_batch_depends_on_seed_and_step_only(step, batch_size, group):
 def test_position_can_be_set():
     sampler = batches_of(SIZES, 4, 0, steps=10)
     whole = list(sampler)
-    sampler.start_step = 7
+    sampler.start_batch = 7
     assert list(sampler) == whole[7:]
     assert len(sampler) == 10  # Lightning counts from the start of the run
 
@@ -92,7 +92,7 @@ def test_processes_of_a_step_see_like_shapes_in_every_pass():
 
 def test_an_iteration_goes_on_to_the_next_multiple_of_its_steps():
     sampler = batches_of(SIZES, 4, 0, steps=10)
-    sampler.start_step = 10
+    sampler.start_batch = 10
     assert list(sampler) == [sampler.batch(step) for step in range(10, 20)]
 
 

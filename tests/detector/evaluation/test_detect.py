@@ -1,8 +1,7 @@
 import pytest
-import torch
 
-from detector.evaluation.detect import choose_device, match_categories
-from detector.exceptions import ConfigError, DataError
+from detector.evaluation.detect import match_categories
+from detector.exceptions import DataError
 
 
 def test_same_categories_need_no_note():
@@ -41,13 +40,3 @@ def test_repeated_names_are_not_matched_by_name():
     assert match_categories(names, [1, 2], names, [1, 2], "a.ckpt", "gt.json")[0] == [1, 2]
     with pytest.raises(DataError):
         match_categories(names, [1, 2], names, [3, 4], "a.ckpt", "gt.json")
-
-
-def test_choose_device(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="accelerator=gpu: PyTorch finds no usable GPU"):
-        choose_device("gpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto") == choose_device("gpu") == torch.device("cuda")
-    assert choose_device("cpu") == torch.device("cpu")

@@ -146,7 +146,7 @@ def simulated(rng, images, quality, offset=None):
 
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
-    """100 images a data set, easy and hard ones; the truth is the mean of 1,500 data sets. Of 400 intervals of 95 %,
+    """100 images per data set, easy and hard ones; the truth is the mean of 1,500 data sets. Of 400 intervals of 95 %,
     between 90 % and 99 % hold it, for a number and for the difference of two detectors on the same images."""
     rng = np.random.default_rng(0)
 
@@ -199,18 +199,20 @@ def test_pairing_is_sharper_than_two_intervals_and_counts_from_the_first_run():
     rng = np.random.default_rng(1)
     offset = rng.normal(0, 0.35, 60)
     runs = [simulated(np.random.default_rng(5), 60, quality, offset) for quality in (0.6, 0.7)]
-    worse, better = measured(runs)
+    worse, better, again = measured([*runs, runs[0]])
     first, second = (run.intervals().metrics["AR100"] for run in (worse, better))
     assert first.high > second.low
     assert first.value < second.value
     up = better.minus(worse).metrics["AR100"]
     assert up.excludes_zero
     assert up.value == pytest.approx(second.value - first.value)
+    assert worse.minus(better).metrics["AR100"].value == -up.value
+    assert again.minus(worse).metrics["AR100"] == (0, 0, 0)
 
 
 @pytest.mark.slow
 def test_a_thousand_resamples_of_five_thousand_images(write_json):
-    """80 classes, 100 detections an image: COCO's size."""
+    """80 classes, 100 detections per image: COCO's size."""
     rng = np.random.default_rng(0)
     images, count, total = 5000, 500_000, 36_000
     boxes = np.concatenate([rng.uniform(0, 400, (total, 2)), np.exp(rng.uniform(2, 6, (total, 2)))], axis=1)

@@ -129,7 +129,7 @@ def test_no_ground_truth_gives_none_and_says_so(write_json, truth_content, kept)
     result = evaluate(write_json("gt.json", truth_content), found)
     assert set(result.metrics.values()) == {None}
     assert result.notes == [
-        "There is no ground-truth box (crowds apart) in these images, so nothing can be measured: n/a."
+        "There is no ground-truth box (without crowds) in these images, so nothing can be measured: n/a."
     ]
     assert "n/a" in result.table()
     assert "0.0" not in result.table()

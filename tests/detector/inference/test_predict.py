@@ -200,6 +200,9 @@ def test_odd_sizes_are_padded_to_even_ones(tmp_path):
 def test_predict_on_a_video(checkpoint, movie, tmp_path):
     summary = predict(settings(checkpoint=str(checkpoint), source=str(movie), batch_size=4, draw_thresh=0.0))
     assert summary.images == 9
+    # The video is drawn in place of a folder of images.
+    names = ["coco.json", "drawn.mp4", "predictions.csv", "predictions.json"]
+    assert sorted(path.name for path in summary.folder.iterdir()) == names
     drawn = list(VideoReader(summary.folder / "drawn.mp4").frames())
     originals = list(VideoReader(movie).frames())
     assert [f.seconds for f in drawn] == pytest.approx([f.seconds for f in originals], abs=1e-3)

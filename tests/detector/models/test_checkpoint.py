@@ -53,6 +53,8 @@ def test_load(tmp_path, module, content):
     module.eval()
     with torch.no_grad():
         assert torch.equal(loaded([image])[0]["boxes"], module([image])[0]["boxes"])
+    with pytest.raises(RuntimeError, match=r"call \.eval\(\)"):
+        loaded.train()([image])
 
 
 def test_load_a_run_folder(tmp_path, content):

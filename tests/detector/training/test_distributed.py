@@ -123,7 +123,7 @@ def test_interrupted_and_resumed(two, tmp_path):
 @pytest.mark.slow
 def test_message_of_the_process_that_fails(two, odd_data, tmp_path):
     """An image that only process 1 reads is damaged after the data were checked."""
-    sampler = StepBatchSampler(EpochOrder([(64, 64)] * 8, 2, 0), 1, 2, steps=4)
+    sampler = StepBatchSampler(EpochOrder([(64, 64)] * 8, 2, 0), 1, 2, batches=4)
     broken = odd_data / "images" / f"train{sampler.batch(2)[0][1] + 1}.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:60])

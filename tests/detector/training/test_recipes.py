@@ -122,7 +122,7 @@ def test_steps_win_where_epochs_are_given_up(call_script):
 
 def test_epochs_by_hand():
     config = default(Config)
-    config.data.batch_size, config.optim.accumulate, config.trainer.devices = 2, 3, 2  # 12 images a step
+    config.data.batch_size, config.optim.accumulate, config.trainer.devices = 2, 3, 2  # 12 images per step
     config.trainer.epochs, config.trainer.eval_epochs, config.optim.warmup_steps = 3, 0.5, 5
     set_length(config, 96)
     assert (config.trainer.max_steps, config.trainer.eval_every) == (24, 4)
@@ -145,7 +145,7 @@ def test_a_warmup_that_never_ends_names_both_keys(tiny, steps):
 
 
 def test_a_warmup_that_never_ends_in_epochs(tiny):
-    config = tiny(optim__warmup_steps=100, trainer__epochs=2.0)  # 10 images, 2 a step
+    config = tiny(optim__warmup_steps=100, trainer__epochs=2.0)  # 10 images, 2 per step
     with pytest.raises(ConfigError, match=r"trainer\.max_steps=10 \(2 epochs of these data\)"):
         train(config)
 

@@ -14,18 +14,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from detector.exceptions import ConfigError
-from detector.training.run_folder import LOCK, locked
+from detector.training.run_folder import LOCK, run_folder_lock
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import multiprocessing, os, sys, time
-from detector.training.run_folder import locked
+from detector.training.run_folder import run_folder_lock
 
 def load():
     print(os.getpid(), flush=True)
     time.sleep(60)
 
-with locked(sys.argv[1]):
+with run_folder_lock(sys.argv[1]):
     multiprocessing.get_context("fork").Process(target=load).start()
     time.sleep(60)
 """
@@ -35,13 +35,13 @@ from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
 from detector.training.resume import find_start
-from detector.training.run_folder import locked, write_config
+from detector.training.run_folder import run_folder_lock, write_config
 
 config = default(Config, run_dir=sys.argv[1], seed=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with locked(config.run_dir):
+    with run_folder_lock(config.run_dir):
         write_config(config, find_start(config).checkpoint)
         print("taken", flush=True)
         if sys.argv[3] == "stay":
@@ -53,24 +53,24 @@ except ConfigError as error:
 
 def test_second_one_is_refused_until_the_first_has_ended(tmp_path):
     folder = tmp_path / "runs" / "a"
-    with locked(str(folder)):
+    with run_folder_lock(str(folder)):
         (folder / "config.yaml").write_text("")
         who = rf"process {os.getpid()} on \S+, since 20\d\d-\S+ \S+"
         message = rf"^run_dir={folder}: another process .* \({who}\).* resume=auto$"
-        with pytest.raises(ConfigError, match=message), locked(str(folder)):
+        with pytest.raises(ConfigError, match=message), run_folder_lock(str(folder)):
             pass
         assert (folder / LOCK).is_file()
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
-    with locked(str(folder)):
+    with run_folder_lock(str(folder)):
         pass
 
 
 def test_error_inside_gives_the_folder_back(tmp_path):
     """A folder that nothing came into goes again, unless it was there before."""
-    with pytest.raises(KeyError), locked(str(tmp_path / "new")):
+    with pytest.raises(KeyError), run_folder_lock(str(tmp_path / "new")):
         raise KeyError
     (tmp_path / "old").mkdir()
-    with locked(str(tmp_path / "old")):
+    with run_folder_lock(str(tmp_path / "old")):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
@@ -79,11 +79,11 @@ def test_killed_process_holds_nothing_though_its_loader_processes_live(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     child = int(process.stdout.readline())
     try:
-        with pytest.raises(ConfigError, match=f"process {process.pid} "), locked(str(tmp_path)):
+        with pytest.raises(ConfigError, match=f"process {process.pid} "), run_folder_lock(str(tmp_path)):
             pass
         process.kill()
         process.wait()
-        with locked(str(tmp_path)):
+        with run_folder_lock(str(tmp_path)):
             os.kill(child, 0)  # it is alive
     finally:
         os.kill(child, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch, caplog, code):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     caplog.set_level("INFO", "detector")
-    with locked(str(tmp_path / "run")):
+    with run_folder_lock(str(tmp_path / "run")):
         (tmp_path / "run/config.yaml").write_text("")
     assert f"{tmp_path / 'run'} is on a file system without locks" in caplog.text
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
@@ -111,9 +111,9 @@ def test_locked_file_that_cannot_be_written_as_on_smb(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr(Path, "read_text", refuse)
-    with locked(str(tmp_path / "run")):
+    with run_folder_lock(str(tmp_path / "run")):
         message = r"another process is training in this folder\. Choose"
-        with pytest.raises(ConfigError, match=message), locked(str(tmp_path / "run")):
+        with pytest.raises(ConfigError, match=message), run_folder_lock(str(tmp_path / "run")):
             pass
     assert not (tmp_path / "run").exists()
 
@@ -121,7 +121,7 @@ def test_locked_file_that_cannot_be_written_as_on_smb(tmp_path, monkeypatch):
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     message = r"run_dir=\S+/file/run: cannot be written: Not a directory"
-    with pytest.raises(ConfigError, match=message), locked(str(tmp_path / "file/run")):
+    with pytest.raises(ConfigError, match=message), run_folder_lock(str(tmp_path / "file/run")):
         pass
 
 
@@ -179,7 +179,7 @@ def test_second_command_ends_at_once(script, tmp_path, devices, resume):
     deadline = time.monotonic() + (60 if devices > 1 else 0)  # processes whose parent dies end after their step
     while True:
         try:
-            with locked(str(tmp_path / "run")):
+            with run_folder_lock(str(tmp_path / "run")):
                 break
         except ConfigError:
             assert time.monotonic() < deadline
