@@ -88,8 +88,10 @@ def read_tensors(path: Path, named: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # PyTorch's message advises to run what is in the file
         reason = "it is no file of torch.save, or holds other things than tensors and plain values"
-    except Exception as error:  # torch.load raises a different type for each kind of damage
+    except OSError as error:
         reason = first_line(error)
+    except Exception as error:  # torch.load raises a different type for each kind of damage, with PyTorch's insides
+        reason = f"it is damaged or cut off, or no file of torch.save ({type(error).__name__})"
     raise WeightsError(f"{named}: cannot be read ({path.stat().st_size:,} bytes): {reason}.")
 
 
