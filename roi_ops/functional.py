@@ -140,7 +140,7 @@ def multiscale_roi_pool(
     canonical_level: float = 4,
     channels_last: bool = False,
 ) -> Tensor:
-    """:func:`roi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
+    """:func:`roi_pool` on a pyramid; its arguments are those of :func:`multiscale_roi_align` that it has."""
     levels = _Levels(spatial_scales, canonical_scale, canonical_level)
     return _pool(features, boxes, _Bins("pool", output_size), levels, channels_last)
 
@@ -155,7 +155,7 @@ def multiscale_prroi_pool(
     canonical_level: float = 4,
     channels_last: bool = False,
 ) -> Tensor:
-    """:func:`prroi_pool` on a pyramid; arguments as those of :func:`multiscale_roi_align`."""
+    """:func:`prroi_pool` on a pyramid; its arguments are those of :func:`multiscale_roi_align` that it has."""
     levels = _Levels(spatial_scales, canonical_scale, canonical_level)
     return _pool(features, boxes, _Bins("prroi", output_size), levels, channels_last)
 

@@ -1,8 +1,8 @@
 """The operators as modules, and the exchange of the poolers inside a torchvision R-CNN.
 
 ``torchvision.models.detection.FasterRCNN`` accepts only instances of torchvision's ``MultiScaleRoIAlign`` as
-RoI poolers: so the multi-scale modules here are subclasses of it that share its constructor's arguments and
-call convention, not its code.
+RoI poolers: so the multi-scale modules here are subclasses of it. They share its call convention and its constructor,
+which keeps ``output_size``, ``sampling_ratio`` and the names of the maps, and those of its arguments that they have.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class MultiScaleRoIAlign(_MultiScalePooler):
 
 
 class MultiScaleRoIPool(_MultiScalePooler):
-    """RoIPool on a feature pyramid; arguments as those of :class:`MultiScaleRoIAlign`."""
+    """RoIPool on a feature pyramid; its arguments are those of :class:`MultiScaleRoIAlign` that it has."""
 
     operator = staticmethod(functional.multiscale_roi_pool)
 
@@ -210,7 +210,7 @@ class MultiScaleRoIPool(_MultiScalePooler):
 
 
 class MultiScalePrRoIPool(MultiScaleRoIPool):
-    """PrRoIPool on a feature pyramid; arguments as those of :class:`MultiScaleRoIAlign`."""
+    """PrRoIPool on a feature pyramid; its arguments are those of :class:`MultiScaleRoIAlign` that it has."""
 
     operator = staticmethod(functional.multiscale_prroi_pool)
 

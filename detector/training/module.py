@@ -79,7 +79,7 @@ class DetectionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration."""
-        fused = self.config.trainer.precision != "16-mixed"  # Lightning's scaler and clipping want a plain one
+        fused = self.config.trainer.precision != "16-mixed"  # Lightning's scaler of float16 wants a plain one
         config = replace(self.config.optim, lr=scaled_lr(self.config.optim, images_per_step(self.config)))
         optimizer = build_optimizer(self.model, config, fused)
         scheduler = build_scheduler(optimizer, config, self.config.trainer.max_steps)

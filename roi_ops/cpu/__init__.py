@@ -56,7 +56,7 @@ def why_not() -> str | None:
 
 
 def instruction_set() -> str:
-    """Name of the instruction set in use: "avx512", "avx2" or "baseline"."""
+    """Name of the instruction set in use: "avx512", "avx2" or "baseline"; "none" without the kernels."""
     return _kernels.use("") if _missing is None else "none"
 
 

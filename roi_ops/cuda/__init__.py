@@ -12,7 +12,7 @@ How the pieces fit, from the call down to the device:
 ``compile_all.py``     ``python -m roi_ops.cuda.compile_all``: the compile matrix, with no GPU
 =====================  ================================================================================
 
-and in device code, each file including the one before it:
+and in device code, each file after those that it includes (``arguments.cuh`` has the structs of ``arguments.py``):
 
 =========================  ============================================================================
 ``../include/roi_axis.h``  levels, axes, samples, rows of the pooling matrices; shared with the CPU kernels

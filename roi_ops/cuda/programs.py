@@ -18,7 +18,7 @@ DTYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "__hal
 NAMES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16"}
 HEADERS = {torch.float16: "cuda_fp16.h", torch.bfloat16: "cuda_bf16.h"}
 
-# Device code, in the order in which files include each other.
+# Device code: each file after those that it includes.
 FILES = (
     "platform.cuh",
     "arguments.cuh",
@@ -45,7 +45,7 @@ class Kernel(NamedTuple):
         arguments: its argument struct.
         call: the instance, e.g. ``linear_forward<float, VECTOR>``.
         header: a CUDA header the storage type needs, or None.
-        blocks: of a multiprocessor at once, that the compiler limits registers for.
+        blocks: how many are to fit a multiprocessor at once; the compiler limits the registers for that.
     """
 
     name: str
@@ -124,7 +124,7 @@ def key_boxes(dtype: torch.dtype) -> Kernel:
 
 @cache
 def sort_boxes() -> Kernel:
-    """RoIs in the order of these."""
+    """RoIs in the order of their image and level."""
     return Kernel("sort_boxes", "bins.cuh", "BackwardArguments", "sort_boxes", None)
 
 

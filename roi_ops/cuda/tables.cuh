@@ -1,8 +1,8 @@
 // The rows of A_y and A_x of one RoI in shared memory, built once a block.
 //
 // A row has as many entries as its bin touches pixels (linear kinds) or has samples on the map (maximum of
-// RoIAlign). If all rows of an axis fit their table, it is filled once. Else (a huge box on a huge map with
-// adaptive sampling) the axis is cut into chunks that do fit, and the block goes through the chunks.
+// RoIAlign). If all rows of an axis fit their table, it is filled once. Else (many bins, many samples of
+// a maximum, or a large map) the axis is cut into chunks that do fit, and the block goes through the chunks.
 #pragma once
 
 #include "boxes.cuh"
@@ -18,7 +18,7 @@ struct Table {
   int* end;
   int* number;   // [bins]; entries of a row, if they were counted
   int* first;    // [bins]; samples only: number of the first one in the table
-  int* void_at;  // [bins]; samples only: number of the first one that is not on the map, -1 if all are
+  int* void_at;  // [bins]; samples only: number of the row's first sample that is not on the map, -1 if all are on it
   int capacity;
 
   // The table's part of shared memory, see table_bytes in plan.py.

@@ -90,14 +90,15 @@ struct Axis {
   A bin;        // size of a bin, pixels
   int bins;     // P
   int length;   // L, pixels of the map
-  int samples;  // g, samples a bin (align kinds); 0: none
+  int samples;  // g, samples per bin (of the align kinds); 0: none
   bool free;    // the extent follows the box: it was not clamped
   bool defined; // false: coordinates overflowed, nothing is pooled
 };
 
 ROI_FN bool is_aligned(int kind) { return kind == ALIGN_ALIGNED || kind == ALIGN_ALIGNED_MAX; }
 
-// low, high: coordinates of the box in image pixels; scale: map size over image size.
+// low, high: coordinates of the box in image pixels; scale: map size over image size; sampling_ratio: samples per bin,
+// or <= 0: adaptive, ceil(extent / bins).
 template <class A>
 ROI_FN Axis<A> make_axis(int kind, A low, A high, A scale, int bins, int length, int sampling_ratio) {
   Axis<A> axis{mul(low, scale), A(0), bins, length, 0, true, true};

@@ -4,11 +4,11 @@ What happens in a training step, in this order:
 
 1. ``DetectionModule.training_step`` computes the losses of a batch.
 2. ``Guard.on_before_backward`` checks them, and the norm of the gradients of the step before.
-3. Backward. The gradients of ``optim.accumulate`` batches are added up before the step goes on.
+3. Backward. Step 4 follows after every ``optim.accumulate`` batches, whose gradients are added up; step 5 after each.
 4. ``Guard.on_before_optimizer_step`` clips the gradients. The optimiser steps, then the schedule of the learning rate.
 5. ``on_train_batch_end`` of the callbacks: ``Monitor`` logs, ``ProgressDisplay`` draws, ``SkippedImages`` notes,
    ``AveragedWeights`` moves the average, ``Checkpoints`` writes ``last.ckpt`` if it is due, ``Interrupt`` ends the run
    after a signal, ``Profile`` takes the time.
-6. If an evaluation is due, Lightning runs it: averaged weights are put in, ``DetectionModule`` collects detections and
-   scores them, the newest weights are put back, ``Checkpoints`` keeps the best as ``best.ckpt``.
+6. If an evaluation is due, Lightning runs it: averaged weights are put in, ``DetectionModule`` collects detections, the
+   newest weights are put back, the detections are scored, ``Checkpoints`` keeps the best as ``best.ckpt``.
 """
