@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detector.data.datamodule import DetectionDataModule
     from detector.inference.detector import load
+    from detector.training.module import DetectionModule
 
-__all__ = ["load"]
+__all__ = ["DetectionDataModule", "DetectionModule", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # PyTorch and Lightning take seconds to import: only who loads a detector pays for them.
+    # PyTorch and Lightning take seconds to import: only who uses them pays for them.
     if name == "load":
         from detector.inference.detector import load
 
         return load
+    if name == "DetectionModule":
+        from detector.training.module import DetectionModule
+
+        return DetectionModule
+    if name == "DetectionDataModule":
+        from detector.data.datamodule import DetectionDataModule
+
+        return DetectionDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -185,6 +185,7 @@ class TrainerConfig:
     threads: int = number(0)
     deterministic: bool
     limit_eval_images: int = number(0)
+    val_loss: bool
     profile_steps: int = number(0)
     detect_anomaly: bool
     progress_bar: bool

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import Subset
+from omegaconf import OmegaConf
 
-from detector.config.schema import AugmentConfig, DataConfig
-from detector.data.coco import CocoDataset
+from detector.config.commands import configs_folder
+from detector.config.composition import compose
+from detector.config.defaults import parse_partial
+from detector.config.schema import AugmentConfig, Config, DataConfig, parse, to_dict
+from detector.data.coco import CocoDataset, Transform
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
 from detector.data.repeats import repeat_factors
-from detector.data.samplers import EpochOrder, StepBatchSampler, shard
+from detector.data.samplers import EpochOrder, ShardedBatches, StepBatchSampler
 from detector.data.splits import Split, find_split
-from detector.data.transforms import Augment, AugmentedDataset
+from detector.data.transforms import Augment, AugmentedDataset, OwnTransform
 from detector.exceptions import DataError
 from detector.files import file_digest, problem_list
 from detector.words import counted
 
 
 class DetectionDataModule(pl.LightningDataModule):
-    """Both splits of a data set and their loaders.
+    """Both splits of a data set and their loaders, for any module and any Trainer.
 
     Loaders yield ``(list of images, list of targets)`` as :class:`CocoDataset` describes them. Training batches follow
     :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only. A
-    Trainer that resumes goes on with the next batch. It needs ``use_distributed_sampler=False``: the data module shares
-    the images out between processes itself.
+    Trainer that resumes goes on with the next batch. A Trainer with several processes needs
+    ``use_distributed_sampler=False``: the data module shares the images out itself.
 
     Args:
-        data: where the files are, and how they are loaded.
+        data: a folder with ``train.json``, ``val.json`` and ``images/``; or the ``data`` group, which says where files
+            are and how they are loaded, or a dict of some of its keys; or the whole configuration of a run, or a dict
+            of some of its keys, from which the other arguments are taken too unless they are given.
         augment: of the training images.
         seed: of order and augmentation of the training images.
         limit_eval_images: evaluate on the first so many validation images only; 0: all.
+        transform: of the training images, in place of ``augment``; see :class:`OwnTransform`.
 
     Attributes:
+        batch_size: images per training batch and process.
         skipped: what is wrong with each image that could not be read in training, in the order they came.
-        val_padding: this process has no validation image of its own, and the one that it gets does not count.
         identity: what tells the data of two runs apart, for both splits: the annotation file, the ``digest`` of its
             content, and numbers of images and boxes; there after :meth:`setup`.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
@@ -47,13 +55,21 @@ class DetectionDataModule(pl.LightningDataModule):
         val_split: their files.
     """
 
-    def __init__(self, data: DataConfig, augment: AugmentConfig, seed: int, limit_eval_images: int = 0) -> None:
+    def __init__(
+        self,
+        data: Config | DataConfig | Mapping[str, Any] | str | Path,
+        augment: AugmentConfig | None = None,
+        seed: int | None = None,
+        limit_eval_images: int | None = None,
+        transform: Transform | None = None,
+    ) -> None:
         super().__init__()
-        self.data = data
-        self.augment = Augment(augment)
-        self.seed = seed
-        self.limit_eval_images = limit_eval_images
-        self.val_padding = False
+        config = data if isinstance(data, Config) else configuration(data)
+        self.data = replace(config.data)  # the batch size may be changed here
+        self.augment = OwnTransform(transform) if transform else Augment(augment or config.augment)
+        self.seed = config.seed if seed is None else seed
+        limit = config.trainer.limit_eval_images
+        self.limit_eval_images = limit if limit_eval_images is None else limit_eval_images
         self.skipped: list[str] = []
         self.identity: dict[str, dict[str, Any]] = {}
         self.train_dataset: CocoDataset
@@ -97,14 +113,31 @@ class DetectionDataModule(pl.LightningDataModule):
         return self.identity
 
     @property
+    def batch_size(self) -> int:
+        """Images per training batch and process; Lightning's ``Tuner.scale_batch_size`` sets it."""
+        return self.data.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.data.batch_size = size
+
+    @property
     def class_names(self) -> list[str]:
-        """Name of label i + 1 at position i."""
+        """Name of label i + 1 at position i; reads the data if :meth:`setup` has not."""
+        self.setup()
         return self.train_dataset.class_names
 
     @property
     def category_ids(self) -> list[int]:
-        """Category id of label i + 1 at position i."""
+        """Category id of label i + 1 at position i; reads the data if :meth:`setup` has not."""
+        self.setup()
         return self.train_dataset.category_ids
+
+    @property
+    def val_annotations(self) -> Path:
+        """The file of the validation boxes; reads the data if :meth:`setup` has not."""
+        self.setup()
+        return self.val_split.annotations
 
     @property
     def val_image_ids(self) -> list[int]:
@@ -175,15 +208,16 @@ class DetectionDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DetectionLoader:
         """The validation images of this process, in the order of the file; each image goes to one process.
 
-        If there are fewer batches than processes, a process without images gets one that does not count: it has to
-        meet the others at the end of the loop. ``val_padding`` says so. An image that cannot be read is an error here
+        If there are fewer batches than processes, a process without images gets the first image, which it has to meet
+        the others at the end of the loop; rank 0 has that image too. An image that cannot be read is an error here
         whatever ``data.on_error`` says, as scores of other images are not comparable.
         """
-        part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
-        self.val_padding = not part
-        return DetectionLoader(
-            Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size, **self._loading()
-        )
+        batches = ShardedBatches(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
+        return DetectionLoader(self.val_dataset, batch_sampler=batches, **self._loading())
+
+    def predict_dataloader(self) -> DetectionLoader:
+        """The validation images."""
+        return self.val_dataloader()
 
     def summary(self) -> str:
         """Images, boxes and classes of both splits, to be printed: a table of the classes with their category ids."""
@@ -216,6 +250,25 @@ class DetectionDataModule(pl.LightningDataModule):
             "persistent_workers": self.data.workers > 0,
             "pin_memory": on_gpu and torch.cuda.is_available(),
         }
+
+
+def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
+    """What the first argument of :class:`DetectionDataModule` stands for.
+
+    Keys of the ``data`` group that are lacking have the values of ``configs/data/``: of ``coco.yaml`` for a folder and
+    for ``name: coco``, else of ``shapes.yaml``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    if isinstance(data, str | Path):
+        data = {"name": "coco", "root": str(data)}
+    plain = to_dict(data) if isinstance(data, DataConfig) else dict(data)
+    if not plain.keys() & {field.name for field in fields(DataConfig)}:
+        return parse_partial(plain, Config)
+    choice = "coco" if plain.get("name") == "coco" else "shapes"
+    shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
+    return parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
 
 
 def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from detector.data.annotations import read_annotations
+from detector.data.annotations import Annotations, parse_annotations, read_annotations
+from detector.data.coco import Target
 from detector.evaluation.detections import Detections
 from detector.files import LARGEST, problem_list
 
@@ -20,8 +22,8 @@ class GroundTruth:
     pycocotools is left out. What it silently ignores is ignored and said in :attr:`notes`.
 
     Args:
-        path: COCO annotation JSON with ``images``, ``annotations`` and ``categories``; ``info``, ``licenses``, file
-            names, sizes, and an annotation's ``area`` and ``iscrowd`` may be missing.
+        source: COCO annotation JSON (or what was read from one) with ``images``, ``annotations`` and ``categories``;
+            ``info``, ``licenses``, file names, sizes, and an annotation's ``area`` and ``iscrowd`` may be missing.
         drop_invalid: leave annotations out that cannot be read (no box, NaN, no id), with a note; the
             default is an error. For runs with ``data.on_invalid=drop`` or ``clip``.
 
@@ -44,10 +46,10 @@ class GroundTruth:
         DataError: the file is missing, not JSON or not COCO annotations, or lists the annotations that cannot be read.
     """
 
-    def __init__(self, path: str | Path, drop_invalid: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(self, source: str | Path | Annotations, drop_invalid: bool = False) -> None:
+        read = source if isinstance(source, Annotations) else read_annotations(source, need_pictures=False)
+        self.path = read.file
         self.notes: list[str] = []
-        read = read_annotations(path, need_pictures=False)
         stray = [p for p in read.problems if p.kind in ("unknown_image", "unknown_category")]
         unreadable = [str(p) for p in read.problems if p not in stray]
         if unreadable and not drop_invalid:
@@ -89,6 +91,47 @@ class GroundTruth:
                 "An annotation has the id 0, which pycocotools takes for 'no match': what detects it "
                 "counts as a false positive. Number the annotations from 1."
             )
+
+    @classmethod
+    def from_targets(
+        cls,
+        targets: Mapping[int, Target],
+        sizes: Mapping[int, tuple[int, int]],
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+    ) -> GroundTruth:
+        """The targets of a detector as ground truth, for data that have no annotation file.
+
+        Args:
+            targets: by image id. Each has ``boxes`` [N, 4] xyxy in pixels and ``labels`` [N] in 1..K; ``area`` [N]
+                (else that of the box) and ``iscrowd`` [N] (else no box is a crowd) may be missing.
+            sizes: height and width of each image.
+            class_names: ``class_names[k - 1]`` is the name of label k.
+            category_ids: and this its category id.
+
+        Raises:
+            DataError: lists the boxes that are not finite.
+        """
+        annotations: list[dict[str, Any]] = []
+        for image_id, target in targets.items():
+            boxes = target["boxes"].detach().cpu().double().reshape(-1, 4)
+            xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+            rows = zip(
+                xywh.tolist(),
+                target["labels"].tolist(),
+                target.get("area", xywh[:, 2] * xywh[:, 3]).tolist(),
+                target.get("iscrowd", torch.zeros(len(xywh))).tolist(),
+                strict=True,
+            )
+            annotations += [
+                {"id": number, "image_id": image_id, "category_id": category_ids[int(label) - 1],
+                 "bbox": box, "area": area, "iscrowd": int(crowd)}
+                for number, (box, label, area, crowd) in enumerate(rows, len(annotations) + 1)
+            ]  # fmt: skip
+        images = [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in targets]
+        categories = [{"id": i, "name": name} for i, name in zip(category_ids, class_names, strict=True)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        return cls(parse_annotations(Path("targets"), content, need_pictures=False))
 
     def _note(self, subject: str, count: int, treatment: str) -> None:
         if count:

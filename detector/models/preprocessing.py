@@ -45,7 +45,7 @@ class DetectionTransform(GeneralizedRCNNTransform):
             boxes = target["boxes"]
             keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             if not keep.all():
-                target = {k: v[keep] if v.shape[:1] == keep.shape else v for k, v in target.items()}
+                target = {k: v[keep] if getattr(v, "shape", ())[:1] == keep.shape else v for k, v in target.items()}
         return image, target
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:

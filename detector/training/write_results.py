@@ -16,7 +16,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
-from detector.training.plot_curves import plot_curves
+from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import TrainResult
 from detector.training.tensorboard_summary import write_summary
 
@@ -41,6 +41,7 @@ def write_results(
     discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
+        attempt(lambda: say_overfitting(folder / "metrics.csv", say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
@@ -54,6 +55,12 @@ def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> No
         draw()
     except Exception as error:  # whatever a plotting library or a full disk comes up with
         say(f"warning: {name} was not made: {type(error).__name__}: {error}")
+
+
+def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
+    """Say so if the validation loss rises while the training loss falls."""
+    if remark := overfitting(read_curves(metrics_csv)):
+        say(f"note    {remark}")
 
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:

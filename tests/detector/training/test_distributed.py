@@ -16,7 +16,6 @@ from PIL import Image
 
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, TrainerConfig
-from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import EpochOrder, StepBatchSampler
 from detector.evaluation.evaluate import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
@@ -81,7 +80,7 @@ def meanwhile(action, condition):
 
 @pytest.mark.slow
 def test_two_processes_evaluate_like_one(two, tmp_path):
-    """Seven images in batches of two: one process gets three of them and the other four. Seven of eight training
+    """Seven images in batches of two: one process gets four of them and the other three. Seven of eight training
     images are empty, so that in most steps no process has a box, and in others one of them has."""
     outcome = train(two(optim__ema=0.5, trainer__eval_every=2, trainer__max_steps=6))
     assert outcome.steps == 6
@@ -235,20 +234,6 @@ def test_rank_of_a_single_process_in_a_batch_script(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
     assert process_group(default(TrainerConfig)).world_size == 1
     assert must_launch(default(TrainerConfig, devices=2))
-
-
-@pytest.mark.parametrize("padding", [False, True])
-def test_detections_of_a_padding_image_do_not_count(tiny, monkeypatch, padding):
-    original = DetectionDataModule.val_dataloader
-
-    def loader(self):
-        found = original(self)
-        self.val_padding = padding
-        return found
-
-    monkeypatch.setattr(DetectionDataModule, "val_dataloader", loader)
-    outcome = train(tiny(trainer__max_steps=1, model__head__score_thresh=0.0))
-    assert (json.loads((outcome.run_dir / "predictions.json").read_text()) == []) == padding
 
 
 def test_several_machines_are_not_started_here():

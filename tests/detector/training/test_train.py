@@ -17,7 +17,6 @@ from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import load_trained_model
 from detector.training.loggers import build_loggers
-from detector.training.module import batch_seed
 from detector.training.resume import differences
 from detector.training.train import train
 from detector.training.trainer import check_hardware
@@ -85,6 +84,7 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
         "config": to_dict(config),
         "class_names": ["circle", "rectangle", "triangle", "star", "ring", "cross"],
         "category_ids": [1, 2, 3, 4, 5, 6],
+        "pretrained": False,
     }
     module = load_trained_model(result.best_checkpoint)
     assert not module.training
@@ -133,12 +133,6 @@ def test_another_seed_gives_other_weights(tiny, tmp_path):
         states.append(torch.load(result.last_checkpoint, weights_only=True)["state_dict"])
     key = "model.backbone.body.0.0.weight"
     assert not torch.equal(states[0][key], states[1][key])
-
-
-def test_batch_seeds_differ():
-    seeds = {batch_seed(s, n, r) for s in range(3) for n in range(50) for r in range(2)}
-    assert len(seeds) == 300
-    assert all(0 <= seed < 2**64 for seed in seeds)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed"])
@@ -202,7 +196,8 @@ def test_checkpoints_between_evaluations(tiny, monkeypatch):
     original = Checkpoints.save_last
 
     def note(self, trainer):
-        saved.append(trainer.global_step)
+        if self.saved_step != trainer.global_step:
+            saved.append(trainer.global_step)
         original(self, trainer)
 
     monkeypatch.setattr(Checkpoints, "save_last", note)
