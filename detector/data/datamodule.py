@@ -268,6 +268,7 @@ def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
         return parse_partial(plain, Config)
     choice = "coco" if plain.get("name") == "coco" else "shapes"
     shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
+    OmegaConf.set_struct(shipped, False)  # wrong keys are for `parse` to name
     return parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
 
 

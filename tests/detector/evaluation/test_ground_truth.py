@@ -1,6 +1,8 @@
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
@@ -185,3 +187,32 @@ def test_half_a_character_is_no_text(tmp_path, escape, good):
         return
     with pytest.raises(DataError, match="in line 2 is one half of a character"):
         GroundTruth(path)
+
+
+def test_targets_are_the_ground_truth_that_a_file_with_them_is(write_json):
+    """Ids not in order, an image without a box, a crowd, and an area that is not the box's."""
+    boxes = torch.tensor([[2.0, 3.0, 12.5, 9.0], [0.0, 0.0, 4.0, 4.0]])
+    targets = {
+        9: {"boxes": boxes, "labels": torch.tensor([2, 1]), "iscrowd": torch.tensor([0, 1])},
+        4: {"boxes": boxes[:1], "labels": torch.tensor([1]), "area": torch.tensor([5.0])},
+        7: {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    }
+    found = GroundTruth.from_targets(targets, dict.fromkeys(targets, (20, 30)), ["ant", "bee"], [3, 8])
+    row = lambda number, image, category, box, area, crowd: {
+        "id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd
+    }  # fmt: skip
+    wide, square = [2.0, 3.0, 10.5, 6.0], [0.0, 0.0, 4.0, 4.0]
+    rows = [row(1, 9, 8, wide, 63.0, 0), row(2, 9, 3, square, 16.0, 1), row(3, 4, 3, wide, 5.0, 0)]
+    categories = [{"id": 3, "name": "ant"}, {"id": 8, "name": "bee"}]
+    images = [{"id": i, "height": 20, "width": 30} for i in targets]
+    expected = GroundTruth(write_json("t.json", {"images": images, "annotations": rows, "categories": categories}))
+    for name in ("image_ids", "category_ids", "class_names", "notes"):
+        assert getattr(found, name) == getattr(expected, name)
+    for name in ("sizes", "ids", "image", "label", "boxes_xywh", "area", "iscrowd"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_targets_that_are_not_finite():
+    target = {"boxes": torch.tensor([[0.0, 0.0, float("nan"), 1.0]]), "labels": torch.tensor([1])}
+    with pytest.raises(DataError, match="targets: 1 of 1 annotations cannot be evaluated"):
+        GroundTruth.from_targets({1: target}, {1: (4, 4)}, ["a"], [1])

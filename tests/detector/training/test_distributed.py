@@ -52,16 +52,10 @@ def two(tiny, odd_data):
     """A function: keys -> the configuration of a run of two processes on the odd data."""
 
     def make(**keys):
-        return tiny(
-            data__name="coco",
-            data__root=str(odd_data),
-            data__batch_size=1,
-            data__eval_batch_size=2,
-            trainer__devices=2,
-            trainer__threads=1,
-            model__head__score_thresh=0.0,
-            **keys,
-        )
+        settings = {"data__name": "coco", "data__root": str(odd_data), "data__batch_size": 1,
+                    "data__eval_batch_size": 2, "trainer__devices": 2, "trainer__threads": 1,
+                    "model__head__score_thresh": 0.0}  # fmt: skip
+        return tiny(**settings | keys)
 
     return make
 
@@ -101,6 +95,19 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
     key = lambda d: (d["image_id"], d["score"], d["bbox"])
     alone = json.loads((folder / "predictions.json").read_text())
     assert sorted(together, key=key) == sorted(alone, key=key)
+
+
+@pytest.mark.slow
+def test_losses_on_the_validation_images_are_those_of_one_process(two, tmp_path):
+    """To the bit, with weights that do not change."""
+    logged = []
+    for devices in (1, 2):
+        keys = {"trainer__devices": devices, "run_dir": str(tmp_path / str(devices)), "trainer__max_steps": 1}
+        outcome = train(two(**keys, optim__lr=0.0, model__norm="group"))
+        (row,) = [row for row in rows(outcome.run_dir) if row["val/loss"]]
+        logged.append({name: value for name, value in row.items() if name.startswith("val/")})
+    assert logged[0] == logged[1]
+    assert float(logged[0]["val/loss"]) > 0
 
 
 @pytest.mark.slow

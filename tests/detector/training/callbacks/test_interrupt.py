@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from detector.exceptions import ConfigError
 from detector.training.callbacks import interrupt
+from detector.training.callbacks.checkpoints import Checkpoints
 from detector.training.callbacks.interrupt import Interrupt, Interruption
 
 
@@ -90,3 +92,11 @@ def test_loader_processes_leave_signals_to_the_main_one(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: callback._process + 1)
     callback._handle(signal.SIGINT, None)
     assert not callback.requested
+
+
+def test_something_has_to_write_the_checkpoint(tmp_path):
+    with pytest.raises(ConfigError, match="Checkpoints"):
+        Interrupt().setup(SimpleNamespace(callbacks=[]), None, "fit")
+    found, callback = Checkpoints(tmp_path), Interrupt()
+    callback.setup(SimpleNamespace(callbacks=[callback, found]), None, "fit")
+    assert callback.checkpoints is found
