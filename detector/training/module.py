@@ -112,7 +112,7 @@ class DetectionModule(pl.LightningModule):
         # Those of our own loader are as they should be: a look at them would wait for the device.
         images, targets = batch
         if not isinstance(self.trainer.train_dataloader, StepLoader):
-            images, targets = images_of(batch), [without_crowds(checked(t, self.class_names)) for t in targets]
+            images, targets = images_of(batch), without_crowds(checked(targets, self.class_names))
         # Proposals and anchors are sampled at random. Seeded by the batch's number the draws are the same in a
         # resumed run, and in runs that differ in the RoI operator.
         seed = seed_of(self.config.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
@@ -140,11 +140,11 @@ class DetectionModule(pl.LightningModule):
     # -------------------------------------------------------------------------------------- evaluation
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, Tensor]]]:
         """Keep what is found in a batch; returns ``detections``, those that :meth:`forward` returns."""
-        images, targets = images_of(batch), [checked(target, self.class_names) for target in batch[1]]
+        images, targets = images_of(batch), checked(batch[1], self.class_names)
         ids = self._ids(targets)
         if self.config.trainer.val_loss:
             # Seeded by its images, a batch is judged by the same anchors and regions in every evaluation.
-            found, losses = detect_with_losses(self.model, images, list(map(without_crowds, targets)), seed_of(*ids))
+            found, losses = detect_with_losses(self.model, images, without_crowds(targets), seed_of(*ids))
         else:
             found, losses = self.model(images), {}
         self._outcomes.append(

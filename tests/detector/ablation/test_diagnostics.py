@@ -79,7 +79,7 @@ def ensure_shapes_of(cell):
 
 def test_kept_weights_have_no_optimiser(trained):
     content = torch.load(trained.cells[0].folder / WEIGHTS, weights_only=True)
-    assert set(content) == {"state_dict", "hyper_parameters"}
+    assert set(content) == {"state_dict", "hyper_parameters", "pytorch-lightning_version"}
 
 
 def test_diagnostics_are_made_once(trained, monkeypatch):

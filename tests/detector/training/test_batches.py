@@ -31,11 +31,12 @@ def test_size_of_any_batch(batch):
 
 def test_targets_become_plain_tensors():
     boxes = tv_tensors.BoundingBoxes(torch.tensor(BOX, dtype=torch.float64), format="XYXY", canvas_size=(9, 9))
-    found = checked({"boxes": boxes, "labels": torch.tensor([2], dtype=torch.int32), "x": 1}, ["a", "b"])
+    (found,) = checked([{"boxes": boxes, "labels": torch.tensor([2], dtype=torch.int32), "x": 1}], ["a", "b"])
     assert type(found["boxes"]) is torch.Tensor
     assert (found["boxes"].dtype, found["labels"].dtype, found["x"]) == (torch.float32, torch.int64, 1)
-    empty = checked({"boxes": torch.zeros(0), "labels": torch.zeros(0)}, ["a"])
+    (empty,) = checked([{"boxes": torch.zeros(0), "labels": torch.zeros(0)}], ["a"])
     assert empty["boxes"].shape == (0, 4)
+    assert checked([], ["a"]) == without_crowds([]) == []
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,16 @@ def test_targets_become_plain_tensors():
 def test_targets_that_cannot_be_used(target, words):
     given = {key: torch.tensor(value) if key != "image_id" else value for key, value in target.items()}
     with pytest.raises(DataError, match=words):
-        checked(given, ["a", "b"])
+        checked([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}, given], ["a", "b"])
 
 
 def test_crowds_are_left_out():
     target = {"boxes": torch.arange(8.0).reshape(2, 4), "labels": torch.tensor([1, 2]), "area": torch.tensor([5, 6]),
               "iscrowd": torch.tensor([1, 0]), "size": torch.tensor([9, 9])}  # fmt: skip
-    found = without_crowds(target)
+    plain = {"boxes": torch.zeros(1, 4), "labels": torch.tensor([1])}
+    found, same = without_crowds([target, plain])
     assert found["boxes"].tolist() == [[4, 5, 6, 7]]
     assert (found["labels"].tolist(), found["area"].tolist(), found["size"].tolist()) == ([2], [6], [9, 9])
-    plain = {"boxes": torch.zeros(1, 4), "labels": torch.tensor([1])}
-    assert without_crowds(plain) is plain
+    assert same is plain
+    (kept,) = without_crowds([{**target, "iscrowd": torch.tensor([0, 0])}])
+    assert kept["boxes"] is target["boxes"]
