@@ -85,6 +85,10 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Repeat the evaluation that the resumed run may not have finished."""
         self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if progress.current.ready < trainer.num_training_batches:
+            # Of a run that had ended and is made longer: Lightning would wait for ever for the epoch to end.
+            progress.is_last_batch = False
         if self.evaluation_due and trainer.global_step:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
