@@ -52,8 +52,9 @@ class Guard(pl.Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
         """Check the losses of the batch, and the gradients of the step before it."""
-        losses: Any = getattr(module, "losses", None) or {"loss": loss.detach()}
-        self.check(losses, self._batch, trainer)
+        losses: Any = getattr(module, "losses", None)
+        named = isinstance(losses, dict) and losses
+        self.check(losses if named else {"loss": loss.detach()}, self._batch, trainer)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Clip the gradients. Lightning has removed the scale of float16 before this hook."""

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import RunningStage
+from pytorch_lightning.utilities.data import _update_dataloader
+from torch.utils.data import DistributedSampler
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
@@ -214,6 +217,22 @@ def test_a_process_without_images_of_its_own_gets_the_first_again(drawn):
         module.trainer = trainer_of(rank, 4)
         seen += [[int(t["image_id"]) for t in targets] for _, targets in module.val_dataloader()]
     assert seen == [[1, 2], [3, 4], [5], [1]]
+
+
+def test_lightning_does_not_share_the_images_out_a_second_time(drawn):
+    """It says what to do instead; silently, each process would get a part of its part."""
+    module = shapes_module(drawn)
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        with pytest.raises(TypeError, match="use_distributed_sampler=False"):
+            _update_dataloader(loader, DistributedSampler(loader.dataset, 2, 0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loader_of_predictions_as_lightning_makes_it_anew(drawn):
+    loader = shapes_module(drawn).predict_dataloader()
+    again = _update_dataloader(loader, loader.sampler, RunningStage.PREDICTING)
+    assert all(map(equal, list(loader), list(again)))
+    assert len(list(again)) == 3
 
 
 def test_setup_twice_reads_once(drawn):
