@@ -17,15 +17,14 @@ class Model(BoringModel):
 def fit(module, resume=None):
     watch = [ours.Guard(clip_norm=1.0), ours.Monitor(), ours.ProgressDisplay(), ours.AveragedWeights(0.9)]
     watch += [ours.Checkpoints("kept", monitor="val/error", mode="min"), ours.Interrupt()]
-    options = {"max_epochs": 3, "limit_train_batches": 4, "log_every_n_steps": 1, "enable_progress_bar": False}
-    pl.Trainer(callbacks=watch, **options).fit(module, ckpt_path=resume, weights_only=True)
-    return module.trainer.global_step
+    trainer = pl.Trainer(max_epochs=3, callbacks=watch, limit_train_batches=4, enable_progress_bar=False)
+    trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
-if __name__ == "__main__":
-    stopped = Model()
-    stopped.on_train_batch_start = lambda *args: stopped.global_step == 2 and os.kill(os.getpid(), signal.SIGINT)
-    try:
-        fit(stopped)
-    except ours.Interruption as interruption:
-        print(interruption, fit(Model(), resume="kept/last.ckpt"))
+stopped, resumed = Model(), Model()
+stopped.on_train_batch_start = lambda *args: stopped.global_step == 2 and os.kill(os.getpid(), signal.SIGINT)
+try:
+    fit(stopped)
+except ours.Interruption as interruption:
+    fit(resumed, resume="kept/last.ckpt")
+    print(interruption, resumed.global_step)
