@@ -116,6 +116,7 @@ class DataConfig:
     val_images: str
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
+    drop_categories: list[str]
     overfit_images: int = number(0)
     batch_size: int = number(1)
     eval_batch_size: int = number(1)
@@ -222,6 +223,7 @@ class InspectConfig(Config):
 
     fix: str
     fix_val: str
+    force: bool
     output_dir: str
     overwrite: bool
     open_images: bool
@@ -237,6 +239,7 @@ class EvaluateConfig:
     annotations: str
     predictions: str
     images: str
+    drop_categories: list[str]
     output_dir: str
     overwrite: bool
     accelerator: str = one_of("auto", "cpu", "gpu")
@@ -259,6 +262,7 @@ class CompareConfig:
     runs: list[str]
     annotations: str
     images: str
+    drop_categories: list[str]
     output_dir: str
     overwrite: bool
     max_detections: int = number(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +37,9 @@ class Table:
     boxes: np.ndarray  # float32 [A, 4]: x1, y1, x2, y2 in pixels, inside the image
     labels: np.ndarray  # int64 [A], in 1..K
     area: np.ndarray  # float32 [A]: the annotation's area (a mask's, maybe), times the share that clipping left
-    iscrowd: np.ndarray  # int8 [A]
+    iscrowd: np.ndarray  # int8 [A]: 1 for what is not trained on: crowd regions, and what is marked "ignore"
+    ignore: np.ndarray  # bool [A]: which of them are no crowds but marked "ignore"
+    dropped: dict[str, int]  # annotations of each class that was left out by its name
 
     def select(self, images: np.ndarray) -> Table:
         """The table of the images at the positions ``images`` (int [m]) and their annotations."""
@@ -49,10 +52,12 @@ class Table:
         return replace(self, first=first, **columns)
 
 
-ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd")
+ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd", "ignore")
 
 
-def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
+def read_table(
+    file: Path, images: Path, on_invalid: str, drop_categories: Collection[str] = ()
+) -> tuple[Table, list[Problem]]:
     """Read ``file``, check it against itself and against the files in the folder ``images``.
 
     Args:
@@ -60,6 +65,7 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
         images: folder that the ``file_name`` entries are relative to.
         on_invalid: "error": raise if anything is wrong. "drop": leave out what is wrong. "clip": the same, but a
             box that is partly outside its image is clipped to it and kept.
+        drop_categories: names of classes to leave out; those that the file does not have are passed over.
 
     Returns:
         The table, and what was left out or clipped.
@@ -69,7 +75,7 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
     """
     if not file.is_file():
         raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
-    read = read_annotations(file)
+    read = read_annotations(file, drop_categories=drop_categories)
     missing, _, problems = missing_files(images, read)
     read, exchanged = exchange_sizes(read, images)
     read, strange = straighten_boxes(read)
@@ -91,6 +97,7 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
         file_names=read.file_names,
         sizes=read.sizes,
         first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        dropped=read.dropped,
         **{name: values[order] for name, values in columns.items()},
     )
     return table.select(np.flatnonzero(~missing)) if missing.any() else table, problems
@@ -142,7 +149,8 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
         "boxes": clipped.astype(np.float32),
         "labels": read.label + 1,
         "area": (read.area * share).astype(np.float32),
-        "iscrowd": read.iscrowd,
+        "iscrowd": read.iscrowd | read.ignore,
+        "ignore": read.ignore & (read.iscrowd == 0),
     }
     return {name: values[keep] for name, values in columns.items()}, problems
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     labels    int64 [N]        1..K; label k is category ``category_ids[k - 1]``
     image_id  int64 []         the image's id in the file
     area      float32 [N]      the file's area in pixels, times the share that clipping left
-    iscrowd   int64 [N]        1 for a crowd region, which only ``keep_crowd`` leaves in
+    iscrowd   int64 [N]        1 for a crowd region or what is marked ``ignore``; only ``keep_crowd`` leaves them in
     ========= ================ ==========================================================
 
     A box that leaves its image by at most one pixel is clipped without a word; everything else that is wrong with
@@ -41,7 +41,10 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         on_invalid: "error": raise, listing the problems. "drop": leave out the annotation (or the image whose file is
             missing). "clip": the same, but clip a box that is partly outside its image.
         keep_empty: keep images that have no box.
-        keep_crowd: keep crowd regions in the targets; detectors are not trained on them.
+        keep_crowd: keep crowd regions, and annotations marked ``ignore``, in the targets; detectors are not trained on
+            them.
+        drop_categories: names of classes to leave out, with their annotations; a name that the file does not have is
+            passed over.
         transform: applied to every item.
 
     Raises:
@@ -57,6 +60,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         on_invalid: str = "error",
         keep_empty: bool = True,
         keep_crowd: bool = False,
+        drop_categories: Collection[str] = (),
         transform: Transform | None = None,
     ) -> None:
         if on_invalid not in ("error", "drop", "clip"):
@@ -66,7 +70,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         self.keep_crowd = keep_crowd
         self.transform = transform
         self.problems: list[Problem]
-        self.table, self.problems = read_table(self.annotations, self.images, on_invalid)
+        self.table, self.problems = read_table(self.annotations, self.images, on_invalid, drop_categories)
         if not keep_empty:
             self.table = self.table.select(np.flatnonzero(self.box_counts))
 

@@ -25,6 +25,7 @@ class Split:
         images: folder that its file names are relative to.
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
+        drop_categories: names of classes to leave out; those that the file does not have are passed over.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
+    drop_categories: tuple[str, ...] = ()
 
     @property
     def drops_invalid(self) -> bool:
@@ -46,7 +48,13 @@ class Split:
         """
         from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
 
-        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        return CocoDataset(
+            self.annotations,
+            self.images,
+            on_invalid=self.on_invalid,
+            keep_empty=self.keep_empty,
+            drop_categories=self.drop_categories,
+        )
 
 
 def find_split(data: DataConfig, name: str) -> Split:
@@ -69,7 +77,8 @@ def find_split(data: DataConfig, name: str) -> Split:
     else:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
-    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+    keep_empty = data.keep_empty or name != "train"
+    return Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
 
 
 def validation_split(data: DataConfig, trained: str) -> Split:

@@ -16,8 +16,8 @@ from detector.config.results_folder import check_overwrite, discard, now, result
 from detector.config.schema import CompareConfig
 from detector.data.annotations import read_annotations
 from detector.data.images import read_image
+from detector.data.left_out import check_dropped
 from detector.evaluation.comparison_tables import comparison_tables, reading_notes
-from detector.evaluation.detections import Detections
 from detector.evaluation.draw_comparison import draw_changes, plot_differences
 from detector.evaluation.evaluate import image_folder, resolved
 from detector.evaluation.ground_truth import GroundTruth
@@ -66,7 +66,9 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, METRICS_TABLE, CLASSES, IMAGES, PLOT, SHEET))
 
     # A run that was evaluated with data.on_invalid=drop is compared as it was evaluated; a note says what is left out.
-    truth = GroundTruth(annotations, drop_invalid=True)
+    trained_without = {name for s in sources for name in s.drop_categories}
+    truth = GroundTruth(annotations, drop_invalid=True, drop_categories={*config.drop_categories, *trained_without})
+    check_dropped(config.drop_categories, [truth], "drop_categories")
     limit, scored, notes = config.max_detections or max(s.limit for s in sources), None, []
     first = [s.first_images for s in sources if s.first_images]
     if first:
@@ -76,8 +78,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
         )
     matches = []
     for source in sources:
-        found = Detections.from_json(source.predictions, truth.image_ids, truth.category_ids)
-        matches.append(match(truth, found, scored, limit))
+        matches.append(match(truth, truth.read_detections(source.predictions), scored, limit))
     with slow_progress("resampling the images", config.progress_bar) as tell:
         comparison = compare([s.name for s in sources], matches, config.resamples, progress=tell)
     notes += reading_notes(comparison) + truth.notes

@@ -129,6 +129,12 @@ class Detections:
             self.source,
         )
 
+    def without(self, categories: Sequence[int]) -> Detections:
+        """All detections but those of ``categories``, in the order they have."""
+        rows = ~np.isin(self.category_id, np.asarray(categories, dtype=np.int64))
+        kept = (self.image_id[rows], self.category_id[rows], self.boxes_xywh[rows], self.score[rows])
+        return Detections(*kept, self.images, self.source)
+
     @classmethod
     def from_json(
         cls, path: str | Path, image_ids: Sequence[int] | None = None, category_ids: Sequence[int] | None = None

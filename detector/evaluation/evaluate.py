@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import EvaluateConfig
+from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
@@ -99,8 +100,9 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(Path(config.annotations).expanduser())
-    detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
+    truth = GroundTruth(Path(config.annotations).expanduser(), drop_categories=config.drop_categories)
+    check_dropped(config.drop_categories, [truth], "drop_categories")
+    detections = truth.read_detections(Path(config.predictions).expanduser())
     limit = config.max_detections or COCO_LIMIT
     outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
@@ -127,11 +129,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     data = module.config.data
     if config.annotations:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
-        split = Split("val", annotations, images, data.on_invalid)
+        split = Split("val", annotations, images, data.on_invalid, drop_categories=tuple(data.drop_categories))
     else:
         split = validation_split(data, config.checkpoint)
+    split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     dataset = split.dataset()
-    truth = GroundTruth(split.annotations, split.drops_invalid)
+    check_dropped(config.drop_categories, [dataset.table], "drop_categories")
+    truth = GroundTruth.of(split)
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,
@@ -182,6 +186,7 @@ def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
         "date": now(),
         "evaluator": config.evaluator,
         "max_detections": inputs.limit,
+        "drop_categories": list(truth.dropped),
         **inputs.facts,
     }
     if not config.report:

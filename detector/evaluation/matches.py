@@ -316,10 +316,6 @@ def _match_group(group: _Group, matches: Matches) -> None:
         g = best[a, t, p]
         free[a, t, p, g] = is_crowd[p, g]
         row, which = group.detections[p, d], group.objects[p, g]
-        # pycocotools takes a match with an annotation of id 0 for none.
-        real = matches.object_id[which] != 0
-        usual = normal[a, t, p]
-        matches.outcome[a[~usual], t[~usual], row[~usual]] = IGNORED
-        matches.outcome[a[usual & real], t[usual & real], row[usual & real]] = TRUE
+        matches.outcome[a, t, row] = np.where(normal[a, t, p], TRUE, IGNORED)
         everywhere = a == 0
         matches.partner[t[everywhere], row[everywhere]] = which[everywhere]

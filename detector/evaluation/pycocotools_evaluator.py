@@ -31,7 +31,7 @@ def accumulate(
     """
     size = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
     annotations = {
-        "id": truth.ids,
+        "id": np.arange(1, len(truth.ids) + 1),  # pycocotools takes a match with the id 0 for none
         "image_id": np.array(truth.image_ids, dtype=np.int64)[truth.image],
         "category_id": np.array(truth.category_ids, dtype=np.int64)[truth.label],
         "bbox": truth.boxes_xywh,

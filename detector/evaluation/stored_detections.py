@@ -28,6 +28,7 @@ class StoredDetections(NamedTuple):
     first_images: int = 0  # the run was evaluated on the first so many images of the file; 0: on all
     limit: int = COCO_LIMIT  # detections counted for each image and class
     trained: dict[str, Any] | None = None  # the configuration of a run's folder
+    drop_categories: tuple[str, ...] = ()  # classes that were not scored
 
 
 def find_stored(paths: Sequence[str], locate: bool = True) -> list[StoredDetections]:
@@ -86,6 +87,7 @@ def find_one(path: str) -> StoredDetections:
         0,
         max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT,
         trained(folder),
+        tuple(str(name) for name in meta.get("drop_categories") or ()),
     )
 
 
@@ -122,6 +124,7 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
         images=split.images,
         first_images=config.trainer.limit_eval_images,
         limit=max(COCO_LIMIT, config.model.head.detections_per_image),
+        drop_categories=tuple(config.data.drop_categories),
     )
 
 

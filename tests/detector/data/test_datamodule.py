@@ -270,7 +270,7 @@ def test_categories_in_another_order_are_the_same(write_coco):
     ("rows", "changes", "words"),
     [
         ([], {}, "train.json has no box to train on."),
-        ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, "has no box to train on."),
+        ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, r"has no box to train on \(1 crowd not trained on\)."),
         ([(1, 1, (0, 0, 0, 5))], {"on_invalid": "drop"}, r"has no box to train on \(1 annotation dropped\)."),
         ([], {"keep_empty": False}, "has no box to train on."),
     ],

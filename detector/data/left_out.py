@@ -1,0 +1,55 @@
+"""What is left out of training on purpose: classes that a key names, and annotations that the file marks.
+
+Of the marks, ``iscrowd`` is COCO's own. ``ignore`` is what CrowdHuman, conversions of VisDrone and others have;
+mmdetection leaves such annotations out of training as well. pycocotools writes over this key and evaluates them as
+objects.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from detector.exceptions import ConfigError
+from detector.words import counted
+
+NOT_SET = ("", "0", "0.0", "false", "none", "nan")  # "ignore" of an object that is to be learned, as text
+BACKGROUND = ("background", "bg")  # names of classes that are none, without underscores and in lower case
+
+
+class Classes(Protocol):
+    """The classes of an annotation file, after those that a key names were left out."""
+
+    @property
+    def file(self) -> Path:
+        """The annotation file."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """The classes left out, and the number of their annotations."""
+
+
+def is_ignored(entry: Mapping[str, Any]) -> bool:
+    """Whether the key ``ignore`` of an annotation is set."""
+    return str(entry.get("ignore")).strip().lower() not in NOT_SET
+
+
+def check_dropped(names: Collection[str], files: Sequence[Classes], key: str) -> None:
+    """Raise :class:`ConfigError` if ``names``, the value of ``key``, names a class that none of ``files`` has."""
+    known = sorted({name for file in files for name in (*file.dropped, *file.class_names)})
+    for name in names:
+        if not any(name in file.dropped for file in files):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"its classes are {', '.join(known) or 'none'}"
+            raise ConfigError(f"{key}: {files[0].file} has no class {name!r}; {hint}")
+
+
+def dropped_classes(dropped: Mapping[str, int]) -> str:
+    """``class _background_ with 2 annotations``; "" for none."""
+    return ", ".join(f"class {name} with {counted(count, 'annotation')}" for name, count in dropped.items())
