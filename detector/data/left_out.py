@@ -16,7 +16,6 @@ from detector.exceptions import ConfigError
 from detector.words import counted
 
 NOT_SET = ("", "0", "0.0", "false", "none", "nan")  # "ignore" of an object that is to be learned, as text
-BACKGROUND = ("background", "bg")  # names of classes that are none, without underscores and in lower case
 
 
 class Classes(Protocol):

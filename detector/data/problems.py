@@ -34,6 +34,8 @@ REMEDIES = {
     "leaves_image": "clip",  # a part of the box is outside its image
     "damaged_file": SEEN_BY_INSPECTION,  # the image file cannot be read
     "wrong_size": SEEN_BY_INSPECTION,  # the image file has another size than its entry says
+    "zero_id": SEEN_BY_INSPECTION,  # the annotation id 0, which pycocotools takes for "no match"
+    "odd_area": SEEN_BY_INSPECTION,  # areas that are missing or cannot be right
     "repeated_box": SEEN_BY_INSPECTION,  # the same image and class as an annotation before it, nearly the same box
 }
 

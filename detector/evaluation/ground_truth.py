@@ -99,8 +99,8 @@ class GroundTruth:
         )
         if (self.ids == 0).any():
             self.notes.append(
-                "An annotation has the id 0, which pycocotools takes for 'no match': what detects it is a false positive "
-                "there. The numbers here are those of the file with its annotations numbered from 1."
+                "An annotation has the id 0, which pycocotools takes for 'no match': what detects it is a false "
+                "positive there. The numbers here are those of the file with its annotations numbered from 1."
             )
         self._note(
             "Annotations marked ignore",

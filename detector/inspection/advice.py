@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 
+import numpy as np
+
+from detector.config.composition import in_quotes
+from detector.data.left_out import dropped_classes
 from detector.data.problems import CORRECT, SEEN_BY_INSPECTION
 from detector.inspection.doctor import Examination
 from detector.words import counted
@@ -22,18 +27,23 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
     """
     said, train = [], found.splits[0]
     if found.leaks:
-        example = found.leaks[0]
+        example, shared = found.leaks[0], len({t.first for t in found.leaks})
         said.append(
-            f"Training and validation share images: {counted(len(found.leaks), 'pair')}, such as "
-            f"{found.image_name(example.first)} and {found.image_name(example.second)}. Scores on them are too good"
-            f"{'' if 'fix' in written else '; fix=OUT.json writes a training file without them'}."
+            f"Training and validation share images: {counted(shared, 'training image is', 'training images are')} in "
+            f"validation too, such as {found.image_name(example.first)} as {found.image_name(example.second)}. Scores "
+            f"on them are too good{'' if 'fix' in written else '; fix=OUT.json writes a training file without them'}."
         )
-    for s in found.splits:
-        inside = sum(t.first[0] == t.second[0] and found.splits[t.first[0]] is s for t in found.twins)
-        if inside:
+    for number, s in enumerate(found.splits):
+        again = {t.second for t in found.twins if t.first[0] == t.second[0] == number}
+        if again:
             said.append(
-                f"{counted(inside, 'image shows', 'images show')} what another one of {s.name} shows "
+                f"{counted(len(again), 'image shows', 'images show')} what another one of {s.name} shows "
                 "(listed in data.json)."
+            )
+        if s.ignore.any():
+            said.append(
+                f"{counted(int(s.ignore.sum()), 'annotation')} of {s.name} marked ignore: training leaves them out as "
+                "it does crowds; evaluation counts them as objects, as pycocotools does."
             )
         if s.problems:
             key = "fix" if s is train else "fix_val"
@@ -71,10 +81,18 @@ def class_advice(found: Examination) -> list[str]:
     """What to do about classes that cannot be learned or measured."""
     said = []
     train = dict(zip(found.class_names, found.splits[0].class_counts(found.class_names), strict=True))
+    total = np.sum([s.class_counts(found.class_names) for s in found.splits], axis=0)
+    unused = [name for name, count in zip(found.class_names, total, strict=True) if not count]
     none = [name for name, count in train.items() if not count]
     few = [f"{name} ({count})" for name, count in train.items() if 0 < count < RARE]
     if none:
         said.append(f"Classes without a box in training, which cannot be learned: {', '.join(none)}.")
+    if unused and len(unused) < len(train):
+        key = shlex.quote(f"data.drop_categories=[{','.join(map(in_quotes, unused))}]")
+        said.append(f"Classes without a box anywhere, such as a background, are left out with {key}.")
+    for s in found.splits:
+        if s.read.dropped:
+            said.append(f"Left out of {s.name} by data.drop_categories: {dropped_classes(s.read.dropped)}.")
     if few:
         said.append(f"Classes with fewer than {RARE} boxes in training: {', '.join(few)}.")
     if len(found.splits) > 1:

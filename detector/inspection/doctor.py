@@ -9,20 +9,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotation_table import check_boxes, in_order, missing_files
 from detector.data.annotations import Annotations, read_annotations
+from detector.data.areas import odd_areas
+from detector.data.left_out import check_dropped
 from detector.data.problems import Problem
 from detector.data.splits import Split, find_split, has_split
 from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
 from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
-from detector.inspection.repair import Change, repair, repeated_boxes
+from detector.inspection.repair import repeated_boxes
+from detector.words import counted
 
+ZERO_ID = "it has the id 0, and pycocotools counts what detects it as wrong"
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
-UNUSABLE = ("missing_file", "damaged_file", "wrong_size")  # kinds of problems whose image a cleaned copy leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,13 @@ class ExaminedSplit:
 
     Attributes:
         split: its files.
-        read: what the annotation file holds.
+        read: what the annotation file holds, without the classes of ``data.drop_categories``.
+        listed: the same as the file has it, before names and sizes of files are put right.
         image: int64 ``[B]``, row of the image of each box that can be used.
         label: int64 ``[B]``, position of its class.
         boxes: float64 ``[B, 4]``, x1, y1, x2, y2 in pixels, inside the image.
-        crowd: bool ``[B]``.
+        crowd: bool ``[B]``, whether training leaves it out: crowd regions, and what is marked ``ignore``.
+        ignore: bool ``[B]``, whether it does so because of the mark.
         problems: everything that is wrong.
         pictures: what is in the image files; None if they were not opened.
         renamed: by image id, the files that are meant where the annotation file names others.
@@ -44,10 +48,12 @@ class ExaminedSplit:
 
     split: Split
     read: Annotations
+    listed: Annotations
     image: np.ndarray
     label: np.ndarray
     boxes: np.ndarray
     crowd: np.ndarray
+    ignore: np.ndarray
     problems: list[Problem]
     pictures: Pictures | None
     renamed: dict[int, str]
@@ -75,7 +81,9 @@ class ExaminedSplit:
             "annotations": str(self.read.file),
             "images": len(self.read.image_ids),
             "boxes": int((~self.crowd).sum()),
-            "crowds": int(self.crowd.sum()),
+            "crowds": int((self.crowd & ~self.ignore).sum()),
+            "ignored": int(self.ignore.sum()),
+            "dropped_categories": self.read.dropped,
             "empty_images": int((self.box_counts == 0).sum()),
             "boxes_per_image": np.bincount(self.box_counts).tolist(),
             "classes": dict(zip(class_names, self.class_counts(class_names), strict=True)),
@@ -175,7 +183,8 @@ def examine(
         DataError: a file or folder is missing, or is no annotation file at all.
     """
     share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
-    found = [examine_split(split, config, share(i)) for i, split in enumerate(splits)]
+    found = [examine_split(split, read_split(split, config), config, share(i), None) for i, split in enumerate(splits)]
+    check_dropped(config.data.drop_categories, [s.read for s in found], "data.drop_categories")
     looked = [s.pictures for s in found if s.pictures is not None]
     twins = find_twins(looked, share(len(splits))) if looked else []
     names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
@@ -198,15 +207,31 @@ def examine(
     )
 
 
-def examine_split(split: Split, config: InspectConfig, progress: Callable[[float], object]) -> ExaminedSplit:
-    """One split with all its problems: of the file, of its boxes, and of the image files."""
-    read = read_annotations(split.annotations, strict=False)
+def examine_split(
+    split: Split,
+    read: Annotations,
+    config: InspectConfig,
+    progress: Callable[[float], object],
+    looked: ExaminedSplit | None,
+) -> ExaminedSplit:
+    """One split with all its problems: of the file, of its boxes, and of the image files.
+
+    Args:
+        split: its files.
+        read: what the annotation file holds.
+        config: of the inspection.
+        progress: told the share that is done.
+        looked: an examination of the same split: image files are not opened again if it has the same images.
+    """
+    listed = read
     _, renamed, lost = missing_files(split.images, read)
     names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
     read = replace(read, file_names=np.array(names, dtype=str))
     pictures, stored, sized = None, None, []
     if config.open_images:
-        pictures = look_at(split.images, read, config.data.workers, progress)
+        same = looked is not None and same_images(replace(looked.listed, file_names=looked.read.file_names), read)
+        pictures = looked.pictures if looked is not None and same else None
+        pictures = pictures or look_at(split.images, read, config.data.workers, progress)
         sized = pictures.problems
         other = [p.image_id for p in sized if p.kind == "wrong_size" and p.image_id is not None]
         stored = np.where(np.isin(read.image_ids, other)[:, None], pictures.sizes, 0)
@@ -215,18 +240,22 @@ def examine_split(split: Split, config: InspectConfig, progress: Callable[[float
     exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
     read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=True)
+    zero = [read.problem(row, "zero_id", ZERO_ID) for row in np.flatnonzero(read.ids == 0).tolist()]
     return ExaminedSplit(
         split=split,
         read=read,
+        listed=listed,
         image=columns["image"],
         label=columns["labels"] - 1,
         boxes=columns["boxes"].astype(np.float64),
         crowd=columns["iscrowd"] == 1,
+        ignore=columns["ignore"],
         problems=[
             *read.structure,
             *(*whole, *strange, *lost),
             *(p for p in sized if p.image_id not in exchanged),
-            *in_order(read.problems + geometric + repeated_boxes(read)),
+            *area_problems(read),
+            *in_order(read.problems + geometric + repeated_boxes(read) + zero),
         ],
         pictures=pictures,
         renamed=renamed,
@@ -234,30 +263,29 @@ def examine_split(split: Split, config: InspectConfig, progress: Callable[[float
     )
 
 
-def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list[Change]]:
-    """The cleaned content of the annotation file of split ``number``, and what was changed (:func:`repair`).
+def read_split(split: Split, config: InspectConfig) -> Annotations:
+    """What can be read of the annotation file of a split.
 
-    Images whose file is missing, damaged or of another size are left out, and images of the training set that the
-    validation set has too.
+    Raises:
+        DataError: the file is missing, or is no annotation file at all.
     """
-    found = examination.splits[number]
-    unusable = {p.image_id: p.what for p in found.problems if p.kind in UNUSABLE and p.image_id is not None}
-    for twins in examination.leaks if number == 0 else ():
-        other = examination.image_name(twins.second)
-        unusable.setdefault(int(found.read.image_ids[twins.first[1]]), f"the validation set has it too, as {other}")
-    names, sizes = found.read.file_names.tolist(), found.read.sizes.tolist()
-    rows = zip(names, found.read.image_ids.tolist(), sizes, strict=True)
-    known = {name: (h, w) for name, image, (h, w) in rows if image in found.exchanged}
-    if found.pictures is not None:
-        known |= {name: (h, w) for name, (h, w) in zip(names, found.pictures.sizes.tolist(), strict=True) if h}
+    return read_annotations(split.annotations, strict=False, drop_categories=config.data.drop_categories)
 
-    def size_of(name: str) -> tuple[int, int] | None:
-        if name in known or found.pictures is None:
-            return known.get(name)
-        try:  # an image whose entry could not be read
-            with Image.open(found.split.images / name) as image:
-                return image.height, image.width
-        except Exception:
-            return None
 
-    return repair(found.read.file, size_of, unusable, found.renamed)
+def same_images(first: Annotations, second: Annotations) -> bool:
+    """Whether two files have the same images in the same order."""
+    columns = ("image_ids", "file_names", "sizes")
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in columns)
+
+
+def area_problems(read: Annotations) -> list[Problem]:
+    """A problem for each way in which areas cannot be right."""
+    problems = []
+    for what, rows in odd_areas(read.boxes_xywh, read.area, read.area_given).items():
+        example = read.ids[int(rows.argmax())]
+        sentence = (
+            f"{int(rows.sum()):,} of {counted(len(rows), 'annotation')} {what}, such as annotation {example}: the AP "
+            "and AR of small, medium and large objects go by the area"
+        )
+        problems.append(Problem("odd_area", sentence))
+    return problems

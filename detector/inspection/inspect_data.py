@@ -21,13 +21,15 @@ from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
 from detector.files import LISTED_PROBLEMS, write_json
 from detector.inspection.advice import advice
-from detector.inspection.doctor import QUANTILES, Examination, cleaned, examine, splits_of
+from detector.inspection.cleaned_copy import CleanedCopy, clean
+from detector.inspection.doctor import QUANTILES, Examination, examine, splits_of
 from detector.inspection.plot_data import draw_augmentation, plot_data
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
 from detector.terminal import slow_progress, titled
 
 RECORD, PLOT, SHEET = "data.json", "data.png", "augmentation.png"
+COPIES = ("fix", "fix_val")  # keys that name the cleaned copies of train and val
 DRAWS = 3  # augmented versions of each image on the sheet
 
 
@@ -38,6 +40,7 @@ class Inspection(NamedTuple):
     folder: Path
     advice: list[str]  # sentences on what to do
     copies: list[str]  # a sentence for each cleaned copy
+    refused: list[str]  # a sentence for each cleaned copy that was not written
 
     def __rich__(self) -> Group:
         found = self.examination
@@ -63,24 +66,32 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
     check_outputs(config, folder, inputs, [split.annotations for split in splits])
     with slow_progress("looking into the images", config.progress_bar) as tell:
         found = examine(config, splits, tell)
-    copies = []
-    for number, out in enumerate((config.fix, config.fix_val)[: len(splits)]):
-        if out:
-            content, changes = cleaned(found, number)
-            log = write_copy(Path(out).expanduser(), content, changes)
-            counts = Counter(change["what"] for change in changes)
-            listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
-            copies.append(
-                f"Cleaned copy of the {splits[number].name} annotations: {out} ({listed}; each change "
-                f"is in {log.name})."
-            )
-    said = advice(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
-    content = {**found.to_dict(), "advice": said, "meta": {"inputs": inputs, "date": now()}}
+        wanted = [number for number, key in enumerate(COPIES[: len(splits)]) if getattr(config, key)]
+        copies = dict(zip(wanted, clean(found, wanted, config, tell), strict=True)) if wanted else {}
+    written = {number: copy for number, copy in copies.items() if config.force or not copy.loses_much}
+    told = [write(getattr(config, COPIES[number]), found.splits[number].name, copy) for number, copy in written.items()]
+    refused = [
+        f"{COPIES[number]}={getattr(config, COPIES[number])} is not written: it would lack {copy.losses} of the "
+        f"{found.splits[number].name} set, which is more than a tenth. force=true writes it."
+        for number, copy in copies.items()
+        if number not in written
+    ]
+    said = advice(found, [COPIES[number] for number in copies])
+    content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
     write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, splits[0], folder / SHEET):
         discard(folder, [SHEET])
-    return Inspection(found, folder, said, copies)
+    return Inspection(found, folder, said, told, refused)
+
+
+def write(out: str, split: str, copy: CleanedCopy) -> str:
+    """Write a cleaned copy of the annotations of a split; returns a sentence about it."""
+    log = write_copy(Path(out).expanduser(), copy.content, copy.changes)
+    counts = Counter(change["what"] for change in copy.changes)
+    listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
+    lost = f", which lacks {copy.losses}" if copy.lost("image") or copy.lost("annotation") else ""
+    return f"Cleaned copy of the {split} annotations: {out}{lost} ({listed}; each change is in {log.name})."
 
 
 def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], sources: list[Path]) -> None:
@@ -88,7 +99,7 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
     check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, PLOT, SHEET))
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")
-    for key in ("fix", "fix_val"):
+    for key in COPIES:
         out = Path(getattr(config, key)).expanduser()
         if not getattr(config, key):
             continue
@@ -142,10 +153,10 @@ def split_table(found: Examination) -> Table:
     rows = []
     for s in found.splits:
         counts = s.box_counts
-        numbers = (len(counts), (counts == 0).sum(), (~s.crowd).sum(), s.crowd.sum())
+        numbers = (len(counts), (counts == 0).sum(), (~s.crowd).sum(), (s.crowd & ~s.ignore).sum(), s.ignore.sum())
         mean = f"{counts.mean():.1f}" if len(counts) else ""
         rows.append((s.name, *(f"{n:,}" for n in numbers), mean, str(counts.max(initial=0)), f"{len(s.problems):,}"))
-    columns = ("", "images", "without a box", "boxes", "crowds", "boxes per image", "most", "problems")
+    columns = ("", "images", "without a box", "boxes", "crowds", "ignored", "boxes per image", "most", "problems")
     return table_of("Data", columns, rows)
 
 
