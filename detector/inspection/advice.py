@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection
 
 import numpy as np
 
-from detector.config.composition import in_quotes
-from detector.data.left_out import dropped_classes
+from detector.data.left_out import drop_argument, dropped_classes
 from detector.data.problems import CORRECT, SEEN_BY_INSPECTION
 from detector.inspection.doctor import Examination
 from detector.words import counted
@@ -88,8 +86,7 @@ def class_advice(found: Examination) -> list[str]:
     if none:
         said.append(f"Classes without a box in training, which cannot be learned: {', '.join(none)}.")
     if unused and len(unused) < len(train):
-        key = shlex.quote(f"data.drop_categories=[{','.join(map(in_quotes, unused))}]")
-        said.append(f"Classes without a box anywhere, such as a background, are left out with {key}.")
+        said.append(f"Classes without a box anywhere, such as a background, are left out with {drop_argument(unused)}.")
     for s in found.splits:
         if s.read.dropped:
             said.append(f"Left out of {s.name} by data.drop_categories: {dropped_classes(s.read.dropped)}.")

@@ -73,7 +73,7 @@ class Lookup:
     by_name: bool = False
 
     def find(self, value: Any) -> int | tuple[str, str]:
-        """The id of the entry that ``value`` of an annotation means; or the kind of the problem, and why there is none."""
+        """The id of the entry that ``value`` of an annotation means, or the kind of the problem and why it is none."""
         key = key_of(value)
         if key is None:
             return "bad_annotation", f"{self.kind.reference} is {shown(value)}"
