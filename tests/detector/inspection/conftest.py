@@ -1,0 +1,26 @@
+"""Cleaned copies of annotation files, without a command line."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from detector.config.defaults import default
+from detector.config.schema import InspectConfig
+from detector.data.splits import Split
+from detector.inspection.cleaned_copy import clean
+from detector.inspection.doctor import examine_split, read_split
+
+
+@pytest.fixture(scope="session")
+def clean_file():
+    """``clean_file(annotation file, image folder)`` is its :class:`CleanedCopy`."""
+    config = default(InspectConfig)
+    config.data.workers = 1
+
+    def cleaned(file, folder):
+        split = Split("train", file, folder)
+        examined = examine_split(split, read_split(split, config), config, lambda share: None, None)
+        found = SimpleNamespace(splits=[examined], twins=[])
+        return clean(found, [0], config, lambda share: None)[0]
+
+    return cleaned
