@@ -55,27 +55,33 @@ class Table:
 ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd", "ignore")
 
 
-def read_table(
-    file: Path, images: Path, on_invalid: str, drop_categories: Collection[str] = ()
-) -> tuple[Table, list[Problem]]:
-    """Read ``file``, check it against itself and against the files in the folder ``images``.
+def open_annotations(file: Path, drop_categories: Collection[str] = ()) -> Annotations:
+    """:func:`read_annotations` of a file that a data set is configured with.
+
+    Raises:
+        DataError: as :func:`read_annotations`; if there is no such file, with the keys that name it.
+    """
+    if not file.is_file():
+        raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
+    return read_annotations(file, drop_categories=drop_categories)
+
+
+def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
+    """Check annotations against themselves and against the files in the folder ``images``.
 
     Args:
-        file: COCO annotation JSON.
+        read: of an annotation file.
         images: folder that the ``file_name`` entries are relative to.
         on_invalid: "error": raise if anything is wrong. "drop": leave out what is wrong. "clip": the same, but a
             box that is partly outside its image is clipped to it and kept.
-        drop_categories: names of classes to leave out; those that the file does not have are passed over.
 
     Returns:
         The table, and what was left out or clipped.
 
     Raises:
-        DataError: no such file or folder, not a COCO annotation file, or problems that ``on_invalid`` does not cover.
+        DataError: no such folder, or problems that ``on_invalid`` does not cover.
     """
-    if not file.is_file():
-        raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
-    read = read_annotations(file, drop_categories=drop_categories)
+    file = read.file
     missing, _, problems = missing_files(images, read)
     read, exchanged = exchange_sizes(read, images)
     read, strange = straighten_boxes(read)

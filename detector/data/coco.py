@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detector.data.annotation_table import read_table
+from detector.data.annotation_table import open_annotations, read_table
+from detector.data.annotations import Annotations
 from detector.data.images import read_image
 from detector.data.problems import Problem
 
@@ -36,15 +37,14 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     the file is a :class:`Problem`, and ``on_invalid`` says what becomes of it.
 
     Args:
-        annotations: COCO annotation JSON.
+        annotations: COCO annotation JSON, or what is read from one, without some of its classes, say
+            (:func:`~detector.data.annotation_table.open_annotations`).
         images: folder that its file names are relative to.
         on_invalid: "error": raise, listing the problems. "drop": leave out the annotation (or the image whose file is
             missing). "clip": the same, but clip a box that is partly outside its image.
         keep_empty: keep images that have no box.
         keep_crowd: keep crowd regions, and annotations marked ``ignore``, in the targets; detectors are not trained on
             them.
-        drop_categories: names of classes to leave out, with their annotations; a name that the file does not have is
-            passed over.
         transform: applied to every item.
 
     Raises:
@@ -54,23 +54,23 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
     def __init__(
         self,
-        annotations: str | Path,
+        annotations: str | Path | Annotations,
         images: str | Path,
         *,
         on_invalid: str = "error",
         keep_empty: bool = True,
         keep_crowd: bool = False,
-        drop_categories: Collection[str] = (),
         transform: Transform | None = None,
     ) -> None:
         if on_invalid not in ("error", "drop", "clip"):
             raise ValueError(f"on_invalid must be 'error', 'drop' or 'clip', not {on_invalid!r}")
-        self.annotations = Path(annotations).expanduser()
+        read = annotations if isinstance(annotations, Annotations) else open_annotations(Path(annotations).expanduser())
+        self.annotations = read.file
         self.images = Path(images).expanduser()
         self.keep_crowd = keep_crowd
         self.transform = transform
         self.problems: list[Problem]
-        self.table, self.problems = read_table(self.annotations, self.images, on_invalid, drop_categories)
+        self.table, self.problems = read_table(read, self.images, on_invalid)
         if not keep_empty:
             self.table = self.table.select(np.flatnonzero(self.box_counts))
 

@@ -46,15 +46,11 @@ class Split:
         Raises:
             DataError: a file is missing or cannot be used; lists what is wrong.
         """
-        from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
+        from detector.data.annotation_table import open_annotations  # PyTorch takes seconds to import
+        from detector.data.coco import CocoDataset
 
-        return CocoDataset(
-            self.annotations,
-            self.images,
-            on_invalid=self.on_invalid,
-            keep_empty=self.keep_empty,
-            drop_categories=self.drop_categories,
-        )
+        read = open_annotations(self.annotations, self.drop_categories)
+        return CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
 
 
 def find_split(data: DataConfig, name: str) -> Split:

@@ -10,9 +10,9 @@ from typing import Any
 from detector.config.schema import InspectConfig
 from detector.data.annotations import parse_annotations
 from detector.inspection.changes import Change
-from detector.inspection.doctor import Examination, ExaminedSplit, examine_split
+from detector.inspection.doctor import Examination, ExaminedSplit, examine_splits
 from detector.inspection.mend import mend
-from detector.inspection.pictures import Twins, find_twins
+from detector.inspection.pictures import Twins
 from detector.inspection.repair import repair
 
 UNUSABLE = ("missing_file", "damaged_file", "wrong_size")  # kinds of problems whose image a cleaned copy leaves out
@@ -65,17 +65,15 @@ def clean(
     Raises:
         DataError: an image folder is missing.
     """
-    splits, mended = list(found.splits), {}
-    for i, split in enumerate(found.splits):
-        if i in numbers or split.read.structure:
-            content, log = mend(split.split.annotations, split.split.images, config.open_images)
-            read = parse_annotations(split.split.annotations, content, strict=False)
-            splits[i] = examine_split(split.split, read, config, progress, split)
-            mended[i] = content, log
-    twins = found.twins
-    looked = [s.pictures for s in splits if s.pictures is not None]
-    if any(now.pictures is not before.pictures for now, before in zip(splits, found.splits, strict=True)):
-        twins = find_twins(looked, progress)
+    splits, twins = found.splits, found.twins
+    # Which images of train are in val depends on both.
+    needed = range(len(splits)) if 0 in numbers else numbers
+    mended = {i: mend(splits[i].split.annotations, splits[i].split.images, config.open_images) for i in needed}
+    if config.data.drop_categories or any(log.changes for _, log in mended.values()):  # there may be more to look at
+        reads = [split.listed for split in splits]
+        for i, (content, _) in mended.items():
+            reads[i] = parse_annotations(splits[i].split.annotations, content, strict=False)
+        splits, twins = examine_splits(config, [s.split for s in splits], reads, progress, splits)
     copies = []
     for number in numbers:
         content, log = mended[number]

@@ -42,7 +42,6 @@ class ExaminedSplit:
         ignore: bool ``[B]``, whether it does so because of the mark.
         problems: everything that is wrong.
         pictures: what is in the image files; None if they were not opened.
-        renamed: by image id, the files that are meant where the annotation file names others.
         exchanged: ids of the images whose entries have width and height exchanged; ``read`` has them right.
     """
 
@@ -56,7 +55,6 @@ class ExaminedSplit:
     ignore: np.ndarray
     problems: list[Problem]
     pictures: Pictures | None
-    renamed: dict[int, str]
     exchanged: set[int]
 
     @property
@@ -182,11 +180,10 @@ def examine(
     Raises:
         DataError: a file or folder is missing, or is no annotation file at all.
     """
-    share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
-    found = [examine_split(split, read_split(split, config), config, share(i), None) for i, split in enumerate(splits)]
-    check_dropped(config.data.drop_categories, [s.read for s in found], "data.drop_categories")
-    looked = [s.pictures for s in found if s.pictures is not None]
-    twins = find_twins(looked, share(len(splits))) if looked else []
+    dropped = config.data.drop_categories
+    reads = [read_annotations(s.annotations, strict=False, drop_categories=dropped) for s in splits]
+    check_dropped(dropped, reads, "data.drop_categories")
+    found, twins = examine_splits(config, splits, reads, progress)
     names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
     train = found[0]
     used = ~train.crowd
@@ -205,6 +202,32 @@ def examine(
         proposed=propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
         model=config.model,
     )
+
+
+def examine_splits(
+    config: InspectConfig,
+    splits: Sequence[Split],
+    reads: Sequence[Annotations],
+    progress: Callable[[float], object],
+    before: Sequence[ExaminedSplit] = (),
+) -> tuple[list[ExaminedSplit], list[Twins]]:
+    """The splits with all their problems, and the images that occur twice.
+
+    Args:
+        config: of the inspection.
+        splits: their files.
+        reads: what the annotation files hold.
+        progress: told the share that is done.
+        before: an earlier examination: image files of a split are not opened again if it has the same images.
+    """
+    share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
+    looked = [*before, *[None] * (len(splits) - len(before))]
+    found = [
+        examine_split(split, read, config, share(i), old)
+        for i, (split, read, old) in enumerate(zip(splits, reads, looked, strict=True))
+    ]
+    pictures = [s.pictures for s in found if s.pictures is not None]
+    return found, find_twins(pictures, share(len(splits))) if pictures else []
 
 
 def examine_split(
@@ -258,18 +281,8 @@ def examine_split(
             *in_order(read.problems + geometric + repeated_boxes(read) + zero),
         ],
         pictures=pictures,
-        renamed=renamed,
         exchanged=exchanged,
     )
-
-
-def read_split(split: Split, config: InspectConfig) -> Annotations:
-    """What can be read of the annotation file of a split.
-
-    Raises:
-        DataError: the file is missing, or is no annotation file at all.
-    """
-    return read_annotations(split.annotations, strict=False, drop_categories=config.data.drop_categories)
 
 
 def same_images(first: Annotations, second: Annotations) -> bool:

@@ -12,7 +12,7 @@ import torch
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
 from detector.data.datamodule import DetectionDataModule
-from detector.exceptions import DataError
+from detector.exceptions import ConfigError, DataError
 
 SHAPES = default(ShapesConfig, train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
 STRONG = default(AugmentConfig, vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)
@@ -280,6 +280,39 @@ def test_nothing_to_train_on(write_coco, rows, changes, words):
     write_coco([(1, 1, (0, 0, 5, 5))], name="val.json")
     with pytest.raises(DataError, match=words):
         coco_module(file.parent, **changes)
+
+
+def test_what_is_marked_is_not_trained_on_and_counted(write_coco):
+    """``ignore`` as ``iscrowd``; neither is left out of what evaluation reads."""
+    rows = [(1, 1, (0, 0, 5, 5)), (2, 1, (9, 0, 5, 5), {"ignore": 1}), (3, 1, (0, 9, 5, 5), {"ignore": "true"})]
+    rows += [(4, 1, (9, 9, 5, 5), {"iscrowd": 1, "ignore": 1}), (5, 1, (20, 9, 5, 5), {"ignore": 0})]
+    file, _ = write_coco(rows)
+    write_coco(rows, name="val.json")
+    module = coco_module(file.parent)
+    train, val = module.summary().splitlines()[:2]
+    assert "2 boxes" in train
+    assert "(1 crowd not trained on, 2 annotations marked ignore not trained on)" in train
+    assert "ignore" not in val
+    assert module.train_dataset[0][1]["boxes"][:, 0].tolist() == [0, 20]
+    assert module.train_dataset.box_counts.tolist() == [2, 0]
+
+
+def test_classes_are_left_out_by_name(write_coco):
+    """A background takes no label; a class with boxes takes them with it. A file need not have it."""
+    categories = [{"id": 0, "name": "_background_"}, {"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    rows = [(1, 1, (0, 0, 5, 5), {"category_id": 7}), (2, 1, (9, 0, 5, 5)), (0, 2, (0, 0, 0, 0))]
+    file, _ = write_coco(rows, categories=categories)
+    write_coco([(1, 1, (0, 0, 5, 5))], categories=categories[:2], name="val.json")
+    module = coco_module(file.parent, drop_categories=["_background_", "dog"], on_invalid="drop")
+    assert (module.class_names, module.category_ids) == (["cat"], [3])
+    assert module.train_dataset[0][1]["labels"].tolist() == [1]
+    assert module.train_dataset[0][1]["boxes"].tolist() == [[9, 0, 14, 5]]
+    train, val = module.summary().splitlines()[:2]
+    assert "class _background_ with 0 annotations, class dog with 1 annotation left out" in train
+    assert "class _background_ with 0 annotations left out" in val
+    assert "dog" not in val
+    with pytest.raises(ConfigError, match=r"data.drop_categories: .*has no class 'dgo'; did you mean 'dog'\?"):
+        coco_module(file.parent, drop_categories=["dgo"], on_invalid="drop")
 
 
 def test_images_without_a_file_are_counted(write_coco):

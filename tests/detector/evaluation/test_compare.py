@@ -125,6 +125,24 @@ def test_folders_of_evaluations(call_script, data):
     assert "b: 2 images better" in out
 
 
+def test_classes_that_a_run_was_trained_without_are_not_compared(call_script, data):
+    """Nor those that are named; the detections of them do not count."""
+    one, other = (as_run(data / "runs", name, data) for name in ("a1", "b1"))
+    config = yaml.safe_load((one / "config.yaml").read_text())
+    config["data"]["drop_categories"] = ["[b]"]
+    (one / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", one, other, "resamples=0", "output_dir=out")
+    assert (code, err) == (0, "")
+    content = json.loads((data / "out" / "comparison.json").read_text())
+    assert any("class [b] with 6 annotations" in note for note in content["notes"])
+    classes = list(csv.DictReader((data / "out" / "classes.csv").open()))
+    assert {row["class"] for row in classes} == {"$a$"}
+    arguments = ("a.json", "b.json", "annotations=gt.json", "resamples=0", "output_dir=named")
+    code, _, err = call_script("compare", *arguments, "drop_categories=['$b$']")
+    assert code == 2
+    assert "drop_categories: gt.json has no class '$b$'; did you mean" in err
+
+
 def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)

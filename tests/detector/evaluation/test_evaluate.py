@@ -33,6 +33,16 @@ def test_a_results_file(results, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
 
 
+def test_classes_left_out_by_name(results, tmp_path):
+    annotations, predictions = results
+    given = {"annotations": str(annotations), "predictions": str(predictions), "output_dir": str(tmp_path / "out")}
+    evaluation = evaluate_files(settings(**given, drop_categories=["dog"]))
+    assert [c.name for c in evaluation.result.per_class] == ["cat"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["meta"]["drop_categories"] == ["dog"]
+    with pytest.raises(ConfigError, match=r"drop_categories: .*has no class 'dogs'; did you mean 'dog'\?"):
+        evaluate_files(settings(**given, drop_categories=["dogs"]))
+
+
 def test_the_files_of_a_report(results, tmp_path):
     annotations, predictions = results
     result, analysis, folder = evaluate_from_config(

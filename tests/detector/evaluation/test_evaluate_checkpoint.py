@@ -15,7 +15,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.evaluate import evaluate_checkpoint, evaluate_from_config
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
-from detector.exceptions import DataError, WeightsError
+from detector.exceptions import ConfigError, DataError, WeightsError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -113,6 +113,26 @@ def test_other_classes_are_an_error(checkpoint, data_set, tmp_path):
             )
         )
     assert "only the annotations have yak" in str(caught.value)
+
+
+def test_classes_that_the_detector_does_not_know_can_be_left_out(checkpoint, data_set, tmp_path):
+    """By the key of the command, and by that of the training without being named again."""
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    content = json.loads((data_set / "val.json").read_text())
+    content["categories"].append({"id": 0, "name": "_background_"})
+    (data_set / "val.json").write_text(json.dumps(content))
+    given = {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
+    with pytest.raises(DataError, match="only the annotations have _background_"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given))
+    with pytest.raises(ConfigError, match=r"drop_categories: .*has no class 'background'"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given, drop_categories=["background"]))
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given, drop_categories=["_background_"])).result
+    assert result.metrics == own.metrics
+    assert "Not scored (drop_categories): class _background_ with 0 annotations." in result.notes
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["drop_categories"] = ["_background_", "gone"]
+    torch.save(saved, checkpoint)
+    assert evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result.metrics == own.metrics
 
 
 def test_the_score_threshold_can_be_raised(checkpoint):

@@ -6,9 +6,10 @@ import pytest
 
 from detector.config.defaults import default
 from detector.config.schema import InspectConfig
+from detector.data.annotations import read_annotations
 from detector.data.splits import Split
 from detector.inspection.cleaned_copy import clean
-from detector.inspection.doctor import examine_split, read_split
+from detector.inspection.doctor import examine_splits
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +20,9 @@ def clean_file():
 
     def cleaned(file, folder):
         split = Split("train", file, folder)
-        examined = examine_split(split, read_split(split, config), config, lambda share: None, None)
-        found = SimpleNamespace(splits=[examined], twins=[])
+        reads = [read_annotations(file, strict=False)]
+        splits, twins = examine_splits(config, [split], reads, lambda share: None)
+        found = SimpleNamespace(splits=splits, twins=twins)
         return clean(found, [0], config, lambda share: None)[0]
 
     return cleaned
