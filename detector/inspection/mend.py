@@ -49,9 +49,10 @@ def mend(file: Path, folder: Path, open_images: bool) -> tuple[dict[str, Any], C
     images = lookups["images"]
     content["images"] = with_files(file, content, folder, log)
     content["images"] = with_sizes(content["images"], folder if open_images else None, images, log)
-    sizes = {entry["id"]: (whole(entry["height"]), whole(entry["width"])) for entry in content["images"]}
+    by_id = {entry["id"]: entry for entry in content["images"]}
     entries = (with_references(entry, list(lookups.values()), log) for entry in content["annotations"])
-    mended = [with_box(entry, sizes[entry["image_id"]], log) for entry in entries if entry is not None]
+    pictures = folder if open_images else None
+    mended = [with_box(entry, by_id[entry["image_id"]], pictures, log) for entry in entries if entry is not None]
     content["annotations"] = numbered(mended, log)
     return content, log
 
@@ -93,11 +94,11 @@ def with_sizes(entries: list[Any], folder: Path | None, images: Lookup, log: Cha
         if not isinstance(name, str) or not name:
             wrong[position] = ("bad_image", "it has no file name")
         elif min(size) < 1:
-            found = stored_size(folder / name) if folder else None
-            if found:
-                log("resized image", "its width and height are missing", entry, after=list(found))
-                entry = {**entry, "height": found[0], "width": found[1]}
-            else:
+            found = stored_sizes(folder / name) if folder else []
+            if len(found) == 1:
+                log("resized image", "its width and height are missing", entry, after=list(found[0]))
+                entry = {**entry, "height": found[0][0], "width": found[0][1]}
+            else:  # boxes of a picture that EXIF turns may be of either form
                 tells = ", and its file does not tell them (missing, damaged, or turned by EXIF)" if folder else ""
                 wrong[position] = ("bad_image", f"its width and height are missing{tells}")
         result.append(entry)
@@ -105,22 +106,27 @@ def with_sizes(entries: list[Any], folder: Path | None, images: Lookup, log: Cha
     return log.without(result, wrong, "dropped image")
 
 
-def stored_size(path: Path) -> Size | None:
-    """(height, width) of an image file; None if it cannot be read, or if EXIF turns it: boxes may be of either way."""
+def stored_sizes(path: Path) -> list[Size]:
+    """(height, width) of an image file: as it is stored and, if it is another one, as EXIF turns it; none if it cannot
+    be read."""
     try:
         with quiet_open(path) as image:
             sideways = image.getexif().get(ORIENTATION) in SIDEWAYS and image.width != image.height
-            return None if sideways else (image.height, image.width)
+            return [(image.height, image.width), (image.width, image.height)][: 1 + sideways]
     except Exception:  # Pillow's decoders raise what they like
-        return None
+        return []
 
 
-def with_box(entry: dict[str, Any], size: Size, log: ChangeLog) -> dict[str, Any]:
+def with_box(entry: dict[str, Any], image: dict[str, Any], folder: Path | None, log: ChangeLog) -> dict[str, Any]:
     """An annotation with the box around its segmentation where its own is missing, unreadable or empty."""
     box: Any = entry.get("bbox")
     if is_box(box) and min(box[2:]) >= MIN_SIDE:
         return entry
-    around = box_of_mask(entry.get("segmentation"), size)
+    size, segmentation = (whole(image["height"]), whole(image["width"])), entry.get("segmentation")
+    # Runs mean nothing without the right height; the entry may have it exchanged with the width.
+    if isinstance(segmentation, dict) and folder and size not in stored_sizes(folder / image["file_name"]):
+        return entry
+    around = box_of_mask(segmentation, size)
     if around is None:
         return entry
     log("box from segmentation", "it has no box with an area of its own", entry, after=around)

@@ -60,9 +60,11 @@ def boxes(draw, size):
         {"bbox": {"xmin": x, "ymin": y, "xmax": x + w, "ymax": y + h}}, polygon, {"bbox": None, **polygon},
         {"bbox": [0, 0, 0, 0], **polygon},
         {"bbox": [x, math.nan, w, h]}, {"bbox": [x, y, w, 0]}, {"bbox": [x, y, w]}, {}, {"bbox": "none"},
-        {"segmentation": [[x, y, x + w]]}, {"segmentation": {"size": [width, height], "counts": turned}},
+        {"segmentation": [[x, y, x + w]]},
         {"segmentation": {"size": [height, width], "counts": runs[:-1]}},
     ]  # fmt: skip
+    if height != width:  # of another picture
+        forms.append({"segmentation": {"size": [width, height], "counts": turned}})
     if inside:
         size = [height, width]
         forms.append({"segmentation": {"size": size, "counts": compressed["counts"].decode()}})

@@ -242,6 +242,17 @@ def test_a_picture_that_exif_turns_keeps_the_size_that_it_was_labelled_with(writ
     assert (content["images"][0]["height"], content["images"][0]["width"]) == (60, 40)
 
 
+def test_runs_of_another_size_than_the_file_make_no_box(write_coco, clean_file):
+    """The entry and the mask agree, but the file is 60 wide and 40 high: the runs would be cut at the wrong height."""
+    runs = {"size": [60, 40], "counts": [0, 4, 56, 4, 2336]}
+    file, images = write_coco([GOOD, (2, 1, (0, 0, 2, 4), {"bbox": None, "segmentation": runs})])
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"height": 60, "width": 40}
+    file.write_text(json.dumps(content))
+    copy = clean_file(file, images)
+    assert [entry["id"] for entry in copy.content["annotations"]] == [1]
+
+
 def test_repeated_boxes(write_coco):
     file, _ = write_coco(
         [
