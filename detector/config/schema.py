@@ -116,6 +116,8 @@ class DataConfig:
     val_images: str
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
+    exif: str = one_of("auto", "apply", "ignore")
+    white: int = number(1, 65535)
     overfit_images: int = number(0)
     batch_size: int = number(1)
     eval_batch_size: int = number(1)

@@ -25,6 +25,7 @@ class Split:
         images: folder that its file names are relative to.
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
+        exif, white: how image files are read; see :class:`CocoDataset`.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
+    exif: str = "auto"
+    white: int = 65535
 
     @property
     def drops_invalid(self) -> bool:
@@ -46,7 +49,9 @@ class Split:
         """
         from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
 
-        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        dataset = CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        dataset.exif, dataset.white = self.exif, self.white
+        return dataset
 
 
 def find_split(data: DataConfig, name: str) -> Split:
@@ -69,7 +74,8 @@ def find_split(data: DataConfig, name: str) -> Split:
     else:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
-    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+    keep_empty = data.keep_empty or name != "train"
+    return Split(name, root / annotations, root / images, data.on_invalid, keep_empty, data.exif, data.white)
 
 
 def validation_split(data: DataConfig, trained: str) -> Split:
