@@ -36,6 +36,9 @@ class Reading:
     white: int = WHITE
 
 
+STORED, SHOWN = Reading(), Reading(upright=True)
+
+
 class Pixels(NamedTuple):
     """What an image file holds.
 
@@ -55,7 +58,7 @@ class PixelError(ValueError):
 
 
 def read_image(
-    file: Path, size: tuple[int, int] | None = None, said_by: str = "", reading: Reading = Reading()
+    file: Path, size: tuple[int, int] | None = None, said_by: str = "", reading: Reading = STORED
 ) -> torch.Tensor:
     """The image as float32 [3, H, W], RGB in 0..1.
 
@@ -150,7 +153,7 @@ def orientation_of(image: Image.Image) -> int:
         value = Image.Image.getexif(image).get(ORIENTATION)
     except Exception:  # rubbish in the metadata does not spoil the pixels
         return 1
-    return value if value in range(1, 9) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def header_of(file: Path) -> tuple[int, int, int]:
@@ -233,7 +236,8 @@ def to_rgb(image: Image.Image, white: int) -> tuple[np.ndarray, int]:
 
 def is_reduced(image: Image.Image) -> bool:
     """Whether the file of an image that is not loaded has colours of 16 bits, of which Pillow keeps 8."""
-    arguments = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0][3] if tiles else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return isinstance(raw, str) and ";16" in raw and not image.mode.startswith("I")
 

@@ -65,7 +65,8 @@ def find_evidence(headers: Headers, sizes: np.ndarray) -> Evidence:
     """What the entries of an annotation file tell.
 
     Args:
-        headers: of its images. If none of :data:`SAMPLE` of them, spread over the file, is turned, no others are opened.
+        headers: of its images. If none of :data:`SAMPLE` of them, spread over the file, is turned, no others are
+            opened.
         sizes: int64 ``[M, 2]``: height and width that the entries say.
     """
     count = len(sizes)

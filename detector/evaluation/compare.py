@@ -15,7 +15,7 @@ from detector.config.commands import script
 from detector.config.results_folder import check_overwrite, discard, now, results_folder
 from detector.config.schema import CompareConfig
 from detector.data.annotations import read_annotations
-from detector.data.images import Reading, read_drawn
+from detector.data.images import SHOWN, read_drawn
 from detector.evaluation.comparison_tables import comparison_tables, reading_notes
 from detector.evaluation.detections import Detections
 from detector.evaluation.draw_comparison import draw_changes, plot_differences
@@ -149,7 +149,7 @@ def panels_of(
     chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
 ) -> dict[int, Panel]:
     """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
-    panels, reading = {}, reading_of(truth, folder) if folder and chosen else Reading()
+    panels, reading = {}, reading_of(truth, folder) if folder and chosen else SHOWN
     for position in dict.fromkeys(i for i, _ in chosen):
         image_id = int(image_ids[position])
         (name,), (height, width) = truth.names_of([image_id]), truth.size_of(image_id)

@@ -12,7 +12,7 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import EvaluateConfig
-from detector.data.images import Reading
+from detector.data.images import SHOWN, Reading
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
@@ -78,7 +78,7 @@ class ScoringInputs:
     limit: int
     image_ids: list[int] | None = None
     images: Path | None = None
-    reading: Reading = Reading(upright=True)
+    reading: Reading = SHOWN
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -106,7 +106,7 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
     limit = config.max_detections or COCO_LIMIT
     folder = image_folder(config.images)
-    reading = reading_of(truth, folder) if folder else Reading()
+    reading = reading_of(truth, folder) if folder else SHOWN
     outcome = write_results(config, ScoringInputs(truth, detections, limit, images=folder, reading=reading))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before

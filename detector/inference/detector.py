@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.config.schema import Config
-from detector.data.images import Reading, image_tensor, read_image
+from detector.data.images import SHOWN, Reading, image_tensor, read_image
 from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.device import choose_device, precision_of
@@ -36,7 +36,7 @@ class Prediction:
     scores: Tensor
     labels: Tensor
     names: list[str]
-    reading: Reading = Reading(upright=True)
+    reading: Reading = SHOWN
 
     def __len__(self) -> int:
         return len(self.names)
@@ -148,7 +148,7 @@ def load(checkpoint: str | Path, device: str | torch.device | None = None) -> De
     return Detector(load_trained_model(checkpoint, device or choose_device("auto")))
 
 
-def as_image(image: Any, reading: Reading = Reading(upright=True)) -> Tensor:
+def as_image(image: Any, reading: Reading = SHOWN) -> Tensor:
     """Any image that :class:`Detector` accepts, as float32 [3, H, W] in 0..1 on the CPU.
 
     Args:

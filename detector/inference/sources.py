@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import CocoDataset
-from detector.data.images import Reading, read_image
+from detector.data.images import SHOWN, Reading, read_image
 from detector.exceptions import ConfigError, DataError
 from detector.inference.video import VideoReader, VideoWriter
 from detector.words import counted
@@ -60,7 +60,7 @@ class ImageSource(Dataset["InputImage | DataError"]):
     image_ids: list[int]
     sizes: list[tuple[int, int]] | None = None
     said_by: str = ""
-    reading: Reading = Reading(upright=True)
+    reading: Reading = SHOWN
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -9,17 +9,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotation_table import check_boxes, in_order, missing_files
 from detector.data.annotations import Annotations, read_annotations
+from detector.data.images import SIDEWAYS, header_of, is_turned, turn
+from detector.data.orientation import Evidence, Headers, find_evidence
 from detector.data.problems import Problem
 from detector.data.splits import Split, find_split, has_split
 from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
-from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
+from detector.inspection.pictures import Pictures, look_at, wrong_sizes
 from detector.inspection.repair import Change, repair, repeated_boxes
+from detector.inspection.twins import Marked, Twins, find_twins, shared
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 UNUSABLE = ("missing_file", "damaged_file", "wrong_size")  # kinds of problems whose image a cleaned copy leaves out
@@ -40,6 +42,7 @@ class ExaminedSplit:
         pictures: what is in the image files; None if they were not opened.
         renamed: by image id, the files that are meant where the annotation file names others.
         exchanged: ids of the images whose entries have width and height exchanged; ``read`` has them right.
+        evidence: what the file tells about pictures that EXIF turns.
     """
 
     split: Split
@@ -52,6 +55,7 @@ class ExaminedSplit:
     pictures: Pictures | None
     renamed: dict[int, str]
     exchanged: set[int]
+    evidence: Evidence
 
     @property
     def name(self) -> str:
@@ -80,6 +84,10 @@ class ExaminedSplit:
             "boxes_per_image": np.bincount(self.box_counts).tolist(),
             "classes": dict(zip(class_names, self.class_counts(class_names), strict=True)),
             "image_sizes": {f"{w} x {h}": count for (w, h), count in sizes.most_common()},
+            "turned_by_exif": {
+                "undecided": self.read.file_names[self.evidence.undecided].tolist(),
+                "entries_tell": self.evidence.exif,
+            },
             "problems": [problem_dict(p) for p in self.problems],
         }
 
@@ -91,7 +99,8 @@ class Examination:
     Attributes:
         splits: train and, if there is one, val.
         class_names: the classes of all splits, by category id.
-        twins: images that occur twice; splits by their number.
+        exif: how pictures that EXIF turns are read, of each split: "apply", "ignore", or "auto" if nothing tells.
+        twins: images that occur twice, or look nearly alike; splits by their number.
         sides: float64 ``[B]``, square root of the area of the training boxes in the network's input, without crowd
             regions.
         narrow: float64 ``[B]``, their shorter sides.
@@ -99,10 +108,12 @@ class Examination:
         anchors: the fit of the configured anchors; None without training boxes.
         proposed: the fit of better ones.
         model: the configuration that they belong to.
+        white: the value of 16-bit files that is white.
     """
 
     splits: list[ExaminedSplit]
     class_names: list[str]
+    exif: list[str]
     twins: list[Twins]
     sides: np.ndarray
     narrow: np.ndarray
@@ -110,11 +121,12 @@ class Examination:
     anchors: AnchorFit | None
     proposed: AnchorFit | None
     model: ModelConfig
+    white: int
 
     @property
     def leaks(self) -> list[Twins]:
-        """The images that training and validation share."""
-        return [t for t in self.twins if t.first[0] != t.second[0]]
+        """The images of training that validation has too, each with the first one that is the same."""
+        return shared(self.twins)
 
     def image_name(self, image: tuple[int, int]) -> str:
         """The file name of a (split, row)."""
@@ -129,8 +141,11 @@ class Examination:
             "train_height_by_width": quantiles(self.ratios),
             "anchors": {"configured": fit_dict(self.anchors), "proposed": fit_dict(self.proposed)},
             "same_images": [
-                {"first": pair(t.first), "second": pair(t.second), "same_file": t.same_file} for t in self.twins
+                {"first": pair(t.first), "second": pair(t.second), "same_file": t.kind == "file"}
+                for t in self.twins
+                if t.copy
             ],
+            "nearly_alike_images": [[pair(t.first), pair(t.second)] for t in self.twins if not t.copy],
         }
 
 
@@ -176,8 +191,10 @@ def examine(
     """
     share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
     found = [examine_split(split, config, share(i)) for i, split in enumerate(splits)]
-    looked = [s.pictures for s in found if s.pictures is not None]
-    twins = find_twins(looked, share(len(splits))) if looked else []
+    told = [s.evidence.exif if config.data.exif == "auto" else config.data.exif for s in found]
+    exif = [own if own != "auto" else other for own, other in zip(told, told[::-1], strict=True)]
+    marked = [marked_pictures(s, e != "ignore") for s, e in zip(found, exif, strict=True)]
+    twins = find_twins(marked, share(len(splits)))
     names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
     train = found[0]
     used = ~train.crowd
@@ -188,6 +205,7 @@ def examine(
     return Examination(
         splits=found,
         class_names=list(dict.fromkeys(names[c] for c in sorted(names))),
+        exif=exif,
         twins=twins,
         sides=np.sqrt(side.prod(axis=1)),
         narrow=side.min(axis=1, initial=np.inf),
@@ -195,6 +213,7 @@ def examine(
         anchors=fit_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
         proposed=propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
         model=config.model,
+        white=config.data.white,
     )
 
 
@@ -204,15 +223,15 @@ def examine_split(split: Split, config: InspectConfig, progress: Callable[[float
     _, renamed, lost = missing_files(split.images, read)
     names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
     read = replace(read, file_names=np.array(names, dtype=str))
-    pictures, stored, sized = None, None, []
+    pictures, headers = None, Headers(split.images, read.file_names)
     if config.open_images:
-        pictures = look_at(split.images, read, config.data.workers, progress)
-        sized = pictures.problems
-        other = [p.image_id for p in sized if p.kind == "wrong_size" and p.image_id is not None]
-        stored = np.where(np.isin(read.image_ids, other)[:, None], pictures.sizes, 0)
+        pictures = look_at(split.images, read, config.data.white, config.data.workers, progress)
+        headers = pictures.headers
     given = read.sizes
-    read, whole = exchange_sizes(read, split.images, stored)
+    read, whole = exchange_sizes(read, split.images, headers)
     exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
+    sized = [*pictures.problems, *wrong_sizes(read, headers)] if pictures else []
+    row_of: dict[int | None, int] = {image: row for row, image in enumerate(read.image_ids.tolist())}
     read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=True)
     return ExaminedSplit(
@@ -225,13 +244,38 @@ def examine_split(split: Split, config: InspectConfig, progress: Callable[[float
         problems=[
             *read.structure,
             *(*whole, *strange, *lost),
-            *(p for p in sized if p.image_id not in exchanged),
+            *sorted(sized, key=lambda p: row_of.get(p.image_id, 0)),
             *in_order(read.problems + geometric + repeated_boxes(read)),
         ],
         pictures=pictures,
         renamed=renamed,
         exchanged=exchanged,
+        evidence=find_evidence(headers, read.sizes),
     )
+
+
+def marked_pictures(found: ExaminedSplit, upright: bool) -> list[Marked]:
+    """The pictures of a split with their boxes, none if the files were not opened.
+
+    Args:
+        found: the split.
+        upright: see :class:`~detector.data.images.Reading`.
+    """
+    looked = found.pictures
+    if looked is None:
+        return []
+    names = np.array(found.read.class_names, dtype=str)[found.label]
+    order = np.lexsort((names, found.image))
+    rows = np.split(order, np.cumsum(np.bincount(found.image, minlength=len(looked.paths)))[:-1])
+    marked = []
+    for i, (of_image, (height, width)) in enumerate(zip(rows, found.read.sizes.tolist(), strict=True)):
+        orientation, thumbnail = int(looked.headers.orientation[i]), looked.thumbnails[i]
+        if is_turned(orientation, tuple(looked.headers.sizes[i].tolist()), (height, width), upright):
+            thumbnail = turn(thumbnail, orientation)
+        shares = found.boxes[of_image] / np.array([width, height, width, height])
+        classes, flat = tuple(names[of_image].tolist()), bool(looked.flat[i])
+        marked.append(Marked(looked.digests[i], thumbnail, flat, classes, shares, (height, width)))
+    return marked
 
 
 def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list[Change]]:
@@ -247,17 +291,14 @@ def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list
         unusable.setdefault(int(found.read.image_ids[twins.first[1]]), f"the validation set has it too, as {other}")
     names, sizes = found.read.file_names.tolist(), found.read.sizes.tolist()
     rows = zip(names, found.read.image_ids.tolist(), sizes, strict=True)
-    known = {name: (h, w) for name, image, (h, w) in rows if image in found.exchanged}
-    if found.pictures is not None:
-        known |= {name: (h, w) for name, (h, w) in zip(names, found.pictures.sizes.tolist(), strict=True) if h}
+    # Entries that were read have the size that their boxes are in, with EXIF's turn where it applies.
+    known = {name: (h, w) for name, image, (h, w) in rows if image in found.exchanged or found.pictures is not None}
 
     def size_of(name: str) -> tuple[int, int] | None:
         if name in known or found.pictures is None:
             return known.get(name)
-        try:  # an image whose entry could not be read
-            with Image.open(found.split.images / name) as image:
-                return image.height, image.width
-        except Exception:
-            return None
+        height, width, orientation = header_of(found.split.images / name)  # an image whose entry could not be read
+        shown = orientation in SIDEWAYS and examination.exif[number] != "ignore"
+        return ((width, height) if shown else (height, width)) if height else None
 
     return repair(found.read.file, size_of, unusable, found.renamed)

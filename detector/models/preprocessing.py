@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,12 +44,13 @@ class DetectionTransform(GeneralizedRCNNTransform):
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Resize ``image`` and the boxes of its target; drop the boxes that lost their width or height."""
+        before = image.shape[-2:]
         short = self.torch_choice(self.min_size) if self.training else self.min_size[-1]
-        shape = image.shape[-2:]
-        size = traced_size(image, short, self.max_size) if tracing() else resized_size(shape, short, self.max_size)
+        resized: Any = traced_size if tracing() else resized_size
+        size = resized(image, short, self.max_size)
         image = interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
         if target is not None:
-            boxes = resize_boxes(target["boxes"], shape, image.shape[-2:])
+            boxes = resize_boxes(target["boxes"], before, image.shape[-2:])
             keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             target = {**target, "boxes": boxes}
             if not keep.all():
@@ -63,11 +63,12 @@ class DetectionTransform(GeneralizedRCNNTransform):
         return batch.contiguous(memory_format=torch.channels_last) if self.channels_last else batch
 
 
-def resized_size(shape: Sequence[int], short: int, limit: int) -> list[int]:
-    """Height and width of an image of ``shape`` whose short side becomes ``short``, or its long side ``limit``.
+def resized_size(image: Tensor, short: int, limit: int) -> list[int]:
+    """Height and width of ``image`` [3, H, W] when its short side becomes ``short`` pixels, or its long side ``limit``.
 
     The smaller of the two, rounded down as in torchvision, but at least one pixel.
     """
+    shape = image.shape[-2:]
     scale = min(short / min(shape), limit / max(shape))
     return [max(1, int(side * scale)) for side in shape]
 
