@@ -109,9 +109,9 @@ def read_pixels(file: Path, white: int = WHITE, listed: bool = True) -> Pixels:
     """
     try:
         with open_image(file) as image:
-            if is_reduced(image):
-                array, brightest = deep_colours(file, str(image.format), white)
-                image.load()
+            if image.format == "PNG" and is_reduced(image):
+                array, brightest = deep_colours(file, white)
+                image.load()  # for what follows the pixels
             else:
                 array, brightest = to_rgb(image, white)
             return Pixels(array, orientation_of(image), brightest)
@@ -222,6 +222,11 @@ def to_rgb(image: Image.Image, white: int) -> tuple[np.ndarray, int]:
     """
     if image.mode == "F":
         raise PixelError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if white != WHITE and is_reduced(image):
+        raise PixelError(
+            f"of 16-bit colours in a {image.format} file only the upper 8 bits are read, too few with "
+            f"data.white={white}; save it as PNG"
+        )
     if not image.mode.startswith("I"):
         return np.array(image if image.mode == "RGB" else image.convert("RGB")), -1
     values = np.asarray(image)  # 16-bit grey; Pillow's own conversion to RGB would cut values at 255
@@ -242,24 +247,11 @@ def is_reduced(image: Image.Image) -> bool:
     return isinstance(raw, str) and ";16" in raw and not image.mode.startswith("I")
 
 
-def deep_colours(file: Path, kind: str, white: int) -> tuple[np.ndarray, int]:
-    """:func:`to_rgb` for a file with colours of 16 bits.
-
-    Raises:
-        PixelError: only 8 of the bits can be read, and white is not their largest value.
-    """
-    if kind == "PNG":
-        content = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
-        values = decode_image(content, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
-        return scaled(values, white), int(values.max())
-    if white != WHITE:
-        raise PixelError(
-            f"of 16-bit colours in a {kind} file only the upper 8 bits are read, too few with data.white={white}; "
-            "save it as PNG"
-        )
-    with open_image(file) as image:
-        array, _ = to_rgb(image, white)
-    return array, -1
+def deep_colours(file: Path, white: int) -> tuple[np.ndarray, int]:
+    """:func:`to_rgb` for a PNG file with colours of 16 bits."""
+    content = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+    values = decode_image(content, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    return scaled(values, white), int(values.max())
 
 
 def scaled(values: np.ndarray, white: int) -> np.ndarray:

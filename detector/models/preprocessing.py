@@ -74,8 +74,14 @@ def resized_size(image: Tensor, short: int, limit: int) -> list[int]:
 
 
 def traced_size(image: Tensor, short: int, limit: int) -> list[Tensor]:
-    """:func:`resized_size` of ``image`` [3, H, W] as the graph of a trace computes it, for images of any size."""
-    shape = shape_as_tensor(image)[-2:].float()
-    scale = torch.min(short / shape.min(), limit / shape.max())
+    """:func:`resized_size` of ``image`` [3, H, W] as the graph of a trace computes it, for images of any size.
+
+    In float64, as Python does: in float32, 3000 * (96 / 3000) is less than 96, and rounded down to 95.
+    """
+    shape = shape_as_tensor(image)[-2:].double()
+    sides = torch.tensor([short, limit], dtype=torch.float64)
+    scale = (
+        sides / torch.stack([shape.min(), shape.max()])
+    ).min()  # the exporter makes numbers without an axis float32
     size = (shape * scale).floor().clamp(min=1).to(torch.int64)
     return [size[0], size[1]]
