@@ -117,6 +117,8 @@ class DataConfig:
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
     drop_categories: list[str]
+    exif: str = one_of("auto", "apply", "ignore")
+    white: int = number(1, 65535)
     overfit_images: int = number(0)
     batch_size: int = number(1)
     eval_batch_size: int = number(1)

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from detector.data.annotation_table import open_annotations, read_table
 from detector.data.annotations import Annotations
-from detector.data.images import read_image
+from detector.data.images import WHITE, Reading, read_image
+from detector.data.orientation import Evidence, Headers, find_evidence
 from detector.data.problems import Problem
 
 Target = dict[str, Tensor]
@@ -47,6 +48,11 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             them.
         transform: applied to every item.
 
+    Attributes:
+        exif: how pictures that EXIF turns are read where the size in their entry does not tell: "apply": turned;
+            "ignore": as they are stored; "auto", at first: as the other entries tell (:attr:`evidence`), else turned.
+        white: the value of 16-bit files that is white.
+
     Raises:
         DataError: a missing file or folder, a malformed file, or problems with ``on_invalid="error"``; from an item: a
             damaged image or one whose size is not the one in the file.
@@ -70,7 +76,9 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         self.keep_crowd = keep_crowd
         self.transform = transform
         self.problems: list[Problem]
+        self.exif, self.white = "auto", WHITE
         self.table, self.problems = read_table(read, self.images, on_invalid)
+        self._entries = self.table  # images without a box tell as much as others
         if not keep_empty:
             self.table = self.table.select(np.flatnonzero(self.box_counts))
 
@@ -83,6 +91,17 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     def category_ids(self) -> list[int]:
         """Category id in the file of label i + 1 at position i, ascending."""
         return self.table.category_ids
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the file tells about pictures that EXIF turns; it is looked for once."""
+        return find_evidence(Headers(self.images, self._entries.file_names), self._entries.sizes)
+
+    @property
+    def reading(self) -> Reading:
+        """How the image files are read."""
+        exif = self.evidence.exif if self.exif == "auto" else self.exif
+        return Reading(exif != "ignore", self.white)
 
     @cached_property
     def image_ids(self) -> list[int]:
@@ -135,6 +154,6 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         height, width = self.table.sizes[index].tolist()
-        image = read_image(self.file_path(index), (height, width), str(self.annotations))
+        image = read_image(self.file_path(index), (height, width), str(self.annotations), self.reading)
         target = self.target(index)
         return self.transform(image, target) if self.transform else (image, target)

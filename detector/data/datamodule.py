@@ -78,9 +78,13 @@ class DetectionDataModule(pl.LightningDataModule):
         train, val = train_split.dataset(), self.val_split.dataset()
         check_dropped(self.data.drop_categories, [train.table, val.table], "data.drop_categories")
         _check_same_categories(train, val)
+        found = [split.evidence.exif if split.exif == "auto" else split.exif for split in (train, val)]
+        # Splits of one data set: one tells for the other if that does not tell itself.
+        train.exif, val.exif = (own if own != "auto" else other for own, other in (found, found[::-1]))
         if self.data.overfit_images:
             self.val_split = replace(train_split, name="val")
             val = self.val_split.dataset()
+            val.exif = train.exif
             for split in (train, val):
                 split.table = split.table.select(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
         if not train.used.any():
@@ -108,6 +112,11 @@ class DetectionDataModule(pl.LightningDataModule):
     def category_ids(self) -> list[int]:
         """Category id of label i + 1 at position i."""
         return self.train_dataset.category_ids
+
+    @property
+    def exif(self) -> str:
+        """``data.exif`` as it was decided for the training images; "auto" if nothing tells."""
+        return self.train_dataset.exif
 
     @property
     def val_image_ids(self) -> list[int]:

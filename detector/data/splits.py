@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class Split:
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
         drop_categories: names of classes to leave out; those that the file does not have are passed over.
+        exif, white: how image files are read; see :class:`CocoDataset`.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Split:
     on_invalid: str = "error"
     keep_empty: bool = True
     drop_categories: tuple[str, ...] = ()
+    exif: str = "auto"
+    white: int = 65535
 
     @property
     def drops_invalid(self) -> bool:
@@ -50,7 +53,9 @@ class Split:
         from detector.data.coco import CocoDataset
 
         read = open_annotations(self.annotations, self.drop_categories)
-        return CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        dataset.exif, dataset.white = self.exif, self.white
+        return dataset
 
 
 def find_split(data: DataConfig, name: str) -> Split:
@@ -74,7 +79,8 @@ def find_split(data: DataConfig, name: str) -> Split:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
     keep_empty = data.keep_empty or name != "train"
-    return Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
+    split = Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
+    return replace(split, exif=data.exif, white=data.white)
 
 
 def validation_split(data: DataConfig, trained: str) -> Split:

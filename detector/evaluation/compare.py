@@ -15,12 +15,12 @@ from detector.config.commands import script
 from detector.config.results_folder import check_overwrite, discard, now, results_folder
 from detector.config.schema import CompareConfig
 from detector.data.annotations import read_annotations
-from detector.data.images import read_image
+from detector.data.images import SHOWN, read_drawn
 from detector.data.left_out import check_dropped
 from detector.evaluation.comparison_tables import comparison_tables, reading_notes
 from detector.evaluation.draw_comparison import draw_changes, plot_differences
 from detector.evaluation.evaluate import image_folder, resolved
-from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.matches import match
 from detector.evaluation.paired import Changes, Comparison, compare
 from detector.evaluation.result_tables import note_lines, write_csv
@@ -150,12 +150,12 @@ def panels_of(
     chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
 ) -> dict[int, Panel]:
     """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
-    panels = {}
+    panels, reading = {}, reading_of(truth, folder) if folder and chosen else SHOWN
     for position in dict.fromkeys(i for i, _ in chosen):
         image_id = int(image_ids[position])
         (name,), (height, width) = truth.names_of([image_id]), truth.size_of(image_id)
         try:
-            pixels = read_image(folder / name) if folder and name else None
+            pixels = read_drawn(folder / name, (height, width), reading) if folder and name else None
         except DataError:
             pixels = None
         if pixels is not None:

@@ -12,6 +12,7 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import EvaluateConfig
+from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split, validation_split
@@ -20,7 +21,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import Diagnosis, diagnose
 from detector.evaluation.findings import findings
 from detector.evaluation.gallery import make_gallery
-from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.html_report import write_report
 from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
@@ -68,6 +69,7 @@ class ScoringInputs:
         limit: detections counted for each image and class.
         image_ids: images to be scored; None: all.
         images: folder of the images, for the report; None if unknown.
+        reading: how they are read.
         facts: what else ``meta`` in ``metrics.json`` says.
         notes: sentences for the reader of the numbers.
     """
@@ -77,6 +79,7 @@ class ScoringInputs:
     limit: int
     image_ids: list[int] | None = None
     images: Path | None = None
+    reading: Reading = SHOWN
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -104,7 +107,9 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     check_dropped(config.drop_categories, [truth], "drop_categories")
     detections = truth.read_detections(Path(config.predictions).expanduser())
     limit = config.max_detections or COCO_LIMIT
-    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
+    folder = image_folder(config.images)
+    reading = reading_of(truth, folder) if folder else SHOWN
+    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=folder, reading=reading))
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before
     return outcome
@@ -129,11 +134,14 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     data = module.config.data
     if config.annotations:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
-        split = Split("val", annotations, images, data.on_invalid, drop_categories=tuple(data.drop_categories))
+        dropped = tuple(data.drop_categories)
+        split = Split("val", annotations, images, data.on_invalid, drop_categories=dropped, white=data.white)
     else:
         split = validation_split(data, config.checkpoint)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     dataset = split.dataset()
+    if dataset.exif == "auto" and dataset.evidence.exif == "auto":  # nothing in these files tells
+        dataset.exif = data.exif
     check_dropped(config.drop_categories, [dataset.table], "drop_categories")
     truth = GroundTruth.of(split)
     category_ids, renumbered = match_categories(
@@ -168,7 +176,14 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     return write_results(
         config,
         ScoringInputs(
-            truth, found.detections, limit, dataset.image_ids, split.images, facts, [renumbered] if renumbered else []
+            truth,
+            found.detections,
+            limit,
+            dataset.image_ids,
+            split.images,
+            dataset.reading,
+            facts,
+            [renumbered] if renumbered else [],
         ),
     )
 
@@ -200,7 +215,7 @@ def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
     write_csv(folder / CLASSES, diagnosis.class_rows())
     write_csv(folder / IMAGES, diagnosis.image_rows(truth.names_of(matches.image_ids.tolist())))
     plots = plot_diagnosis(diagnosis, folder / PLOTS)
-    gallery = make_gallery(diagnosis, truth, inputs.images, config.gallery_images)
+    gallery = make_gallery(diagnosis, truth, inputs.images, inputs.reading, config.gallery_images)
     write_report(folder / REPORT, result, diagnosis, plots, gallery, meta)
     return Evaluation(result, diagnosis, folder)
 

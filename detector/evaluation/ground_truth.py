@@ -10,7 +10,9 @@ import numpy as np
 
 from detector.data.annotations import read_annotations
 from detector.data.areas import NO_AREA, odd_areas
+from detector.data.images import Reading
 from detector.data.left_out import dropped_classes
+from detector.data.orientation import Headers, find_evidence
 from detector.data.splits import Split
 from detector.evaluation.detections import Detections
 from detector.files import LARGEST, problem_list
@@ -188,6 +190,12 @@ class GroundTruth:
                 f"{detections.source or 'detections'}: not usable with the annotations {self.path}",
                 [f"detection {row} (from 0): {message}" for row, message in sorted(problems)],
             )
+
+
+def reading_of(truth: GroundTruth, folder: Path) -> Reading:
+    """How the images of ``truth`` in ``folder`` are read, as far as the file tells."""
+    evidence = find_evidence(Headers(folder, truth.file_names), truth.sizes)
+    return Reading(upright=evidence.exif != "ignore")
 
 
 def some(ids: Sequence[Any], limit: int = 5) -> str:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from detector.evaluation.detect import match_categories
 from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.inference.detector import Detector, load
 from detector.inference.prediction_files import FILES, PredictionFiles, drawn_images
-from detector.inference.sources import InputImage, Source, open_source
+from detector.inference.sources import ImageSource, InputImage, Source, open_source
 from detector.models.device import choose_device
 from detector.terminal import image_progress
 from detector.words import counted
@@ -122,6 +122,11 @@ def open_inputs(config: PredictConfig) -> tuple[Detector, Source, CocoDataset | 
     if errors:
         raise errors[0] if len(errors) == 1 else ConfigError("\n".join(map(str, errors)))
     (source, data), detector = opened
+    if isinstance(source, ImageSource):
+        reading = detector.reading
+        if data is not None and data.evidence.exif != "auto":  # the file tells how its pictures were annotated
+            reading = replace(reading, upright=data.evidence.exif == "apply")
+        source = replace(source, reading=reading)
     return detector, source, data
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import CocoDataset
-from detector.data.images import read_image
+from detector.data.images import SHOWN, Reading, read_image
 from detector.exceptions import ConfigError, DataError
 from detector.inference.video import VideoReader, VideoWriter
 from detector.words import counted
@@ -50,9 +50,9 @@ class ImageSource(Dataset["InputImage | DataError"]):
         paths: the files.
         names: their names in results.
         image_ids: their ids.
-        sizes: (height, width) that each must have according to an annotation file; None: images may have any size and
-            are turned as EXIF says.
+        sizes: (height, width) that each must have according to an annotation file; None: images may have any size.
         said_by: that annotation file.
+        reading: how the files are read.
     """
 
     paths: list[Path]
@@ -60,6 +60,7 @@ class ImageSource(Dataset["InputImage | DataError"]):
     image_ids: list[int]
     sizes: list[tuple[int, int]] | None = None
     said_by: str = ""
+    reading: Reading = SHOWN
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,7 +68,7 @@ class ImageSource(Dataset["InputImage | DataError"]):
     def __getitem__(self, index: int) -> InputImage | DataError:
         size = None if self.sizes is None else self.sizes[index]
         try:
-            pixels = read_image(self.paths[index], size, self.said_by, upright=size is None)
+            pixels = read_image(self.paths[index], size, self.said_by, self.reading)
         except DataError as error:
             return error
         return InputImage(self.names[index], self.image_ids[index], pixels)

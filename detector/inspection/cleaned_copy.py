@@ -10,10 +10,11 @@ from typing import Any
 from detector.config.schema import InspectConfig
 from detector.data.annotations import parse_annotations
 from detector.inspection.changes import Change
-from detector.inspection.doctor import Examination, ExaminedSplit, examine_splits
+from detector.inspection.doctor import Examination
+from detector.inspection.examined_split import ExaminedSplit, examine_splits
 from detector.inspection.mend import mend
-from detector.inspection.pictures import Twins
 from detector.inspection.repair import repair
+from detector.inspection.twins import Twins, shared
 
 UNUSABLE = ("missing_file", "damaged_file", "wrong_size")  # kinds of problems whose image a cleaned copy leaves out
 MUCH = 0.1  # share of the images, or of the boxes, from which on a loss needs the user's word
@@ -73,7 +74,7 @@ def clean(
         reads = [split.listed for split in splits]
         for i, (content, _) in mended.items():
             reads[i] = parse_annotations(splits[i].split.annotations, content, strict=False)
-        splits, twins = examine_splits(config, [s.split for s in splits], reads, progress, splits)
+        splits, _, twins = examine_splits(config, [s.split for s in splits], reads, progress, splits)
     copies = []
     for number in numbers:
         content, log = mended[number]
@@ -89,10 +90,8 @@ def clean(
 
 def shared_images(splits: Sequence[ExaminedSplit], twins: Sequence[Twins]) -> dict[int, tuple[str, str]]:
     """Ids of the training images that are copies of validation images, with the kind of the problem and why."""
-    shared: dict[int, tuple[str, str]] = {}
-    for twin in twins:
-        if twin.first[0] != twin.second[0]:
-            other = splits[1].read.file_names[twin.second[1]]
-            image = int(splits[0].read.image_ids[twin.first[1]])
-            shared.setdefault(image, ("shared_image", f"the validation set has it too, as {other}"))
-    return shared
+    ids, names = splits[0].read.image_ids.tolist(), [split.read.file_names.tolist() for split in splits]
+    return {
+        ids[twin.first[1]]: ("shared_image", f"the validation set has it too, as {names[1][twin.second[1]]}")
+        for twin in shared(twins)
+    }

@@ -2,92 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
-from detector.data.annotation_table import check_boxes, in_order, missing_files
-from detector.data.annotations import Annotations, read_annotations
-from detector.data.areas import odd_areas
+from detector.data.annotations import read_annotations
 from detector.data.left_out import check_dropped
-from detector.data.problems import Problem
 from detector.data.splits import Split, find_split, has_split
-from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
-from detector.inspection.pictures import Pictures, Twins, find_twins, look_at
-from detector.inspection.repair import repeated_boxes
-from detector.words import counted
+from detector.inspection.examined_split import ExaminedSplit, examine_splits
+from detector.inspection.twins import Twins, shared
 
-ZERO_ID = "it has the id 0, and pycocotools counts what detects it as wrong"
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
-
-
-@dataclass(frozen=True, eq=False)
-class ExaminedSplit:
-    """One annotation file and its images: M images, B usable boxes.
-
-    Attributes:
-        split: its files.
-        read: what the annotation file holds, without the classes of ``data.drop_categories``.
-        listed: the same as the file has it, before names and sizes of files are put right.
-        image: int64 ``[B]``, row of the image of each box that can be used.
-        label: int64 ``[B]``, position of its class.
-        boxes: float64 ``[B, 4]``, x1, y1, x2, y2 in pixels, inside the image.
-        crowd: bool ``[B]``, whether training leaves it out: crowd regions, and what is marked ``ignore``.
-        ignore: bool ``[B]``, whether it does so because of the mark.
-        problems: everything that is wrong.
-        pictures: what is in the image files; None if they were not opened.
-        exchanged: ids of the images whose entries have width and height exchanged; ``read`` has them right.
-    """
-
-    split: Split
-    read: Annotations
-    listed: Annotations
-    image: np.ndarray
-    label: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
-    ignore: np.ndarray
-    problems: list[Problem]
-    pictures: Pictures | None
-    exchanged: set[int]
-
-    @property
-    def name(self) -> str:
-        """ "train" or "val"."""
-        return self.split.name
-
-    @property
-    def box_counts(self) -> np.ndarray:
-        """int64 ``[M]``: boxes of each image, without crowd regions."""
-        return np.bincount(self.image[~self.crowd], minlength=len(self.read.image_ids))
-
-    def class_counts(self, names: Sequence[str]) -> list[int]:
-        """Boxes of each of the classes ``names``, without crowd regions."""
-        found = Counter(self.read.class_names[k] for k in self.label[~self.crowd].tolist())
-        return [found[name] for name in names]
-
-    def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """What goes into ``data.json``: plain values."""
-        sizes = Counter((w, h) for h, w in self.read.sizes.tolist())
-        return {
-            "annotations": str(self.read.file),
-            "images": len(self.read.image_ids),
-            "boxes": int((~self.crowd).sum()),
-            "crowds": int((self.crowd & ~self.ignore).sum()),
-            "ignored": int(self.ignore.sum()),
-            "dropped_categories": self.read.dropped,
-            "empty_images": int((self.box_counts == 0).sum()),
-            "boxes_per_image": np.bincount(self.box_counts).tolist(),
-            "classes": dict(zip(class_names, self.class_counts(class_names), strict=True)),
-            "image_sizes": {f"{w} x {h}": count for (w, h), count in sizes.most_common()},
-            "problems": [problem_dict(p) for p in self.problems],
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +26,8 @@ class Examination:
     Attributes:
         splits: train and, if there is one, val.
         class_names: the classes of all splits, by category id.
-        twins: images that occur twice; splits by their number.
+        exif: how pictures that EXIF turns are read, of each split: "apply", "ignore", or "auto" if nothing tells.
+        twins: images that occur twice, or look nearly alike; splits by their number.
         sides: float64 ``[B]``, square root of the area of the training boxes in the network's input, without crowd
             regions.
         narrow: float64 ``[B]``, their shorter sides.
@@ -105,10 +35,12 @@ class Examination:
         anchors: the fit of the configured anchors; None without training boxes.
         proposed: the fit of better ones.
         model: the configuration that they belong to.
+        white: the value of 16-bit files that is white.
     """
 
     splits: list[ExaminedSplit]
     class_names: list[str]
+    exif: list[str]
     twins: list[Twins]
     sides: np.ndarray
     narrow: np.ndarray
@@ -116,11 +48,12 @@ class Examination:
     anchors: AnchorFit | None
     proposed: AnchorFit | None
     model: ModelConfig
+    white: int
 
     @property
     def leaks(self) -> list[Twins]:
-        """The images that training and validation share."""
-        return [t for t in self.twins if t.first[0] != t.second[0]]
+        """The images of training that validation has too, each with the first one that is the same."""
+        return shared(self.twins)
 
     def image_name(self, image: tuple[int, int]) -> str:
         """The file name of a (split, row)."""
@@ -135,8 +68,11 @@ class Examination:
             "train_height_by_width": quantiles(self.ratios),
             "anchors": {"configured": fit_dict(self.anchors), "proposed": fit_dict(self.proposed)},
             "same_images": [
-                {"first": pair(t.first), "second": pair(t.second), "same_file": t.same_file} for t in self.twins
+                {"first": pair(t.first), "second": pair(t.second), "same_file": t.kind == "file"}
+                for t in self.twins
+                if t.copy
             ],
+            "nearly_alike_images": [[pair(t.first), pair(t.second)] for t in self.twins if not t.copy],
         }
 
 
@@ -153,14 +89,6 @@ def fit_dict(fit: AnchorFit | None) -> dict[str, Any] | None:
     reached = {"recall_50": fit.recall(0.5), "recall_matched": fit.recall(fit.matched), "matched_iou": fit.matched}
     sizes = {"sizes": fit.sizes, "aspect_ratios": fit.aspect_ratios}
     return {**sizes, **reached, "mean_iou": fit.mean_iou, "arguments": fit.override}
-
-
-def problem_dict(problem: Problem) -> dict[str, Any]:
-    """A problem as JSON holds it."""
-    # JSON has no NaN and no infinity.
-    box = None if problem.box is None else json.loads(json.dumps(problem.box, default=repr), parse_constant=str)
-    kept = ("kind", "what", "file", "image_id", "annotation_id")
-    return {**{key: value for key, value in asdict(problem).items() if key in kept}, "box": box}
 
 
 def splits_of(data: DataConfig) -> list[Split]:
@@ -183,7 +111,7 @@ def examine(
     dropped = config.data.drop_categories
     reads = [read_annotations(s.annotations, strict=False, drop_categories=dropped) for s in splits]
     check_dropped(dropped, reads, "data.drop_categories")
-    found, twins = examine_splits(config, splits, reads, progress)
+    found, exif, twins = examine_splits(config, splits, reads, progress)
     names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}
     train = found[0]
     used = ~train.crowd
@@ -194,6 +122,7 @@ def examine(
     return Examination(
         splits=found,
         class_names=list(dict.fromkeys(names[c] for c in sorted(names))),
+        exif=exif,
         twins=twins,
         sides=np.sqrt(side.prod(axis=1)),
         narrow=side.min(axis=1, initial=np.inf),
@@ -201,104 +130,5 @@ def examine(
         anchors=fit_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
         proposed=propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
         model=config.model,
+        white=config.data.white,
     )
-
-
-def examine_splits(
-    config: InspectConfig,
-    splits: Sequence[Split],
-    reads: Sequence[Annotations],
-    progress: Callable[[float], object],
-    before: Sequence[ExaminedSplit] = (),
-) -> tuple[list[ExaminedSplit], list[Twins]]:
-    """The splits with all their problems, and the images that occur twice.
-
-    Args:
-        config: of the inspection.
-        splits: their files.
-        reads: what the annotation files hold.
-        progress: told the share that is done.
-        before: an earlier examination: image files of a split are not opened again if it has the same images.
-    """
-    share = lambda i: lambda done: progress((i + done) / (len(splits) + 1))
-    looked = [*before, *[None] * (len(splits) - len(before))]
-    found = [
-        examine_split(split, read, config, share(i), old)
-        for i, (split, read, old) in enumerate(zip(splits, reads, looked, strict=True))
-    ]
-    pictures = [s.pictures for s in found if s.pictures is not None]
-    return found, find_twins(pictures, share(len(splits))) if pictures else []
-
-
-def examine_split(
-    split: Split,
-    read: Annotations,
-    config: InspectConfig,
-    progress: Callable[[float], object],
-    looked: ExaminedSplit | None,
-) -> ExaminedSplit:
-    """One split with all its problems: of the file, of its boxes, and of the image files.
-
-    Args:
-        split: its files.
-        read: what the annotation file holds.
-        config: of the inspection.
-        progress: told the share that is done.
-        looked: an examination of the same split: image files are not opened again if it has the same images.
-    """
-    listed = read
-    _, renamed, lost = missing_files(split.images, read)
-    names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
-    read = replace(read, file_names=np.array(names, dtype=str))
-    pictures, stored, sized = None, None, []
-    if config.open_images:
-        same = looked is not None and same_images(replace(looked.listed, file_names=looked.read.file_names), read)
-        pictures = looked.pictures if looked is not None and same else None
-        pictures = pictures or look_at(split.images, read, config.data.workers, progress)
-        sized = pictures.problems
-        other = [p.image_id for p in sized if p.kind == "wrong_size" and p.image_id is not None]
-        stored = np.where(np.isin(read.image_ids, other)[:, None], pictures.sizes, 0)
-    given = read.sizes
-    read, whole = exchange_sizes(read, split.images, stored)
-    exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
-    read, strange = straighten_boxes(read)
-    columns, geometric = check_boxes(read, clip=True)
-    zero = [read.problem(row, "zero_id", ZERO_ID) for row in np.flatnonzero(read.ids == 0).tolist()]
-    return ExaminedSplit(
-        split=split,
-        read=read,
-        listed=listed,
-        image=columns["image"],
-        label=columns["labels"] - 1,
-        boxes=columns["boxes"].astype(np.float64),
-        crowd=columns["iscrowd"] == 1,
-        ignore=columns["ignore"],
-        problems=[
-            *read.structure,
-            *(*whole, *strange, *lost),
-            *(p for p in sized if p.image_id not in exchanged),
-            *area_problems(read),
-            *in_order(read.problems + geometric + repeated_boxes(read) + zero),
-        ],
-        pictures=pictures,
-        exchanged=exchanged,
-    )
-
-
-def same_images(first: Annotations, second: Annotations) -> bool:
-    """Whether two files have the same images in the same order."""
-    columns = ("image_ids", "file_names", "sizes")
-    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in columns)
-
-
-def area_problems(read: Annotations) -> list[Problem]:
-    """A problem for each way in which areas cannot be right."""
-    problems = []
-    for what, rows in odd_areas(read.boxes_xywh, read.area, read.area_given).items():
-        example = read.ids[int(rows.argmax())]
-        sentence = (
-            f"{int(rows.sum()):,} of {counted(len(rows), 'annotation')} {what}, such as annotation {example}: the AP "
-            "and AR of small, medium and large objects go by the area"
-        )
-        problems.append(Problem("odd_area", sentence))
-    return problems

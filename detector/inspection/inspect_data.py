@@ -16,7 +16,6 @@ from rich.text import Text
 
 from detector.config.results_folder import check_overwrite, discard, now
 from detector.config.schema import InspectConfig
-from detector.data.splits import Split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
 from detector.files import LISTED_PROBLEMS, write_json
@@ -80,7 +79,7 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
     content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
     write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
-    if not draw_sheet(config, splits[0], folder / SHEET):
+    if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
     return Inspection(found, folder, said, told, refused)
 
@@ -115,17 +114,24 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         raise ConfigError("fix and fix_val name the same file")
 
 
-def draw_sheet(config: InspectConfig, split: Split, out: Path) -> bool:
-    """Draw images, spread over the split, before and after augmentation; return whether there was one."""
+def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> bool:
+    """Draw training images before and after augmentation; return whether there was one.
+
+    Images that EXIF turns and whose boxes may be of either form, then others, spread over the split.
+    """
     if not config.sheet_images:
         return False
+    train = found.splits[0]
     try:  # what cannot be read or used is listed elsewhere
-        dataset = replace(split, on_invalid="clip", keep_empty=True).dataset()
+        dataset = replace(train.split, on_invalid="clip", keep_empty=True).dataset()
     except DataError:
         return False
+    dataset.exif = found.exif[0]
     augmented = AugmentedDataset(dataset, Augment(config.augment), config.seed)
-    rows, chosen = [], np.linspace(0, len(dataset) - 1, min(config.sheet_images, len(dataset))).round().astype(int)
-    for i in chosen.tolist():
+    rows, count = [], min(config.sheet_images, len(dataset))
+    doubtful = np.flatnonzero(np.isin(dataset.image_ids, train.read.image_ids[train.evidence.undecided]))
+    others = np.setdiff1d(np.linspace(0, len(dataset) - 1, count).round().astype(int), doubtful)
+    for i in [*doubtful.tolist(), *others.tolist()][:count]:
         try:
             versions = [dataset[i], *(augmented[draw, i] for draw in range(DRAWS))]
             rows.append((str(dataset.table.file_names[i]), versions))

@@ -11,7 +11,7 @@ from typing import Any
 
 from detector.data.annotation_table import MIN_SIDE, missing_files
 from detector.data.annotations import LISTS, parse_annotations
-from detector.data.images import ORIENTATION, SIDEWAYS, quiet_open
+from detector.data.images import SIDEWAYS, header_of
 from detector.files import is_box, read_json
 from detector.inspection.changes import ChangeLog
 from detector.inspection.ids import CATEGORIES, IMAGES, Lookup, distinct, key_of, numbered, with_references
@@ -109,12 +109,9 @@ def with_sizes(entries: list[Any], folder: Path | None, images: Lookup, log: Cha
 def stored_sizes(path: Path) -> list[Size]:
     """(height, width) of an image file: as it is stored and, if it is another one, as EXIF turns it; none if it cannot
     be read."""
-    try:
-        with quiet_open(path) as image:
-            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS and image.width != image.height
-            return [(image.height, image.width), (image.width, image.height)][: 1 + sideways]
-    except Exception:  # Pillow's decoders raise what they like
-        return []
+    height, width, orientation = header_of(path)
+    found = {(height, width): None, (width, height): None} if orientation in SIDEWAYS else {(height, width): None}
+    return list(found) if height else []
 
 
 def with_box(entry: dict[str, Any], image: dict[str, Any], folder: Path | None, log: ChangeLog) -> dict[str, Any]:

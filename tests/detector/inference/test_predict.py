@@ -98,6 +98,54 @@ def test_one_image_and_a_pattern(checkpoint, data_set, tmp_path):
     assert output_folder(pattern) == Path("RUN/predict/data")
 
 
+def test_images_of_any_shape_cost_the_others_nothing(checkpoint, data_set):
+    keys = {"checkpoint": str(checkpoint), "source": str(data_set / "images"), "batch_size": 1}
+    alone = predict(settings(**keys, draw=False))
+    before = json.loads((alone.folder / "predictions.json").read_text())
+    for name, shape in (("x.png", (1, 3000)), ("y.png", (3000, 1)), ("z.png", (1, 1))):
+        Image.fromarray(np.full((*shape, 3), 99, np.uint8)).save(data_set / "images" / name)
+    summary = predict(settings(**keys, overwrite=True))
+    assert (summary.images, summary.unreadable) == (8, 0)
+    after = json.loads((summary.folder / "predictions.json").read_text())
+    assert after[: len(before)] == before
+    assert len(list((summary.folder / "drawn").iterdir())) == 8
+
+
+@pytest.mark.parametrize(("exif", "upright"), [("auto", True), ("apply", True), ("ignore", False)])
+def test_photographs_are_turned_as_in_training(checkpoint, data_set, exif, upright):
+    """A detector trained on pictures as they are stored is shown them as they are stored."""
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["exif"] = exif
+    torch.save(saved, checkpoint)
+    (data_set / "one").mkdir()
+    pixels, tag = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8), Image.Exif()
+    tag[0x0112] = 6
+    Image.fromarray(pixels).save(data_set / "one" / "a.png", exif=tag)
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "one")))
+    (image,) = json.loads((summary.folder / "coco.json").read_text())["images"]
+    assert (image["width"], image["height"]) == ((40, 60) if upright else (60, 40))
+    one = detector.load(checkpoint, "cpu")
+    (found,) = one(data_set / "one" / "a.png")
+    expected = one.raw([torch.from_numpy(np.rot90(pixels, -1 if upright else 0).copy()).permute(2, 0, 1) / 255])
+    assert torch.equal(found.boxes, expected[0]["boxes"])
+    assert found.draw(data_set / "one" / "a.png").size == ((40, 60) if upright else (60, 40))
+
+
+def test_white_of_16_bit_images_is_that_of_training(checkpoint, data_set):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["white"] = 4095
+    torch.save(saved, checkpoint)
+    pixels = np.random.default_rng(0).integers(0, 4096, (40, 60), dtype=np.uint16)
+    Image.fromarray(pixels).save(data_set / "deep.png")
+    one = detector.load(checkpoint, "cpu")
+    scaled = torch.from_numpy(pixels.astype(np.float32) / np.float32(4095)).expand(3, 40, 60)
+    for kind in (data_set / "deep.png", Image.open(data_set / "deep.png")):
+        assert torch.equal(one(kind)[0].boxes, one(scaled)[0].boxes)
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "deep.png"), score_thresh=0.0))
+    rows = json.loads((summary.folder / "predictions.json").read_text())
+    assert [row["score"] for row in rows] == pytest.approx(one(scaled)[0].scores.tolist(), abs=1e-5)
+
+
 def test_a_damaged_image_is_left_out(checkpoint, data_set, caplog):
     (data_set / "images" / "20.png").write_bytes(b"not a picture")
     summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), batch_size=2))

@@ -9,7 +9,7 @@ from detector.config.schema import InspectConfig
 from detector.data.annotations import read_annotations
 from detector.data.splits import Split
 from detector.inspection.cleaned_copy import clean
-from detector.inspection.doctor import examine_splits
+from detector.inspection.examined_split import examine_splits
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def clean_file():
     def cleaned(file, folder):
         split = Split("train", file, folder)
         reads = [read_annotations(file, strict=False)]
-        splits, twins = examine_splits(config, [split], reads, lambda share: None)
+        splits, _, twins = examine_splits(config, [split], reads, lambda share: None)
         found = SimpleNamespace(splits=splits, twins=twins)
         return clean(found, [0], config, lambda share: None)[0]
 
