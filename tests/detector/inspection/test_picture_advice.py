@@ -12,6 +12,12 @@ COMMON = ("data=coco", "data.root=.", "model=c4", "sheet_images=0", "output_dir=
 CLEAN = ("fix=clean.json", "fix_val=clean_val.json")
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """They take most of the time of a small data set."""
+    monkeypatch.setattr("detector.inspection.inspect_data.plot_data", lambda *arguments: None)
+
+
 @pytest.fixture
 def write(tmp_path):
     """write("train", {name: (image, box)}, {name: {"width": ...}}) makes the files and the annotations of a split."""
