@@ -132,3 +132,93 @@ def examine(
         model=config.model,
         white=config.data.white,
     )
+<<<<<<< HEAD
+=======
+
+
+def examine_split(split: Split, config: InspectConfig, progress: Callable[[float], object]) -> ExaminedSplit:
+    """One split with all its problems: of the file, of its boxes, and of the image files."""
+    read = read_annotations(split.annotations, strict=False)
+    _, renamed, lost = missing_files(split.images, read)
+    names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
+    read = replace(read, file_names=np.array(names, dtype=str))
+    pictures, headers = None, Headers(split.images, read.file_names)
+    if config.open_images:
+        pictures = look_at(split.images, read, config.data.white, config.data.workers, progress)
+        headers = pictures.headers
+    given = read.sizes
+    read, whole = exchange_sizes(read, split.images, headers)
+    exchanged = set(read.image_ids[(read.sizes != given).any(axis=1)].tolist())
+    sized = [*pictures.problems, *wrong_sizes(read, headers)] if pictures else []
+    row_of: dict[int | None, int] = {image: row for row, image in enumerate(read.image_ids.tolist())}
+    read, strange = straighten_boxes(read)
+    columns, geometric = check_boxes(read, clip=True)
+    return ExaminedSplit(
+        split=split,
+        read=read,
+        image=columns["image"],
+        label=columns["labels"] - 1,
+        boxes=columns["boxes"].astype(np.float64),
+        crowd=columns["iscrowd"] == 1,
+        problems=[
+            *read.structure,
+            *(*whole, *strange, *lost),
+            *sorted(sized, key=lambda p: row_of.get(p.image_id, 0)),
+            *in_order(read.problems + geometric + repeated_boxes(read)),
+        ],
+        pictures=pictures,
+        renamed=renamed,
+        exchanged=exchanged,
+        evidence=find_evidence(headers, read.sizes),
+    )
+
+
+def marked_pictures(found: ExaminedSplit, upright: bool) -> list[Marked]:
+    """The pictures of a split with their boxes, none if the files were not opened.
+
+    Args:
+        found: the split.
+        upright: see :class:`~detector.data.images.Reading`.
+    """
+    looked = found.pictures
+    if looked is None or not looked.paths:
+        return []
+    names = np.array(found.read.class_names, dtype=str)[found.label]
+    order = np.lexsort((names, found.image))
+    rows = np.split(order, np.cumsum(np.bincount(found.image, minlength=len(looked.paths)))[:-1])
+    marked = []
+    for i, (of_image, (height, width)) in enumerate(zip(rows, found.read.sizes.tolist(), strict=True)):
+        orientation, thumbnail = int(looked.headers.orientation[i]), looked.thumbnails[i]
+        if is_turned(orientation, tuple(looked.headers.sizes[i].tolist()), (height, width), upright):
+            thumbnail = turn(thumbnail, orientation)
+        shares = found.boxes[of_image] / np.array([width, height, width, height])
+        classes, flat = tuple(names[of_image].tolist()), bool(looked.flat[i])
+        marked.append(Marked(looked.digests[i], thumbnail, flat, classes, shares, (height, width)))
+    return marked
+
+
+def cleaned(examination: Examination, number: int) -> tuple[dict[str, Any], list[Change]]:
+    """The cleaned content of the annotation file of split ``number``, and what was changed (:func:`repair`).
+
+    Images whose file is missing, damaged or of another size are left out, and images of the training set that the
+    validation set has too.
+    """
+    found = examination.splits[number]
+    unusable = {p.image_id: p.what for p in found.problems if p.kind in UNUSABLE and p.image_id is not None}
+    for twins in examination.leaks if number == 0 else ():
+        other = examination.image_name(twins.second)
+        unusable.setdefault(int(found.read.image_ids[twins.first[1]]), f"the validation set has it too, as {other}")
+    names, sizes = found.read.file_names.tolist(), found.read.sizes.tolist()
+    rows = zip(names, found.read.image_ids.tolist(), sizes, strict=True)
+    # Entries that were read have the size that their boxes are in, with EXIF's turn where it applies.
+    known = {name: (h, w) for name, image, (h, w) in rows if image in found.exchanged or found.pictures is not None}
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        if name in known or found.pictures is None:
+            return known.get(name)
+        height, width, orientation = header_of(found.split.images / name)  # an image whose entry could not be read
+        shown = orientation in SIDEWAYS and examination.exif[number] != "ignore"
+        return ((width, height) if shown else (height, width)) if height else None
+
+    return repair(found.read.file, size_of, unusable, found.renamed)
+>>>>>>> images
