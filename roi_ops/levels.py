@@ -76,14 +76,26 @@ def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[i
     for h, w in sizes:
         if h <= 0 or w <= 0:
             raise ValueError(f"a feature map of size {(h, w)} has no scale; give spatial_scales")
-        (long_map, long_image), (short_map, short_image) = sorted(
-            ((h, height), (w, width)), key=lambda pair: pair[1], reverse=True
-        )
-        scale = 2.0 ** round(math.log2(long_map / long_image))
-        if not math.floor(short_image * scale) <= short_map <= math.ceil((short_image + PADDING) * scale) + 1:
+        # Comparisons of integers, which do not ask which side is the longer one: torch.compile then knows of sizes only
+        # what those of other images fulfil as well.
+        halvings = _halvings(max(height, width), max(h, w))
+        scale = 2.0**-halvings
+        up, down = 2 ** max(-halvings, 0), 2 ** max(halvings, 0)
+        most = [-(-(side + PADDING) * up // down) + 1 for side in (height, width)]
+        if min(h, w) < min(height, width) * up // down or h > most[0] or w > most[1]:
             raise ValueError(
                 f"a feature map of size {(h, w)} does not belong to images of size {(height, width)}: the longer side "
                 f"tells scale {scale:g}, and the other contradicts it; give spatial_scales"
             )
         scales.append(scale)
     return scales
+
+
+def _halvings(image: int, map: int) -> int:
+    """How often a side of an image is halved to be that of its map: log2 of their ratio, rounded."""
+    n = 0
+    while image**2 > map**2 * 2 ** (2 * n + 1):
+        n += 1
+    while image**2 * 2 ** (1 - 2 * n) < map**2 and n <= 0:
+        n -= 1
+    return n
