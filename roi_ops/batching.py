@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from roi_ops import ops
 
@@ -72,19 +72,14 @@ def _register(name: str) -> None:
         """For ``torch.autograd.grad(is_grads_batched=True)``, which has a batch of a kind of its own."""
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
-        sizes: list[int] = []
-
-        def unwrap(value: Any) -> tuple[Any, Any]:
-            if isinstance(value, list) and isinstance(value[0], Tensor):
-                return tuple(map(list, zip(*map(unwrap, value), strict=True)))
-            if not isinstance(value, Tensor) or not torch._C._functorch.is_legacy_batchedtensor(value):
-                return value, None
-            value = torch._remove_batch_dim(value, level, 1, 0)
-            sizes.append(value.shape[0])
-            return value, 0
-
-        values, in_dims = zip(*map(unwrap, args), strict=True)
-        out = batched(name, ops.OPERATORS[name], sizes[0], in_dims, values)
+        is_batched = torch._C._functorch.is_legacy_batchedtensor
+        flat, form = tree_flatten(args)
+        dims = [0 if isinstance(a, Tensor) and is_batched(a) else None for a in flat]
+        flat = [
+            a if dim is None else torch._remove_batch_dim(a, level, 1, 0) for a, dim in zip(flat, dims, strict=True)
+        ]
+        size = next(a.shape[0] for a, dim in zip(flat, dims, strict=True) if dim == 0)
+        out = batched(name, ops.OPERATORS[name], size, tree_unflatten(dims, form), tree_unflatten(flat, form))
         return tree_map(lambda t: torch._add_batch_dim(t, 0, level), out)
 
     torch.library.register_vmap(f"roi_ops::{name}", rule, lib=ops.library)

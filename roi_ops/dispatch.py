@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.overrides import has_torch_function
 
-from roi_ops import backends, ops
+from roi_ops import backends
 
 try:
     _keys_of_thread = torch._C._dispatch_tls_local_include_set
@@ -111,4 +111,3 @@ def run(name: str, *args: Any) -> Any:
         with torch.profiler.record_function(f"roi_ops::{name}"):
             return function(*args)
     return function(*args)
-

@@ -14,9 +14,11 @@ def describe(features: Sequence[Tensor]) -> tuple[list[int], list[bool]]:
     Args:
         features: Tensor[N, C, H_l, W_l] for each level.
     """
-    sizes = list(features[0].shape[:2])
+    images, channels, _, _ = features[0].shape
+    sizes = [images, channels]
     for feature in features:
-        sizes += feature.shape[2:]
+        _, _, h, w = feature.shape
+        sizes += (h, w)
     return sizes, [is_channels_last(feature) for feature in features]
 
 
@@ -29,6 +31,12 @@ def shapes(sizes: Sequence[int]) -> list[tuple[int, int, int, int]]:
 def is_channels_last(feature: Tensor) -> bool:
     """Whether the gradient of this map is channels_last: if the map is, and is not contiguous as well."""
     return feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
+
+
+def strides(shape: Sequence[int], channels_last: bool) -> tuple[int, int, int, int]:
+    """Strides of a dense tensor of this shape (N, C, H, W)."""
+    _, c, h, w = shape
+    return (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

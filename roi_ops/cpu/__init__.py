@@ -164,22 +164,15 @@ def _strided(tensor: Tensor) -> list[int]:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    return memory.empty_strided(shape, _dense_strides(shape, channels_last), dtype)[0]
+    return memory.empty_strided(shape, maps.strides(shape, channels_last), dtype)[0]
 
 
-def _dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, int, int, int]:
-    _, c, h, w = shape
-    return (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
-
-
-def _gradients(
-    sizes: list[int], channels_last: list[bool], dtype: torch.dtype
-) -> tuple[list[Tensor], list[int]]:
+def _gradients(sizes: list[int], channels_last: list[bool], dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
     """Memory for the gradient of each map, in its memory format, and the numbers that describe it."""
     gradients: list[Tensor] = []
     numbers: list[int] = []
     for shape, last in zip(maps.shapes(sizes), channels_last, strict=True):
-        strides = _dense_strides(shape, last)
+        strides = maps.strides(shape, last)
         gradient, zeroed = memory.empty_strided(shape, strides, dtype)
         gradients.append(gradient)
         numbers += (zeroed, gradient.data_ptr(), *strides)

@@ -243,7 +243,7 @@ def _boxes(boxes: Tensor, feature: Tensor) -> Tensor:
 
 def _empty_maps(grad: Tensor, sizes: list[int], channels_last: list[bool]) -> list[Tensor]:
     return [
-        torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=maps.memory_format(last))
+        torch.empty_strided(shape, maps.strides(shape, last), dtype=grad.dtype, device=grad.device)
         for shape, last in zip(maps.shapes(sizes), channels_last, strict=True)
     ]
 

@@ -175,11 +175,6 @@ def test_importing_the_functions_does_not_import_torchvision():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_what_docs_say_is_not_supported_raises():
-    maps, boxes = torch.rand(3, 1, 2, 8, 8), torch.tensor([[0.0, 0, 0, 5, 5]])
-    with pytest.raises(RuntimeError, match="Batching rule not implemented for roi_ops::linear_forward"):
-        torch.vmap(lambda f: roi_ops.roi_align(f, boxes, 2))(maps)
-    with pytest.raises(RuntimeError, match=r"In order to use an autograd\.Function with functorch transforms"):
-        torch.func.grad(lambda f: roi_ops.roi_align(f, boxes, 2).sum())(maps[0])
     with pytest.raises(torch.jit.frontend.NotSupportedError, match="keyword-only arguments"):
         torch.jit.script(roi_ops.roi_align)
     with pytest.raises(AssertionError, match="Unsupported annotation"):
