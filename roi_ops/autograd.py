@@ -4,7 +4,8 @@ First derivatives are operators themselves, so that compiled kernels serve them;
 features are operators again, those of box gradients come from autograd through the reference.
 
 A rule is two functions: one saves what the other needs. ``torch.library`` calls them for the registered operators. For
-eager calls a :class:`torch.autograd.Function` does, which takes less than half the time (see ``dispatch.py``).
+eager calls a :class:`torch.autograd.Function` does, which takes less than half the time (see ``dispatch.py``); within
+transforms of ``torch.func``, which refuse what ``torch.library`` makes, another one does.
 """
 
 from __future__ import annotations

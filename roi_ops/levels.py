@@ -58,14 +58,15 @@ def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[i
     """Spatial scale of each feature map, a power of two, from its size and the sizes of the images.
 
     Padding of the batch makes the ratio of map to image too large, the more so the shorter the side: so the
-    longer side decides, and the shorter one must not contradict it. (torchvision looks at the height only.)
+    longer side decides, and the map must hold the shorter one and no more of either than the padding.
+    (torchvision looks at the height only.)
 
     Args:
         sizes: (height, width) of each feature map.
         image_sizes: (height, width) of each image before batching, pixels.
 
     Raises:
-        ValueError: no images, an empty image, or a map whose two axes tell scales more than a factor 2 apart.
+        ValueError: no images, an empty image, or a map whose size contradicts the scale.
     """
     if not image_sizes:
         raise ValueError("image_sizes is empty: spatial scales cannot be inferred; give spatial_scales")
@@ -91,11 +92,11 @@ def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[i
     return scales
 
 
-def _halvings(image: int, map: int) -> int:
+def _halvings(of_image: int, of_map: int) -> int:
     """How often a side of an image is halved to be that of its map: log2 of their ratio, rounded."""
     n = 0
-    while image**2 > map**2 * 2 ** (2 * n + 1):
+    while of_image**2 > of_map**2 * 2 ** (2 * n + 1):
         n += 1
-    while image**2 * 2 ** (1 - 2 * n) < map**2 and n <= 0:
+    while of_image**2 * 2 ** (1 - 2 * n) < of_map**2:
         n -= 1
     return n

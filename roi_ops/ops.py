@@ -1,7 +1,8 @@
 """The operators as PyTorch sees them: ``torch.library`` schemas, fake kernels, choice of backend.
 
 Seven operators carry everything (see ``reference`` for what each computes). Their derivatives are registered in
-``autograd.py``; ``dispatch.py`` decides which calls go through them.
+``autograd.py``, what ``torch.vmap`` makes of them in ``batching.py``; ``dispatch.py`` decides which calls go through
+them.
 
 A :class:`torch.library.Library` with Python kernels costs a few microseconds a call, where
 ``torch.library.custom_op`` costs ninety for a list of four features.

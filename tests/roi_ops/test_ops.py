@@ -10,6 +10,7 @@ import torch
 
 import roi_ops
 from roi_ops import backends
+from roi_ops.maps import describe
 
 OPERATORS = torch.ops.roi_ops
 GEOMETRY = ([0.25, 0.125], 2, 3, 2, 2, 3, 28.0, 2.0)
@@ -48,12 +49,16 @@ def test_opcheck_derivatives(tensors):
     torch.library.opcheck(OPERATORS.max_backward_boxes.default, (grad, argmax, maps, boxes, *geometry("align_max")))
     for t in (grad, *maps):
         t.requires_grad_()
-    torch.library.opcheck(OPERATORS.linear_backward_features.default, (grad, maps, boxes, *geometry("align")))
-    torch.library.opcheck(OPERATORS.max_backward_features.default, (grad, argmax, maps, boxes, *geometry("align_max")))
+    of_maps = describe(maps)
+    torch.library.opcheck(OPERATORS.linear_backward_features.default, (grad, boxes, *of_maps, *geometry("align")))
+    of_maxima = (grad, argmax, boxes, *of_maps, *geometry("align_max"))
+    torch.library.opcheck(OPERATORS.max_backward_features.default, of_maxima)
     torch.library.opcheck(OPERATORS.max_gather.default, (maps, argmax, boxes, *geometry("align_max")))
 
 
 @pytest.mark.slow
+# PyTorch's cache on disk finds backward graphs by the forward graph: also those of other versions of the operators.
+@torch.compiler.config.patch(force_disable_caches=True)
 def test_compiles_in_one_graph_from_the_first_call(tensors):
     maps, _, _ = tensors
 
