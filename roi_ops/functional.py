@@ -14,8 +14,8 @@ Common to all:
 * An image index out of range raises ValueError on the CPU and pools to 0 on CUDA.
 * No boxes, no images or no channels give an empty result of the right shape.
 * Deterministic: equal arguments give bitwise equal results and gradients.
-* ``torch.compile`` and ``torch.export`` take them; ``torch.vmap``, the transforms of ``torch.func``,
-  ``torch.jit.script`` and forward-mode derivatives do not and raise.
+* ``torch.compile``, ``torch.export``, ``torch.vmap`` and ``torch.func`` take them; ``torch.jit.script`` and
+  forward-mode derivatives do not and raise.
 """
 
 from __future__ import annotations
@@ -261,7 +261,8 @@ def _boxes_tensor(boxes: Boxes, feature: Tensor, dtype: torch.dtype) -> Tensor:
     if not boxes:
         return feature.new_zeros(0, 5, dtype=dtype)
     corners = (torch.cat(boxes) if len(boxes) > 1 else boxes[0]).to(dtype)
-    index = torch.cat([corners.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+    # Not ``len(b)``: where a call is traced, it is a number of this call, and every later one would be divided alike.
+    index = torch.cat([corners.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)])
     return torch.cat([index, corners], 1)
 
 
