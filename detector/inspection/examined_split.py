@@ -215,7 +215,7 @@ def marked_pictures(found: ExaminedSplit, upright: bool) -> list[Marked]:
         upright: see :class:`~detector.data.images.Reading`.
     """
     looked = found.pictures
-    if looked is None:
+    if looked is None or not looked.paths:
         return []
     names = np.array(found.read.class_names, dtype=str)[found.label]
     order = np.lexsort((names, found.image))

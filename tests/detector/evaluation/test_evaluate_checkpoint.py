@@ -17,13 +17,8 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.evaluate import evaluate_checkpoint, evaluate_from_config
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
-<<<<<<< HEAD
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.inference.detector import load
-=======
-from detector.exceptions import DataError, WeightsError
-from detector.inference.detector import load
->>>>>>> images
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -23,11 +23,7 @@ def data(write_coco, tmp_path):
 def test_what_is_in_the_data(call_script, data):
     code, out, err = call_script("inspect_data", *COMMON)
     assert (code, err) == (0, "")
-<<<<<<< HEAD
     assert "Training and validation share images: 1 training image is in validation too, such as 1.png as 8.png." in out
-=======
-    assert "Training and validation share images: 1 image of train, such as 1.png and 8.png." in out
->>>>>>> images
     assert "Classes without a box in validation, which have no AP: dog." in out
     assert out.splitlines()[-1] == "Results are in out: augmentation.png, data.json, data.png"
     content = json.loads((data / "out" / "data.json").read_text())
