@@ -10,7 +10,6 @@ from detector.words import counted
 
 RARE = 20  # a class with fewer boxes in training is rare
 NARROW = 8.0  # short side in pixels of the network's input below which an object is hard to find
-BETTER = 0.02  # other anchors are proposed if their recall is higher by this
 
 
 def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
@@ -45,7 +44,7 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_advice(found)
-    small = float((found.narrow < NARROW).mean())
+    small = float((found.anchors.objects.narrow < NARROW).mean())
     if small >= 0.01:
         said.append(
             f"{small:.0%} of the training boxes are narrower than {NARROW:g} pixels in the network's input "
@@ -57,13 +56,7 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
         said.append(
             f"An image has {most} boxes, the model returns {limit} at most: set model.head.detections_per_image."
         )
-    assert found.proposed is not None
-    now, then = (f.recall(found.anchors.matched) for f in (found.anchors, found.proposed))
-    if then >= now + BETTER:
-        said.append(
-            f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
-            f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}"
-        )
+    said += found.anchors.advice()
     return said or ["Nothing is wrong with these data as far as a program can tell."]
 
 

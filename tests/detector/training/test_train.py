@@ -147,10 +147,13 @@ def test_reduced_precision(tiny, precision):
     assert result.steps == 2
 
 
-def test_settings_of_pytorch_are_put_back(tiny, capsys):
+def test_settings_of_pytorch_are_put_back_and_anchors_that_reach_nothing_are_said(tiny, capsys):
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1))
-    assert f"on {'1 CPU thread' if threads > 1 else '2 CPU threads'}," in " ".join(capsys.readouterr().out.split())
+    wide = [[500.0], [600.0], [700.0], [800.0], [900.0]]  # on images of 64 pixels
+    train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1, model__anchors__sizes=wide))
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"on {'1 CPU thread' if threads > 1 else '2 CPU threads'}," in out
+    assert "note 0% of the training boxes have an anchor of IoU 0.5" in out
     assert torch.get_num_threads() == threads
     assert torch.are_deterministic_algorithms_enabled() == deterministic
 
