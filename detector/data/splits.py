@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detector.config.schema import DataConfig
 from detector.data import shapes
+from detector.data.problems import InvalidData
 from detector.exceptions import DataError
 from detector.files import file_digest
 
@@ -25,6 +26,7 @@ class Split:
         images: folder that its file names are relative to.
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
+        on_invalid_key: the key that sets ``on_invalid``, for messages.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
+    on_invalid_key: str = "data.on_invalid"
 
     @property
     def drops_invalid(self) -> bool:
@@ -46,15 +49,19 @@ class Split:
         """
         from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
 
-        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        try:
+            return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        except InvalidData as error:
+            raise InvalidData(error.file, error.problems, self.on_invalid_key) from None
 
 
-def find_split(data: DataConfig, name: str) -> Split:
+def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a folder that can be written.") -> Split:
     """The files of a split, whether they are there or not; the built-in data set is drawn if it is not there.
 
     Args:
         data: configuration of the data set.
         name: "train" or "val".
+        elsewhere: how the user can have the built-in data set in another folder, for messages.
 
     Raises:
         ConfigError: the built-in data set cannot be drawn with these keys.
@@ -62,7 +69,10 @@ def find_split(data: DataConfig, name: str) -> Split:
     """
     root = Path(data.root).expanduser()
     if is_builtin(data):
-        root = shapes.ensure_shapes(root, data.shapes)
+        try:
+            root = shapes.ensure_shapes(root, data.shapes)
+        except DataError as error:
+            raise DataError(f"{error} {elsewhere}".strip()) from None
         annotations, images = shapes.files(name)
     elif has_split(data, name):
         annotations, images = _named_files(data, name)
@@ -72,19 +82,23 @@ def find_split(data: DataConfig, name: str) -> Split:
     return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
 
 
-def validation_split(data: DataConfig, trained: str) -> Split:
+def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:
     """The validation split that ``trained``, a checkpoint or a run, was trained with.
+
+    Args:
+        data: its configuration.
+        trained: its name, for messages.
+        elsewhere: how the user can say where the data are now; "": in no way.
 
     Raises:
         DataError: its files are not where they were in training.
     """
-    split = find_split(data, "val")
+    split = find_split(data, "val", elsewhere)
     for path in (split.annotations, split.images):
         if not path.exists():
             raise DataError(
                 f"{trained} was trained with the validation set {split.annotations} and the images in {split.images}, "
-                f"but there is no {path} (relative paths start at {Path.cwd()}); say where the data are with "
-                "annotations=FILE.json images=FOLDER"
+                f"but there is no {path} (relative paths start at {Path.cwd()}). {elsewhere}".strip()
             )
     return split
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from rich.console import Group
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import EvaluateConfig
 from detector.data.loader import DetectionLoader
+from detector.data.problems import InvalidData
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
@@ -28,12 +29,13 @@ from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
 from detector.evaluation.scoring import CocoResult, summarize
+from detector.evaluation.stored_detections import ELSEWHERE, METRICS_FILE, PREDICTIONS, find_one, image_note
 from detector.exceptions import ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
-METRICS_FILE, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
+SHEET, REPORT = "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
@@ -99,10 +101,13 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(Path(config.annotations).expanduser())
+    truth = GroundTruth(Path(config.annotations).expanduser(), config.on_invalid == "drop")
     detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
     limit = config.max_detections or COCO_LIMIT
-    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
+    notes = [note] if (note := image_note(find_one(config.predictions), config.predictions, truth)) else []
+    outcome = write_results(
+        config, ScoringInputs(truth, detections, limit, images=image_folder(config.images), notes=notes)
+    )
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before
     return outcome
@@ -129,9 +134,14 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
         split = Split("val", annotations, images, data.on_invalid)
     else:
-        split = validation_split(data, config.checkpoint)
-    dataset = split.dataset()
-    truth = GroundTruth(split.annotations, split.drops_invalid)
+        split = validation_split(data, config.checkpoint, ELSEWHERE)
+    drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"
+    # Boxes are scored as the file has them, those that leave their image too; the data set's own are only drawn.
+    dataset = replace(split, on_invalid="clip").dataset()
+    lost = [problem for problem in dataset.problems if problem.remedy == "image"]
+    if lost and not drop:
+        raise InvalidData(split.annotations, lost)
+    truth = GroundTruth(split.annotations, drop)
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,

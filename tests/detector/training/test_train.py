@@ -234,11 +234,11 @@ def test_keys_that_do_not_go_together_come_before_the_data(tiny, tmp_path, keys,
     assert not (tmp_path / "other").exists()
 
 
-def test_weights_errors_come_before_the_folder(tiny):
-    config = tiny(model__weights="nowhere.pth")
+def test_weights_errors_come_before_the_folder_and_the_data(tiny, tmp_path):
+    config = tiny(model__weights="nowhere.pth", data__root=str(tmp_path / "drawn"))
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         train(config)
-    assert not Path(config.run_dir).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
