@@ -82,7 +82,7 @@ class RoiConfig:
 
     kind: str = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool")
     output_size: list[int] = number(1)
-    sampling_ratio: int = number(-1)
+    sampling_ratio: int = number(-1, 32768)  # the most that the operators take
     aligned: bool
     mode: str = one_of("avg", "max")
     canonical_scale: int = number(1)
@@ -242,6 +242,7 @@ class EvaluateConfig:
     predictions: str
     images: str
     drop_categories: list[str]
+    on_invalid: str = one_of("as_trained", "error", "drop")
     output_dir: str
     overwrite: bool
     accelerator: str = one_of("auto", "cpu", "gpu")

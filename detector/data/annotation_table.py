@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.annotations import Annotations, no_such_file, read_annotations
-from detector.data.problems import CORRECT, Problem, describe
+from detector.data.problems import CORRECT, InvalidData, Problem
 from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
 from detector.exceptions import DataError
 from detector.words import counted
@@ -89,7 +89,7 @@ def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table,
 
     problems = exchanged + strange + problems + in_order(read.problems + geometric)
     if problems and (on_invalid == "error" or any(p.remedy == CORRECT for p in problems)):
-        raise DataError(describe(file, problems))
+        raise InvalidData(file, problems)
     clipped = ("clip",) if on_invalid == "clip" else ()
     problems = [replace(p, action="clipped" if p.remedy in clipped else "dropped") for p in problems]
 

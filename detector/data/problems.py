@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.commands import script
+from detector.exceptions import DataError
 from detector.files import LISTED_PROBLEMS, problem_list
 from detector.words import counted
 
 CORRECT, SEEN_BY_INSPECTION = "correct", "inspection"
-# What data.on_invalid does about each kind of problem. "annotation" and "image": drop and clip leave it out. "clip":
+# What on_invalid does about each kind of problem. "annotation" and "image": drop and clip leave it out. "clip":
 # drop leaves the annotation out, clip keeps what is inside the image. CORRECT: nothing, the file has to be corrected.
 # SEEN_BY_INSPECTION: training does not look for this kind.
 REMEDIES = {
@@ -66,7 +67,7 @@ class Problem:
 
     @property
     def remedy(self) -> str:
-        """What ``data.on_invalid`` does about it: a value of :data:`REMEDIES`."""
+        """What ``on_invalid`` does about it: a value of :data:`REMEDIES`."""
         return REMEDIES[self.kind]
 
     def __str__(self) -> str:
@@ -82,16 +83,35 @@ class Problem:
         return f"{', '.join(where)}: {self.what}" if where else self.what
 
 
-def describe(file: Path, problems: Sequence[Problem]) -> str:
+class InvalidData(DataError):
+    """An annotation file has problems that ``on_invalid`` does not cover; the message lists them.
+
+    Args:
+        file: the annotation file.
+        problems: what is wrong with it.
+        key: by which whoever asked sets ``on_invalid``.
+    """
+
+    def __init__(self, file: Path, problems: Sequence[Problem], key: str = "on_invalid") -> None:
+        super().__init__(describe(file, problems, key))
+        self.file, self.problems = file, problems
+
+
+def describe(file: Path, problems: Sequence[Problem], key: str = "on_invalid") -> str:
     """The message about ``problems`` in the annotation file ``file``: a list of them and what can be done."""
-    advice = what_to_do(problems)
+    advice = what_to_do(problems, key)
     if any(problem.box is not None for problem in problems[:LISTED_PROBLEMS]):
         advice = f"Boxes are [x, y, width, height] in pixels, as the file gives them.\n{advice}"
     return str(problem_list(f"{file}: {counted(len(problems), 'problem')}:", [str(p) for p in problems], advice))
 
 
-def what_to_do(problems: Sequence[Problem]) -> str:
-    """What ``data.on_invalid`` and ``inspect_data`` would do about ``problems``, in two or three sentences."""
+def what_to_do(problems: Sequence[Problem], key: str) -> str:
+    """What ``on_invalid`` and ``inspect_data`` would do about ``problems``, in two or three sentences.
+
+    Args:
+        problems: at least one.
+        key: that sets ``on_invalid``.
+    """
     remedies = [problem.remedy for problem in problems]
     copy = (
         f"With fix=OUT.json (fix_val=OUT.json for validation) python {script('inspect_data')} writes a copy where what "
@@ -101,9 +121,9 @@ def what_to_do(problems: Sequence[Problem]) -> str:
         return f"Correct the file: as it is, the annotations cannot be read. {copy}"
     clipped, images = remedies.count("clip"), remedies.count("image")
     annotations = remedies.count("annotation")
-    text = f"Correct the file, or use data.on_invalid=drop to leave out {_count(annotations + clipped, images)}"
+    text = f"Correct the file, or use {key}=drop to leave out {_count(annotations + clipped, images)}"
     if clipped:
-        text += f", or data.on_invalid=clip to clip {counted(clipped, 'box', 'boxes')} to the image"
+        text += f", or {key}=clip to clip {counted(clipped, 'box', 'boxes')} to the image"
         if annotations or images:
             text += f" and leave out {_count(annotations, images)}"
     return f"{text}. {copy}"

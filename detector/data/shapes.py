@@ -60,10 +60,7 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
             if not folder.is_dir():  # it is if another process was faster
                 raise
     except OSError as error:
-        raise DataError(
-            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
-            "that can be written."
-        ) from None
+        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}.") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detector.config.schema import DataConfig
 from detector.data import shapes
+from detector.data.problems import InvalidData
 from detector.exceptions import DataError
 from detector.files import file_digest
 
@@ -27,6 +28,7 @@ class Split:
         keep_empty: keep images without a box.
         drop_categories: names of classes to leave out; those that the file does not have are passed over.
         exif, white: how image files are read; see :class:`CocoDataset`.
+        on_invalid_key: the key that sets ``on_invalid``, for messages.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Split:
     drop_categories: tuple[str, ...] = ()
     exif: str = "auto"
     white: int = 65535
+    on_invalid_key: str = "data.on_invalid"
 
     @property
     def drops_invalid(self) -> bool:
@@ -52,18 +55,22 @@ class Split:
         from detector.data.annotation_table import open_annotations  # PyTorch takes seconds to import
         from detector.data.coco import CocoDataset
 
-        read = open_annotations(self.annotations, self.drop_categories)
-        dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        try:
+            read = open_annotations(self.annotations, self.drop_categories)
+            dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        except InvalidData as error:
+            raise InvalidData(error.file, error.problems, self.on_invalid_key) from None
         dataset.exif, dataset.white = self.exif, self.white
         return dataset
 
 
-def find_split(data: DataConfig, name: str) -> Split:
+def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a folder that can be written.") -> Split:
     """The files of a split, whether they are there or not; the built-in data set is drawn if it is not there.
 
     Args:
         data: configuration of the data set.
         name: "train" or "val".
+        elsewhere: how the user can have the built-in data set in another folder, for messages.
 
     Raises:
         ConfigError: the built-in data set cannot be drawn with these keys.
@@ -71,7 +78,10 @@ def find_split(data: DataConfig, name: str) -> Split:
     """
     root = Path(data.root).expanduser()
     if is_builtin(data):
-        root = shapes.ensure_shapes(root, data.shapes)
+        try:
+            root = shapes.ensure_shapes(root, data.shapes)
+        except DataError as error:
+            raise DataError(f"{error} {elsewhere}".strip()) from None
         annotations, images = shapes.files(name)
     elif has_split(data, name):
         annotations, images = _named_files(data, name)
@@ -83,19 +93,23 @@ def find_split(data: DataConfig, name: str) -> Split:
     return replace(split, exif=data.exif, white=data.white)
 
 
-def validation_split(data: DataConfig, trained: str) -> Split:
+def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:
     """The validation split that ``trained``, a checkpoint or a run, was trained with.
+
+    Args:
+        data: its configuration.
+        trained: its name, for messages.
+        elsewhere: how the user can say where the data are now; "": in no way.
 
     Raises:
         DataError: its files are not where they were in training.
     """
-    split = find_split(data, "val")
+    split = find_split(data, "val", elsewhere)
     for path in (split.annotations, split.images):
         if not path.exists():
             raise DataError(
                 f"{trained} was trained with the validation set {split.annotations} and the images in {split.images}, "
-                f"but there is no {path} (relative paths start at {Path.cwd()}); say where the data are with "
-                "annotations=FILE.json images=FOLDER"
+                f"but there is no {path} (relative paths start at {Path.cwd()}). {elsewhere}".strip()
             )
     return split
 

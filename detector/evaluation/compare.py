@@ -24,9 +24,9 @@ from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.matches import match
 from detector.evaluation.paired import Changes, Comparison, compare
 from detector.evaluation.result_tables import note_lines, write_csv
-from detector.evaluation.stored_detections import StoredDetections, find_stored
+from detector.evaluation.stored_detections import StoredDetections, find_stored, image_note
 from detector.exceptions import ConfigError, DataError
-from detector.files import write_json
+from detector.files import file_digest, write_json
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress
 from detector.words import counted
@@ -76,12 +76,14 @@ def compare_from_config(config: CompareConfig) -> Outcome:
         notes.append(
             f"Compared on the first {counted(len(scored), 'image')} of the file: a run was evaluated on these only."
         )
+    for source, path in zip(sources, config.runs, strict=True):
+        notes += [note] if config.annotations and (note := image_note(source, path, truth)) else []
     matches = []
     for source in sources:
         matches.append(match(truth, truth.read_detections(source.predictions), scored, limit))
     with slow_progress("resampling the images", config.progress_bar) as tell:
         comparison = compare([s.name for s in sources], matches, config.resamples, progress=tell)
-    notes += reading_notes(comparison) + truth.notes
+    notes += same_notes(sources) + reading_notes(comparison) + truth.notes
 
     file_names = truth.names_of(matches[0].image_ids.tolist())
     meta = {"inputs": inputs, "date": now(), "max_detections": limit, "images": len(file_names)}
@@ -99,6 +101,16 @@ def compare_from_config(config: CompareConfig) -> Outcome:
 
 
 # ---------------------------------------------------------------------------------------------- inputs
+def same_notes(sources: Sequence[StoredDetections]) -> list[str]:
+    """A sentence for each run whose detections are those of one before it."""
+    digests = [file_digest(source.predictions) for source in sources]
+    first = [sources[digests.index(digest)].name for digest in digests]
+    return [
+        f"{source.name} has the very detections of {other}: every difference between them is 0."
+        for source, other in zip(sources, first, strict=True) if source.name != other
+    ]  # fmt: skip
+
+
 def common_data(config: CompareConfig, sources: Sequence[StoredDetections]) -> tuple[Path, Path | None]:
     """The annotation file of all runs, and the folder of its images if that is known.
 

@@ -15,6 +15,7 @@ from detector.config.schema import EvaluateConfig
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
+from detector.data.problems import InvalidData
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
@@ -30,12 +31,13 @@ from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
 from detector.evaluation.scoring import CocoResult, summarize
+from detector.evaluation.stored_detections import ELSEWHERE, METRICS_FILE, PREDICTIONS, find_one, image_note
 from detector.exceptions import ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
-METRICS_FILE, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
+SHEET, REPORT = "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
@@ -103,13 +105,17 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(Path(config.annotations).expanduser(), drop_categories=config.drop_categories)
-    check_dropped(config.drop_categories, [truth], "drop_categories")
+    annotations, dropped = Path(config.annotations).expanduser(), config.drop_categories
+    truth = GroundTruth(annotations, config.on_invalid == "drop", drop_categories=dropped)
+    check_dropped(dropped, [truth], "drop_categories")
     detections = truth.read_detections(Path(config.predictions).expanduser())
     limit = config.max_detections or COCO_LIMIT
     folder = image_folder(config.images)
     reading = reading_of(truth, folder) if folder else SHOWN
-    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=folder, reading=reading))
+    notes = [note] if (note := image_note(find_one(config.predictions), config.predictions, truth)) else []
+    outcome = write_results(
+        config, ScoringInputs(truth, detections, limit, images=folder, reading=reading, notes=notes)
+    )
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before
     return outcome
@@ -137,13 +143,18 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         dropped = tuple(data.drop_categories)
         split = Split("val", annotations, images, data.on_invalid, drop_categories=dropped, white=data.white)
     else:
-        split = validation_split(data, config.checkpoint)
+        split = validation_split(data, config.checkpoint, ELSEWHERE)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
-    dataset = split.dataset()
+    drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"
+    # Boxes are scored as the file has them, those that leave their image too; the data set's own are only drawn.
+    dataset = replace(split, on_invalid="clip").dataset()
+    lost = [problem for problem in dataset.problems if problem.remedy == "image"]
+    if lost and not drop:
+        raise InvalidData(split.annotations, lost)
     if dataset.exif == "auto" and dataset.evidence.exif == "auto":  # nothing in these files tells
         dataset.exif = data.exif
     check_dropped(config.drop_categories, [dataset.table], "drop_categories")
-    truth = GroundTruth.of(split)
+    truth = GroundTruth.of(replace(split, on_invalid="drop" if drop else "error"))
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,

@@ -64,8 +64,8 @@ class GroundTruth:
             raise problem_list(
                 f"{self.path}: {len(unreadable)} of {total} annotations cannot be evaluated",
                 unreadable,
-                "Correct or remove them in the file; an annotation needs id, image_id, "
-                "category_id and bbox [x, y, width, height].",
+                "Correct or remove them in the file, or leave them out with on_invalid=drop; an annotation needs id, "
+                "image_id, category_id and bbox [x, y, width, height].",
             )
         by_id = np.argsort(read.image_ids)
         self.image_ids: list[int] = read.image_ids[by_id].tolist()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from detector.config.commands import script
 from detector.config.defaults import parse_partial
 from detector.data.splits import validation_split
-from detector.evaluation.evaluate import METRICS_FILE, PREDICTIONS
+from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
-from detector.files import read_json_or_empty
+from detector.files import file_digest, read_json_or_empty
+from detector.words import counted
+
+METRICS_FILE, PREDICTIONS = "metrics.json", "predictions.json"
+ELSEWHERE = "Say where the data are with annotations=FILE.json images=FOLDER."
 
 
 class StoredDetections(NamedTuple):
@@ -118,7 +123,7 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
         config = parse_partial(found.trained)
     except ConfigError:
         return found  # of another version: the user is asked for the annotations
-    split = validation_split(config.data, path)
+    split = validation_split(config.data, path, ELSEWHERE)
     return found._replace(
         annotations=split.annotations,
         images=split.images,
@@ -126,6 +131,47 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
         limit=max(COCO_LIMIT, config.model.head.detections_per_image),
         drop_categories=tuple(config.data.drop_categories),
     )
+
+
+def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
+    """A sentence if a few images of ``truth`` are others than those with the same ids that the detections are of.
+
+    An image is another one if its name without folders and ending differs, or its width or height.
+
+    Args:
+        found: the detections.
+        path: what led to them.
+        truth: annotations that they are to be scored with.
+
+    Raises:
+        DataError: most images are others.
+    """
+    try:
+        known = located(found, path).annotations
+        if known is None or file_digest(known) == file_digest(truth.path):
+            return ""
+        own = GroundTruth(known, drop_invalid=True)
+    except (DataError, OSError):  # what they are of cannot be known
+        return ""
+    shared, at, there = np.intersect1d(own.image_ids, truth.image_ids, return_indices=True)
+    stems = [np.array([PurePath(name).stem for name in names], dtype=str)
+             for names in (own.file_names[at], truth.file_names[there])]  # fmt: skip
+    sizes = own.sizes[at], truth.sizes[there]
+    other = (stems[0] != stems[1]) & (stems[0] != "") & (stems[1] != "")
+    other |= ((sizes[0] != sizes[1]) & (sizes[0] > 0) & (sizes[1] > 0)).any(axis=1)
+    if not other.any():
+        return ""
+    row = int(other.argmax())
+    entries = [f"{names[row]} ({w} x {h})" for names, (h, w) in (
+        (own.file_names[at], sizes[0][row]), (truth.file_names[there], sizes[1][row]))]  # fmt: skip
+    said = (
+        f"{found.predictions} is of the images of {known}: {counted(int(other.sum()), 'image')} of {truth.path} with "
+        f"ids of that file are others, such as {shared[row]}: {entries[0]} there, {entries[1]} here"
+    )
+    if other.mean() > 0.5:
+        raise DataError(f"{said}. Run the detector on these images: python {script('evaluate')} checkpoint=RUN "
+                        f"annotations={truth.path} images=FOLDER")  # fmt: skip
+    return f"{said}."
 
 
 def short_names(found: Sequence[StoredDetections]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
+from detector.config.commands import script
 from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError, ExportError
 from detector.export.parity import Found, Runner
@@ -51,13 +52,13 @@ class OnnxDetector(nn.Module):
 
 def check_operator(roi: RoiConfig) -> None:
     """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``."""
-    instead = "choose format=torch_export, which takes every operator, or train with roi=align"
+    instead = f"choose format=torch_export, which takes every operator, or python {script('train')} with roi=align"
     if roi.kind not in EXPRESSED:
-        raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind={roi.kind}; {instead}")
+        raise ConfigError(f"format=onnx: ONNX has no operator for the detector's roi.kind={roi.kind}; {instead}")
     if roi.mode == "max" and roi.sampling_ratio <= 0:
         raise ConfigError(
-            f"format=onnx: ONNX cannot take the maximum of an adaptive number of samples (roi.mode=max, "
-            f"roi.sampling_ratio={roi.sampling_ratio}; its own mode=max is the maximum of weighted "
+            "format=onnx: ONNX cannot take the maximum of an adaptive number of samples (the detector has "
+            f"roi.mode=max, roi.sampling_ratio={roi.sampling_ratio}; ONNX's own mode=max is the maximum of weighted "
             f"neighbours); {instead}, or with roi.sampling_ratio=2"
         )
 

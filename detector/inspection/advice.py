@@ -8,14 +8,13 @@ import numpy as np
 
 from detector.data.left_out import drop_argument, dropped_classes
 from detector.data.problems import CORRECT, SEEN_BY_INSPECTION
-from detector.inspection.anchor_fit import resize_factors
+from detector.inspection.anchor_fit import resized_sizes
 from detector.inspection.doctor import Examination, ExaminedSplit
 from detector.inspection.twins import Twins, groups
 from detector.words import counted
 
 RARE = 20  # a class with fewer boxes in training is rare
 NARROW = 8.0  # short side in pixels of the network's input below which an object is hard to find
-BETTER = 0.02  # other anchors are proposed if their recall is higher by this
 
 
 def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
@@ -55,7 +54,7 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
     if found.anchors is None:
         return [*said, "There is no box to train on."]
     said += class_advice(found)
-    small = float((found.narrow < NARROW).mean())
+    small = float((found.anchors.objects.narrow < NARROW).mean())
     if small >= 0.01:
         said.append(
             f"{small:.0%} of the training boxes are narrower than {NARROW:g} pixels in the network's input "
@@ -67,13 +66,7 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
         said.append(
             f"An image has {most} boxes, the model returns {limit} at most: set model.head.detections_per_image."
         )
-    assert found.proposed is not None
-    now, then = (f.recall(found.anchors.matched) for f in (found.anchors, found.proposed))
-    if then >= now + BETTER:
-        said.append(
-            f"Other anchors fit better: {then:.0%} instead of {now:.0%} of the training boxes have an anchor "
-            f"of IoU {found.anchors.matched:g} or more with {found.proposed.override}"
-        )
+    said += found.anchors.advice()
     return said or ["Nothing is wrong with these data as far as a program can tell."]
 
 
@@ -102,7 +95,7 @@ def picture_advice(found: Examination) -> list[str]:
         )
     for number, s in enumerate(found.splits):
         said += [*orientation_advice(found, number), *depth_advice(s, found.white)]
-        thin = np.flatnonzero((s.read.sizes * resize_factors(s.read.sizes, found.model)[:, None]).min(axis=1) < NARROW)
+        thin = np.flatnonzero(resized_sizes(s.read.sizes, found.model).min(axis=1) < NARROW)
         if len(thin):
             height, width = s.read.sizes[thin[0]].tolist()
             said.append(

@@ -12,7 +12,8 @@ from detector.config.schema import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotations import read_annotations
 from detector.data.left_out import check_dropped
 from detector.data.splits import Split, find_split, has_split
-from detector.inspection.anchor_fit import AnchorFit, fit_anchors, propose_anchors, resize_factors
+from detector.inspection.anchor_advice import AnchorStudy
+from detector.inspection.anchor_fit import OVERLAP, AnchorFit
 from detector.inspection.examined_split import ExaminedSplit, examine_splits
 from detector.inspection.twins import Twins, shared
 
@@ -28,12 +29,7 @@ class Examination:
         class_names: the classes of all splits, by category id.
         exif: how pictures that EXIF turns are read, of each split: "apply", "ignore", or "auto" if nothing tells.
         twins: images that occur twice, or look nearly alike; splits by their number.
-        sides: float64 ``[B]``, square root of the area of the training boxes in the network's input, without crowd
-            regions.
-        narrow: float64 ``[B]``, their shorter sides.
-        ratios: float64 ``[B]``, their height / width.
-        anchors: the fit of the configured anchors; None without training boxes.
-        proposed: the fit of better ones.
+        anchors: how they fit the training boxes, without crowd regions; None without training boxes.
         model: the configuration that they belong to.
         white: the value of 16-bit files that is white.
     """
@@ -42,11 +38,7 @@ class Examination:
     class_names: list[str]
     exif: list[str]
     twins: list[Twins]
-    sides: np.ndarray
-    narrow: np.ndarray
-    ratios: np.ndarray
-    anchors: AnchorFit | None
-    proposed: AnchorFit | None
+    anchors: AnchorStudy | None
     model: ModelConfig
     white: int
 
@@ -64,9 +56,9 @@ class Examination:
         pair = lambda image: [self.splits[image[0]].name, self.image_name(image)]
         return {
             "splits": {s.name: s.to_dict(self.class_names) for s in self.splits},
-            "train_side": quantiles(self.sides),
-            "train_height_by_width": quantiles(self.ratios),
-            "anchors": {"configured": fit_dict(self.anchors), "proposed": fit_dict(self.proposed)},
+            "train_side": quantiles(self.anchors.objects.side) if self.anchors else {},
+            "train_height_by_width": quantiles(self.anchors.objects.ratio) if self.anchors else {},
+            "anchors": {name: fit_dict(fit) for name, fit in self.anchors.fits.items()} if self.anchors else {},
             "same_images": [
                 {"first": pair(t.first), "second": pair(t.second), "same_file": t.kind == "file"}
                 for t in self.twins
@@ -77,16 +69,13 @@ class Examination:
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:
-    """The quantiles of ``values``, nothing of none."""
-    found = np.quantile(values, QUANTILES).tolist() if len(values) else []
-    return {f"{q:g}": value for q, value in zip(QUANTILES, found, strict=False)}
+    """The quantiles of ``values``."""
+    return {f"{q:g}": value for q, value in zip(QUANTILES, np.quantile(values, QUANTILES).tolist(), strict=True)}
 
 
-def fit_dict(fit: AnchorFit | None) -> dict[str, Any] | None:
+def fit_dict(fit: AnchorFit) -> dict[str, Any]:
     """The fit of anchors as JSON holds it."""
-    if fit is None:
-        return None
-    reached = {"recall_50": fit.recall(0.5), "recall_matched": fit.recall(fit.matched), "matched_iou": fit.matched}
+    reached = {"recall_50": fit.recall(OVERLAP), "recall_matched": fit.recall(fit.matched), "matched_iou": fit.matched}
     sizes = {"sizes": fit.sizes, "aspect_ratios": fit.aspect_ratios}
     return {**sizes, **reached, "mean_iou": fit.mean_iou, "arguments": fit.override}
 
@@ -116,19 +105,12 @@ def examine(
     train = found[0]
     used = ~train.crowd
     sizes = train.read.sizes[train.image[used]]
-    factor = resize_factors(sizes, config.model)[:, None] if used.any() else np.ones((0, 1))
-    boxes = train.boxes[used] * factor
-    side = boxes[:, 2:] - boxes[:, :2]
     return Examination(
         splits=found,
         class_names=list(dict.fromkeys(names[c] for c in sorted(names))),
         exif=exif,
         twins=twins,
-        sides=np.sqrt(side.prod(axis=1)),
-        narrow=side.min(axis=1, initial=np.inf),
-        ratios=side[:, 1] / side[:, 0],
-        anchors=fit_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
-        proposed=propose_anchors(boxes, sizes * factor, config.model) if len(boxes) else None,
+        anchors=AnchorStudy(train.boxes[used], sizes, config.model) if used.any() else None,
         model=config.model,
         white=config.data.white,
     )

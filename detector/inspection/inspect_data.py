@@ -180,10 +180,12 @@ def class_table(found: Examination) -> Table:
 
 def size_table(found: Examination) -> Table:
     """Quantiles of the sizes and shapes of the training boxes."""
+    assert found.anchors is not None
+    objects = found.anchors.objects
     measured = (
-        ("side in the network's input, pixels", found.sides, 0),
-        ("shorter side in the network's input, pixels", found.narrow, 0),
-        ("height / width", found.ratios, 2),
+        ("side in the network's input, pixels", objects.side, 0),
+        ("shorter side in the network's input, pixels", objects.narrow, 0),
+        ("height / width", objects.ratio, 2),
     )
     rows = [(name, *(f"{v:.{digits}f}" for v in np.quantile(x, QUANTILES))) for name, x, digits in measured]
     return table_of("Training boxes, quantiles", ("", *(f"{q:.0%}" for q in QUANTILES)), rows)
@@ -192,14 +194,13 @@ def size_table(found: Examination) -> Table:
 def anchor_table(found: Examination) -> Table:
     """The share of training boxes that anchors reach."""
     assert found.anchors is not None
-    assert found.proposed is not None
     rows = []
-    for name, fit in (("configured", found.anchors), ("k-means", found.proposed)):
+    for name, fit in found.anchors.fits.items():
         sizes = " ".join("[" + ", ".join(f"{s:g}" for s in sizes) + "]" for sizes in fit.sizes)
         ratios = ", ".join(f"{r:g}" for r in fit.aspect_ratios)
-        recall = [f"{fit.recall(iou):.1%}" for iou in (0.5, fit.matched)]
+        recall = [f"{fit.recall(iou):.1%}" for iou in found.anchors.thresholds]
         rows.append((name, *recall, f"{fit.mean_iou:.3f}", f"{sizes} x [{ratios}]"))
-    columns = ("", "IoU 0.5", f"IoU {found.anchors.matched:g}", "mean best IoU", "sizes and aspect ratios")
+    columns = ("", *(f"IoU {t:g}" for t in found.anchors.thresholds), "mean best IoU", "sizes and aspect ratios")
     return table_of("Anchors: share of the training boxes with an anchor of this IoU", columns, rows)
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from detector.config.commands import script
 from detector.config.defaults import default
 from detector.config.schema import Config, to_dict
 from detector.evaluation.detections import Detections
@@ -143,6 +144,38 @@ def test_classes_that_a_run_was_trained_without_are_not_compared(call_script, da
     assert "drop_categories: gt.json has no class '$b$'; did you mean" in err
 
 
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({1: {"file_name": "other/8.png"}}, 1),
+        ({1: {"width": 121}, 2: {"file_name": "1.png"}, 3: {"height": 9}}, 3),
+        ({i: {"file_name": f"x{i}.png"} for i in range(1, 7)}, 6),
+        (
+            {1: {"file_name": "sub/1.jpg"}, 2: {"width": None}},
+            0,
+        ),  # another folder or ending, or no size: no other image
+    ],
+)
+def test_detections_of_other_images_with_the_same_ids(call_script, data, change, count):
+    run, other = as_run(data / "runs", "a1", data), json.loads((data / "gt.json").read_text())
+    for entry in other["images"]:
+        entry |= change.get(entry["id"], {})
+    (data / "other.json").write_text(json.dumps(other))
+    predictions = f"predictions={run / 'predictions.json'}"
+    calls = [
+        ("compare", run, "b.json", "resamples=0", "sheet_images=0"),
+        ("evaluate", predictions, "report=false", "overwrite=true"),
+    ]
+    for call in calls:
+        code, out, err = call_script(*call, "annotations=other.json")
+        said = " ".join((out + err).split())
+        assert code == (2 if count > 3 else 0)
+        assert ("with ids of that file are others" in said) == bool(count)
+        if count:
+            assert f"{count} image" in said
+            assert f"python {script('evaluate')} checkpoint=RUN" in said or count <= 3
+
+
 def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)
@@ -161,6 +194,7 @@ def test_a_run_with_itself(call_script, data):
     code, out, err = call_script("compare", run, run, "resamples=10")
     assert (code, err) == (0, "")
     assert "a[b]$x^ c (2): 0 images better, 0 worse, 6 as before" in out
+    assert "a[b]$x^ c (2) has the very detections of a[b]$x^ c" in " ".join(out.split())
     content = json.loads((data / "runs/compare/a-b-x-c-a-b-x-c-2/comparison.json").read_text())
     assert [found["name"] for found in content["runs"]] == ["a[b]$x^ c", "a[b]$x^ c (2)"]
     assert {found["difference"] for found in content["differences"][0]["metrics"].values()} == {0, None}

@@ -1,6 +1,7 @@
 """A checkpoint is run on its own data or on others, and scored."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -148,11 +149,50 @@ def test_the_score_threshold_can_be_raised(checkpoint):
     assert "There are no detections" in result.notes[0]
 
 
+def changed(data_set, name, **box):
+    """A copy of ``val.json`` with one more annotation."""
+    content = json.loads((data_set / "val.json").read_text())
+    content["annotations"].append({"id": 99, "image_id": 30, "category_id": 3, "area": 100, "iscrowd": 0, **box})
+    (data_set / name).write_text(json.dumps(content))
+    return data_set / name
+
+
+def test_boxes_that_leave_their_image_are_scored_as_they_are(checkpoint, data_set):
+    """The data set of a training is refused for them; numbers are those of pycocotools on the file."""
+    file = changed(data_set, "val2.json", bbox=[40, 30, 40, 40])
+    with pytest.raises(DataError, match="leaves its image"):
+        CocoDataset(file, data_set / "images")
+    config = settings(checkpoint=str(checkpoint), annotations=str(file), images=str(data_set / "images"))
+    result = evaluate_checkpoint(config).result
+    found = Detections.from_json(checkpoint.parents[1] / "evaluate" / "best-val2" / "predictions.json")
+    assert result.boxes == 4
+    assert result.metrics == evaluate(file, found, evaluator="pycocotools").metrics
+
+
+def test_what_is_missing_or_unreadable_is_left_out_by_the_key_that_the_message_names(call_script, checkpoint, data_set):
+    file = changed(data_set, "val2.json", bbox=None)
+    (data_set / "images" / "20.png").unlink()
+    arguments = [f"checkpoint={checkpoint}", f"annotations={file}", f"images={data_set / 'images'}", "workers=0"]
+    arguments += ["accelerator=cpu", "report=false", "progress_bar=false"]
+    code, _, missing = call_script("evaluate", *arguments)
+    assert (code, "20.png" in missing) == (2, True)
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", missing))
+    assert call_script("evaluate", *arguments, key)[0] == 0
+    (data_set / "images" / "20.png").write_bytes((data_set / "images" / "10.png").read_bytes())
+    code, _, unreadable = call_script("evaluate", *arguments)
+    assert (code, "annotation 99" in unreadable) == (2, True)
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", unreadable))
+    code, out, _ = call_script("evaluate", *arguments, key)
+    assert (code, "annotation 99" in out) == (0, True)
+    predictions = f"predictions={checkpoint.parents[1] / 'evaluate/best-val2/predictions.json'}"
+    code, _, unreadable = call_script("evaluate", arguments[1], predictions, "report=false")
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", unreadable))
+    assert call_script("evaluate", arguments[1], predictions, "report=false", key)[0] == 0
+
+
 def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_set):
     """A run with on_invalid=drop evaluates although a box is unreadable and a file is missing."""
-    content = json.loads((data_set / "val.json").read_text())
-    content["annotations"].append({"id": 99, "image_id": 30, "category_id": 3, "bbox": None})
-    (data_set / "val.json").write_text(json.dumps(content))
+    changed(data_set, "val.json", bbox=None)
     (data_set / "images" / "20.png").unlink()
     with pytest.raises(DataError, match="on_invalid=drop"):
         evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
@@ -162,6 +202,8 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
     result = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     assert (result.images, result.boxes) == (4, 2)
     assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
+    with pytest.raises(DataError, match="on_invalid=drop"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), on_invalid="error"))
 
 
 @pytest.mark.parametrize(

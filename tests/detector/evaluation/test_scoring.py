@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.config.commands import script
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import METRIC_NAMES
@@ -257,7 +258,8 @@ def test_the_limit_of_detections(write_json, truth_content, evaluator):
     assert cut.per_class[0].AP == 0
     assert cut.notes[-2:] == [
         "Up to 3 detections are counted for each image and class; COCO's own numbers (and the name AR100) mean 100.",
-        "1 detection is beyond the 3 best of the image and class, and not counted; max_detections=N counts more.",
+        "1 detection is beyond the 3 best of the image and class, and not counted; "
+        f"python {script('evaluate')} counts more with max_detections=N.",
     ]
 
 
