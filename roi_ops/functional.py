@@ -274,7 +274,8 @@ def _boxes_tensor(boxes: Boxes, feature: Tensor, dtype: torch.dtype) -> Tensor:
     if not boxes:
         return feature.new_zeros(0, 5, dtype=dtype)
     corners = (torch.cat(boxes) if len(boxes) > 1 else boxes[0]).to(dtype)
-    index = torch.cat([corners.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+    # Not ``len(b)``: where a call is traced, it is a number of this call, and every later one would be divided alike.
+    index = torch.cat([corners.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)])
     return torch.cat([index, corners], 1)
 
 
