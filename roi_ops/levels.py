@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from roi_ops import fx
+
 # torchvision's epsilon: a box of exactly the canonical size must not fall below its level by rounding.
 EPSILON = 1e-6
 
@@ -52,6 +54,12 @@ def level_range(scales: Sequence[float]) -> tuple[int, int]:
             "each map half the size of the one before"
         )
     return k_min, k_max
+
+
+@fx.node
+def map_scales(features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[float]:
+    """:func:`infer_scales` of feature maps Tensor[N, C, H_l, W_l]."""
+    return infer_scales([(f.shape[-2], f.shape[-1]) for f in features], image_sizes)
 
 
 def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[int, int]]) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detector.evaluation.mask_results import box_and_area
 from detector.exceptions import DataError
 from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
 from detector.words import counted
@@ -32,6 +33,8 @@ class Detections:
         images: int64 ``[M]``, the images that the detector looked at, those without a detection included.
             Left out: the images that have a detection.
         source: the file the detections were read from, for messages; ``""`` if there is none.
+        area: float64 ``[N]`` in square pixels: whether a detection that finds nothing counts as small, medium or large.
+            Left out: that of the box.
 
     The order of the detections matters: COCO evaluation breaks ties of equal scores by it.
     """
@@ -42,6 +45,7 @@ class Detections:
     score: np.ndarray
     images: np.ndarray = None  # type: ignore[assignment]  # __post_init__ fills it
     source: str = ""
+    area: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         store = lambda name, value: object.__setattr__(self, name, value)
@@ -49,9 +53,12 @@ class Detections:
             store(name, np.asarray(getattr(self, name), dtype=np.int64).reshape(-1))
         store("score", np.asarray(self.score, dtype=np.float64).reshape(-1))
         store("boxes_xywh", np.asarray(self.boxes_xywh, dtype=np.float64).reshape(-1, 4))
+        area = self.boxes_xywh[:, 2] * self.boxes_xywh[:, 3] if self.area is None else self.area
+        store("area", np.asarray(area, dtype=np.float64).reshape(-1))
         seen = np.unique(self.image_id) if self.images is None else self.images
         store("images", np.asarray(seen, dtype=np.int64).reshape(-1))
-        lengths = {name: len(getattr(self, name)) for name in ("image_id", "category_id", "boxes_xywh", "score")}
+        columns = ("image_id", "category_id", "boxes_xywh", "score", "area")
+        lengths = {name: len(getattr(self, name)) for name in columns}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"every array needs one entry per detection, got lengths {lengths}")
         if not np.isin(self.image_id, self.images).all():
@@ -115,7 +122,14 @@ class Detections:
         if not kept:
             return cls.empty()
         joined = lambda name: np.concatenate([getattr(part, name) for part in kept])
-        return cls(joined("image_id"), joined("category_id"), joined("boxes_xywh"), joined("score"), joined("images"))
+        return cls(
+            joined("image_id"),
+            joined("category_id"),
+            joined("boxes_xywh"),
+            joined("score"),
+            joined("images"),
+            area=joined("area"),
+        )
 
     def only(self, images: Sequence[int]) -> Detections:
         """The detections in ``images``, in the order they have."""
@@ -127,6 +141,7 @@ class Detections:
             self.score[rows],
             self.images[np.isin(self.images, np.asarray(images, dtype=np.int64))],
             self.source,
+            self.area[rows],
         )
 
     def without(self, categories: Sequence[int]) -> Detections:
@@ -142,7 +157,8 @@ class Detections:
         """Read a COCO results file: a JSON list of ``{"image_id", "category_id", "bbox", "score"}``.
 
         Args:
-            path: the file. Keys other than these four are ignored.
+            path: the file. Keys other than these four are ignored. An entry without a ``bbox`` has that of its mask, a
+                ``segmentation`` as run-length encoding, or of its ``keypoints``, as in pycocotools.
             image_ids: the images there are; None: do not check.
             category_ids: the categories there are; None: do not check.
 
@@ -158,6 +174,8 @@ class Detections:
             found = f"an object with the keys {keys}" if keys else f"{shown(entries)}"
             hint = " (these look like annotations: are the two files swapped?)" if "annotations" in keys else ""
             raise DataError(f"{path}: expected a list of detections, found {found}{hint}; {RESULTS_FORMAT}")
+        around = {i: told for i, entry in enumerate(entries) if (told := _without_box(entry))}
+        entries = [{**e, "bbox": around[i][0]} if i in around else e for i, e in enumerate(entries)]
         images = None if image_ids is None else frozenset(image_ids)
         categories = None if category_ids is None else frozenset(category_ids)
         problems = []
@@ -175,9 +193,10 @@ class Detections:
         return cls(
             np.array([int(e["image_id"]) for e in entries], dtype=np.int64),
             np.array([int(e["category_id"]) for e in entries], dtype=np.int64),
-            np.array([e["bbox"] for e in entries], dtype=np.float64),
+            boxes := np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4),
             np.array([e["score"] for e in entries], dtype=np.float64),
             source=str(path),
+            area=np.array([around[i][1] if i in around else w * h for i, (_, _, w, h) in enumerate(boxes.tolist())]),
         )
 
     def to_json(self, path: str | Path) -> None:
@@ -200,13 +219,20 @@ class Detections:
             file.write("\n]\n")
 
 
+def _without_box(entry: Any) -> tuple[list[float], float] | None:
+    """Box and area of an entry that has no box but something that tells it."""
+    return box_and_area(entry) if isinstance(entry, dict) and not entry.get("bbox") else None
+
+
 def entry_problem(entry: Any, images: frozenset[int] | None, categories: frozenset[int] | None) -> str:
     """What makes one entry of a results file unusable, ``""`` if nothing does."""
     if not isinstance(entry, dict):
         return f"is {shown(entry)}, not an object"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
     if missing:
-        return f"has no {' and no '.join(repr(key) for key in missing)}"
+        told = [key for key in ("segmentation", "keypoints") if "bbox" in missing and key in entry]
+        unreadable = f"; its {told[0]} cannot be read (a mask must be a run-length encoding)" if told else ""
+        return f"has no {' and no '.join(repr(key) for key in missing)}{unreadable}"
     for key, known, noun in (("image_id", images, "image"), ("category_id", categories, "category")):
         number = as_id(entry[key])
         if number is None:
