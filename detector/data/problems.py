@@ -21,8 +21,8 @@ REMEDIES = {
     "exchanged_size": CORRECT,  # width and height of images are exchanged
     "corner_boxes": CORRECT,  # all boxes seem to be corners
     "relative_boxes": CORRECT,  # all boxes seem to be fractions
+    "misnamed_file": CORRECT,  # file names are written otherwise than the files that they mean
     "missing_file": "image",  # the image file is not in the folder
-    "misnamed_file": "image",  # the same, but there is one that seems to be meant
     "bad_annotation": "annotation",  # a key is missing or is no integer
     "duplicate_id": "annotation",  # an annotation before it has the same id
     "unknown_image": "annotation",  # image_id names no entry of "images"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.config.schema import DataConfig
 from detector.data import shapes
-from detector.exceptions import DataError
+from detector.exceptions import DataError, MissingData
 from detector.files import file_digest
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Split:
         images: folder that its file names are relative to.
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
+        keys: the keys that name the file and the folder, for messages.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
+    keys: str = "annotations and images"
 
     @property
     def drops_invalid(self) -> bool:
@@ -46,7 +50,16 @@ class Split:
         """
         from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
 
-        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        with self.naming_keys():
+            return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+
+    @contextmanager
+    def naming_keys(self) -> Iterator[None]:
+        """Adds to an error about a file or folder that is not there which keys name them."""
+        try:
+            yield
+        except MissingData as error:
+            raise DataError(f"{error} Set {self.keys}.") from None
 
 
 def find_split(data: DataConfig, name: str) -> Split:
@@ -69,7 +82,8 @@ def find_split(data: DataConfig, name: str) -> Split:
     else:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
-    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+    keys = f"data.root, data.{name}_annotations and data.{name}_images"
+    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train", keys)
 
 
 def validation_split(data: DataConfig, trained: str) -> Split:

@@ -200,8 +200,9 @@ def examine(
 
 def examine_split(split: Split, config: InspectConfig, progress: Callable[[float], object]) -> ExaminedSplit:
     """One split with all its problems: of the file, of its boxes, and of the image files."""
-    read = read_annotations(split.annotations, strict=False)
-    _, renamed, lost = missing_files(split.images, read)
+    with split.naming_keys():
+        read = read_annotations(split.annotations, strict=False)
+        _, renamed, lost = missing_files(split.images, read)
     names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
     read = replace(read, file_names=np.array(names, dtype=str))
     pictures, stored, sized = None, None, []
