@@ -90,24 +90,25 @@ def _read_text(path: Path, role: str) -> str:
     """The text of a file that is not empty."""
     try:
         with open_plain(path) as file:
-            text = decode(file.read())
+            raw = file.read()
     except FileNotFoundError:
         raise DataError(
             f"{path}: there is no such file ({role} expected); relative paths start at {Path.cwd()}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not. If the file is in Latin-1 "
-            "or another encoding of Windows, save it as UTF-8"
         ) from None
     except (EOFError, zlib.error, lzma.LZMAError):
         raise DataError(f"{path}: the packed file is damaged or cut off; copy or download it again") from None
     except OSError as error:
         raise DataError(f"{path}: {role} cannot be read: {error.strerror or error}") from None
-    if not text.strip(" \t\r\n\0"):
-        empty = "holds nothing but zeros" if text.strip() else "is empty"
+    if not raw.strip(b"\0 \t\r\n"):
+        empty = "holds nothing but zeros" if raw.strip() else "is empty"
         raise DataError(f"{path}: the file {empty}; {role} expected. Copy or download it again")
-    return text
+    try:
+        return decode(raw)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not. If the file is in Latin-1 "
+            "or another encoding of Windows, save it as UTF-8"
+        ) from None
 
 
 def problem_list(headline: str, problems: Sequence[str], advice: str = "") -> DataError:

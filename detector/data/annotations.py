@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.data.kinds import ANNOTATIONS, in_folder, read_coco
+from detector.data.coco_files import ANNOTATIONS, in_folder, read_coco
 from detector.data.problems import Problem, describe
 from detector.exceptions import DataError, MissingData
 from detector.files import LARGEST, as_id, is_box, shown

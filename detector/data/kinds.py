@@ -11,22 +11,12 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from detector.exceptions import DataError
-from detector.files import decode, open_plain, read_json
-
-BEGINNING = 1 << 16  # bytes of a file that are looked at
-LISTED = 1000  # files of a folder that are looked at
-ANNOTATIONS, RESULTS = "COCO annotations", "COCO results"
-WANTED = {
-    ANNOTATIONS: "a JSON object with the lists 'images', 'annotations' and 'categories'",
-    RESULTS: 'a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}',
-}
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -96,6 +86,7 @@ UNPACK = "Unpack it, and give the file in it."
 OTHER = "Give the file of the objects."
 WRITE = "Write the boxes as COCO JSON, with a line of code for each of the three lists."
 CONVERT = "Export the labels as COCO from the tool that made them, or convert them, for instance with FiftyOne"
+PROLOG = r"\A\s*(<\?[^>]*>\s*|<!--[\s\S]*?-->\s*|<!doctype[^>]*>\s*)*"  # what may stand before the root of XML
 NUMBER = r"[-+]?[\d.]+(e[-+]?\d+)?"
 KITTI = rf"[a-z][\w-]*(\s+{NUMBER}){{14,15}}"
 DOTA = rf"({NUMBER}\s+){{8}}[a-z][\w-]*(\s+\d+)?|(imagesource|gsd):.*"
@@ -139,7 +130,7 @@ def members(path: Path) -> list[str]:
             with zipfile.ZipFile(path) as archive:
                 return archive.namelist()
         with tarfile.open(path) as archive:
-            return list(islice((member.name for member in archive), LISTED))
+            return list(islice((member.name for member in archive), 1000))
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
         return []
 
@@ -147,6 +138,17 @@ def members(path: Path) -> list[str]:
 def is_zip_with(ending: str) -> Callable[[Look], bool]:
     """A test for a zip archive with a file of this ending."""
     return lambda look: look.start.startswith(b"PK") and any(name.endswith(ending) for name in members(look.path))
+
+
+def dict_keys(look: Look) -> list[str]:
+    """The keys of the content, or of a short text that is a JSON object."""
+    content = look.content
+    if content is None and look.text.lstrip().startswith("{") and len(look.text) < 2000:
+        try:
+            content = json.loads(look.text)
+        except ValueError:
+            return []
+    return list(content) if isinstance(content, dict) else []
 
 
 KINDS = (
@@ -159,12 +161,12 @@ KINDS = (
     Kind(
         "a web page: the download gave a page, such as one to sign in or to confirm, in place of the file",
         AGAIN,
-        lambda look: look.found(r"\A\s*(<!--.*?-->\s*)?(<!doctype html|<html|<head|<body)"),
+        lambda look: look.found(rf"{PROLOG}(<html|<head|<body)|\A\s*<!doctype html"),
     ),
     Kind(
         "the error message of a server, in place of the file",
         AGAIN,
-        lambda look: look.found(r"\A\s*(<\?xml[^>]*>)?\s*<Error>") or set(dict_keys(look)) in ERROR_KEYS,
+        lambda look: look.found(rf"{PROLOG}<Error>") or set(dict_keys(look)) in ERROR_KEYS,
     ),
     Kind("a checkpoint of PyTorch", OTHER, is_zip_with("data.pkl")),
     Kind("an Excel table", "Save it as text, and write the boxes as COCO JSON.", is_zip_with("xl/workbook.xml")),
@@ -175,7 +177,7 @@ KINDS = (
         "a picture",
         OTHER,
         lambda look: (
-            look.start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"))
+            look.start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"))
             or (look.start.startswith(b"BM") and not look.text)
             or look.start[8:12] == b"WEBP"
         ),
@@ -192,13 +194,13 @@ KINDS = (
     Kind(
         "Pascal VOC XML, one file for each image",
         f"{CONVERT} (type VOCDetectionDataset).",
-        lambda look: look.found(r"\A\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?<annotation(\s[^>]*)?>"),
+        lambda look: look.found(rf"{PROLOG}<annotation(\s[^>]*)?>"),
         True,
     ),
     Kind(
         "CVAT's XML",
         "In CVAT, export the task as 'COCO 1.0'.",
-        lambda look: look.found(r"\A\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?<annotations(\s[^>]*)?>"),
+        lambda look: look.found(rf"{PROLOG}<annotations(\s[^>]*)?>"),
         True,
     ),
     Kind("XML", f"{CONVERT}.", lambda look: look.found(r"\A\s*<(\?xml|[a-z]\w*[\s>])"), True),
@@ -307,103 +309,6 @@ KINDS = (
 )
 
 
-def dict_keys(look: Look) -> list[str]:
-    """The keys of the content, or of a short text that is a JSON object."""
-    content = look.content
-    if content is None and look.text.lstrip().startswith("{") and len(look.text) < 2000:
-        try:
-            content = json.loads(look.text)
-        except ValueError:
-            return []
-    return list(content) if isinstance(content, dict) else []
-
-
-def read_coco(path: Path, role: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """What :func:`read_json` gives; if the file is of another kind, the error says of which and what to do.
-
-    Args:
-        path: JSON file, packed or not.
-        role: :data:`ANNOTATIONS` or :data:`RESULTS`.
-        object_hook: as of :func:`read_json`.
-
-    Raises:
-        DataError: there is no such file, it is not JSON, or JSON of another kind.
-    """
-    if path.is_dir():
-        raise DataError(
-            f"{path}: this is a folder, and a file has to be given ({role} expected). {in_folder(path)}".strip()
-        )
-    if path.is_file():
-        refuse(look_at_start(path), role)
-    content = read_json(path, role, object_hook)
-    refuse(Look(path, b"", "", content), role)
-    return content
-
-
-def refuse(look: Look, role: str) -> None:
-    """Raise :class:`DataError` if the file is of a kind that is known, and not COCO's."""
-    kind = kind_of(look)
-    if kind:
-        raise DataError(f"{look.path}: this is {kind.name}; {role} are {WANTED[role]}. {what_to_do(kind, look, role)}")
-
-
 def kind_of(look: Look) -> Kind | None:
     """The kind of a file; None if it is none of the table, as COCO's own."""
     return next((kind for kind in KINDS if kind.fits(look)), None)
-
-
-def what_to_do(kind: Kind, look: Look, role: str) -> str:
-    """Sentences of advice."""
-    if kind.of_objects and role == RESULTS:
-        return "Write the detections so."
-    inside = [name for name in members(look.path) if name.endswith(".json")] if kind.advice == UNPACK else []
-    more = ", ..." if len(inside) > 3 else ""
-    return f"{kind.advice} JSON files in it: {', '.join(inside[:3])}{more}." if inside else kind.advice
-
-
-def look_at_start(path: Path) -> Look:
-    """The first bytes of a file, as text if they are text; nothing if it cannot be read."""
-    try:
-        with open_plain(path) as file:
-            start = file.read(BEGINNING)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError):
-        return Look(path, b"", "")
-    try:
-        text = decode(start)
-    except UnicodeDecodeError as error:
-        # A character that the end cuts is no fault; other bytes are Latin-1, or no text.
-        cut = error.start >= len(start) - 4
-        text = start[: error.start].decode(error.encoding, "ignore") if cut else start.decode("latin-1")
-    return Look(path, start, "" if "\0" in text else text.lstrip("\ufeff"))
-
-
-def in_folder(folder: Path) -> str:
-    """A sentence on what is in a folder: labels of a kind of the table, or pictures only; else ""."""
-    files = list(islice(files_below(folder), LISTED))
-    labels = [path for path in files if path.suffix.lower() in LABELS]
-    labels.sort(key=lambda path: (LABELS.index(path.suffix.lower()), path))
-    for path in labels[:5]:
-        look = look_at_start(path)
-        if kind := kind_of(look) or (kind_of(parsed(look)) if path.suffix.lower() == ".json" else None):
-            return f"{path.relative_to(folder)} in it is {kind.name}. {kind.advice}"
-    pictures = not labels and any(path.suffix.lower() in PICTURES for path in files)
-    return "It holds pictures; their objects stand in a file of their own." if pictures else ""
-
-
-LABELS = (".yaml", ".yml", ".xml", ".json", ".csv", ".txt")  # suffixes of files with labels, the most telling first
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of the folders in it, not hidden ones."""
-    for level in ("*", "*/*", "*/*/*"):
-        for path in folder.glob(level):
-            if path.is_file() and not path.name.startswith("."):
-                yield path
-
-
-def parsed(look: Look) -> Look:
-    """``look`` with its content, if that is JSON."""
-    try:
-        return Look(look.path, look.start, look.text, read_json(look.path, ANNOTATIONS))
-    except DataError:
-        return look

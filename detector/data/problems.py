@@ -96,7 +96,7 @@ def what_to_do(problems: Sequence[Problem]) -> str:
         "can be mended is mended and the rest left out."
     )
     if CORRECT in remedies:
-        return f"Correct the file: as it is, the annotations cannot be read. {copy}"
+        return f"Correct the file: as it is, it cannot be used. {copy}"
     clipped, images = remedies.count("clip"), remedies.count("image")
     annotations = remedies.count("annotation")
     text = f"Correct the file, or use data.on_invalid=drop to leave out {_count(annotations + clipped, images)}"

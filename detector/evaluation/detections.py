@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detector.data.kinds import RESULTS, WANTED, read_coco
+from detector.data.coco_files import RESULTS, WANTED, read_coco
 from detector.exceptions import DataError
 from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, replacing, shown
 from detector.words import counted

@@ -22,6 +22,7 @@ VIDEO_NAMES = """
     vob webm wmv y4m
 """
 VIDEOS = frozenset(f".{name}" for name in VIDEO_NAMES.split())
+NO_ENDING = "without an ending"
 # What systems put into folders of images; nobody misses it.
 OF_SYSTEMS = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"))
 
@@ -119,7 +120,7 @@ def sort_out(files: Iterable[Path], root: Path) -> Listing:
         if is_image(file):
             images.append(file)
         elif not is_hidden(file.name):
-            skipped[file.suffix.lower() or "without an ending"] += 1
+            skipped[file.suffix.lower() or NO_ENDING] += 1
     return Listing(sorted(images), root, skipped)
 
 
@@ -139,9 +140,10 @@ def what_is_there(skipped: Counter[str]) -> str:
     """What a folder without images holds."""
     if not skipped:
         return "this folder is empty"
-    listed = ", ".join(f"{count:,} {ending}" for ending, count in skipped.most_common(8))
-    videos = " Give each video by itself." if VIDEOS & skipped.keys() else ""
-    return f"there are no images in this folder, only other files: {listed}.{videos}"
+    endings = [ending for ending, _ in skipped.most_common(8) if ending != NO_ENDING]
+    only = [f"ending in {', '.join(endings)}"] * bool(endings) + [NO_ENDING] * (NO_ENDING in skipped)
+    videos = ". Give each video by itself" if VIDEOS & skipped.keys() else ""
+    return f"there are no images in this folder, only files {' and '.join(only)}{videos}"
 
 
 @cache
