@@ -221,7 +221,7 @@ KINDS = (
     Kind(
         "a list of image files",
         OTHER,
-        lambda look: look.lines(rf".*({'|'.join(PICTURES)})"),
+        lambda look: look.lines(rf".*({'|'.join(map(re.escape, PICTURES))})"),
     ),
     Kind(
         "a YOLO data set (data.yaml)",

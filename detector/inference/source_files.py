@@ -116,12 +116,12 @@ def matching(path: Path) -> list[Path]:
 def sort_out(files: Iterable[Path], root: Path) -> Listing:
     """The images among ``files``, and what the others are."""
     images, skipped = [], Counter[str]()
-    for file in files:
+    for file in sorted(files):
         if is_image(file):
             images.append(file)
         elif not is_hidden(file.name):
             skipped[file.suffix.lower() or NO_ENDING] += 1
-    return Listing(sorted(images), root, skipped)
+    return Listing(images, root, skipped)
 
 
 def is_image(file: Path) -> bool:
