@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,9 @@ SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydr
 
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
+
+
+CLOSING = {"[": "]", "{": "}", "'": "'", '"': '"'}  # the ends of what Hydra reads as a list, a dict or a text
 
 
 class CommandLine:
@@ -99,12 +103,16 @@ class CommandLine:
     def quote_value(self, argument: str) -> str:
         """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
-        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have.
+        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
+        path with a comma would be a sweep, one that begins with a bracket a list.
         """
         key, _, value = argument.partition("=")
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
-        if value and value[0] not in "[{'\"":
+        if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):
+            return f"{key}={quote(value)}"
+        close = CLOSING.get(value[:1], "")
+        if value and (not close or (close in value[1:] and not value.endswith(close))):
             try:
                 self.parse([argument])
             except ConfigError:

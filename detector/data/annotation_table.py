@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.annotations import Annotations, no_such_file, read_annotations
+from detector.data.annotations import Annotations
+from detector.data.file_names import Found, absent, find_files
 from detector.data.problems import CORRECT, InvalidData, Problem
-from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
-from detector.exceptions import DataError
+from detector.data.systematic import TOLERANCE, exchange_sizes, straighten_boxes
+from detector.exceptions import MissingData
 from detector.words import counted
 
 # A box has no area if a side is below this many pixels. torchvision drops detections with a shorter side too.
@@ -53,17 +53,6 @@ class Table:
 
 
 ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd", "ignore")
-
-
-def open_annotations(file: Path, drop_categories: Collection[str] = ()) -> Annotations:
-    """:func:`read_annotations` of a file that a data set is configured with.
-
-    Raises:
-        DataError: as :func:`read_annotations`; if there is no such file, with the keys that name it.
-    """
-    if not file.is_file():
-        raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
-    return read_annotations(file, drop_categories=drop_categories)
 
 
 def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
@@ -162,40 +151,36 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
 
 
 def missing_files(folder: Path, read: Annotations) -> tuple[np.ndarray, dict[int, str], list[Problem]]:
-    """Look for the image files. Lists folders: that is faster than to ask for every file.
+    """Look for the image files.
 
     Returns:
-        Which images have no file (bool [M]); the files that seem to be meant, by image id; a problem for each image.
+        Which images have no file (bool [M]); the files that they seem to mean, by image id; a problem for each image
+        that means none, and one for all others whose names are written otherwise in the same way.
 
     Raises:
-        DataError: there is no such folder, or no image of the file is in it and none that could be meant.
+        MissingData: there is no such folder, or no image of the file is in it and none that could be meant.
     """
     if not folder.is_dir():
-        raise DataError(
-            f"no image folder {folder}, which the file names in {read.file} are relative to. "
-            "Set data.train_images and data.val_images (relative to data.root)."
-        )
-    listings: dict[Path, set[str]] = {}
-    missing = np.zeros(len(read.file_names), dtype=bool)
-    for i, name in enumerate(read.file_names.tolist()):
-        path = folder / name
-        if path.parent not in listings:
-            listings[path.parent] = {f.name for f in path.parent.iterdir()} if path.parent.is_dir() else set()
-        missing[i] = path.name not in listings[path.parent]
-    names = read.file_names[missing].tolist()
-    found = find_files(folder, names) if names else {}
-    if names and missing.all() and not found:
-        raise DataError(
+        raise MissingData(f"no image folder {folder}, which the file names in {read.file} are relative to.")
+    all_names = read.file_names.tolist()
+    missing = absent(folder, all_names)
+    names, ids = read.file_names[missing].tolist(), read.image_ids[missing].tolist()
+    found = find_files(folder, names, read.file_names[~missing].tolist()) if names else Found()
+    if names and missing.all() and not found.files and not found.several:
+        raise MissingData(
             f"{read.file}: none of its {counted(len(names), 'image')} is in the folder {folder}; the first would be "
-            f"{folder / names[0]}. Set data.train_images and data.val_images (relative to data.root) to the folder "
-            "that the file names start at."
+            f"{folder / names[0]}. The file names have to start at the folder of the images."
         )
     renamed, problems = {}, []
-    for image, name in zip(read.image_ids[missing].tolist(), names, strict=True):
+    sentences = found.sentences(all_names, folder)
+    for image, name in zip(ids, names, strict=True):
+        if name in found.files:
+            renamed[image] = found.files[name]
+            if name in sentences:
+                problems.append(Problem("misnamed_file", sentences.pop(name)))
+            continue
         what = f"there is no file {folder / name}"
-        if name in found:
-            renamed[image] = found[name]
-            problems.append(Problem("misnamed_file", f"{what}, but {folder / found[name]}", name, image))
-        else:
-            problems.append(Problem("missing_file", what, name, image))
+        if name in found.several:
+            what += f", and what it means cannot be told: {', '.join(sorted(found.several[name])[:5])}"
+        problems.append(Problem("missing_file", what, name, image))
     return missing, renamed, problems

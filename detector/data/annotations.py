@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from detector.data.coco_files import ANNOTATIONS, in_folder, read_coco
 from detector.data.left_out import is_ignored
 from detector.data.problems import Problem, describe
-from detector.exceptions import DataError
-from detector.files import LARGEST, as_id, is_box, read_json, shown
+from detector.exceptions import DataError, MissingData
+from detector.files import LARGEST, as_id, is_box, shown
 
 LISTS = ("images", "annotations", "categories")
 
@@ -149,27 +150,36 @@ def parse_annotations(
     )
 
 
-def load_lists(file: Path) -> dict[str, list[Any]]:
+def load_lists(file: Path, needed: Sequence[str] = LISTS) -> dict[str, list[Any]]:
     """The annotation file as a dict with the lists "images", "annotations" and "categories", without segmentations.
 
+    Args:
+        file: COCO annotation JSON.
+        needed: the lists that it must have; the others are empty where it lacks them.
+
     Raises:
-        DataError: the file is missing, not JSON, or not an annotation file.
+        MissingData: there is no such file.
+        DataError: it is not JSON, or not an annotation file.
     """
     if not file.is_file():
-        raise DataError(no_such_file(file))
+        raise MissingData(no_such_file(file))
     # Polygons and masks are most of a COCO file; dropped while parsing they never pile up in memory.
-    content = read_json(file, "COCO annotations", _without_segmentation)
+    content = read_coco(file, ANNOTATIONS, _without_segmentation)
     if not isinstance(content, dict):
         hint = "; it looks like a results file: are the two files swapped?" if isinstance(content, list) else ""
         raise DataError(
             f"{file}: COCO annotations are an object with 'images', 'annotations' and 'categories', found "
             f"{shown(content)}{hint}"
         )
-    for key in LISTS:
+    lists = {key: content[key] if isinstance(content.get(key), list) else [] for key in LISTS}
+    for key in needed:
         if not isinstance(content.get(key), list):
             found = f"'{key}' is {shown(content[key])}" if key in content else f"there is no '{key}'"
-            raise DataError(f"{file}: {found}, but COCO annotations need a list of {key}")
-    return content
+            bare = "; it lists images without their objects, which is enough to predict only" if lists["images"] else ""
+            raise DataError(
+                f"{file}: {found}, but COCO annotations need a list of {key}{bare if key == 'annotations' else ''}"
+            )
+    return {**content, **lists}
 
 
 def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +194,9 @@ def no_such_file(file: Path) -> str:
     text = f"{file}: {missing} (COCO annotations expected); relative paths start at {Path.cwd()}."
     if not folder.is_dir():
         return f"{text} There is no folder {folder} either."
-    found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
+    if file.is_dir() and (kinds := in_folder(file)):
+        return f"{text} {kinds}"
+    found = sorted(f for level in ("", "*/") for ending in ("", ".gz") for f in folder.glob(f"{level}*.json{ending}"))
     listed = ", ".join(str(f.relative_to(folder)) for f in found[:5]) + (", ..." if len(found) > 5 else "")
     return f"{text} JSON files in {folder}: {listed}." if found else text
 

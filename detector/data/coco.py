@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detector.data.annotation_table import open_annotations, read_table
-from detector.data.annotations import Annotations
+from detector.data.annotation_table import read_table
+from detector.data.annotations import Annotations, read_annotations
 from detector.data.images import WHITE, Reading, read_image
 from detector.data.orientation import Evidence, Headers, find_evidence
 from detector.data.problems import Problem
@@ -39,7 +39,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
     Args:
         annotations: COCO annotation JSON, or what is read from one, without some of its classes, say
-            (:func:`~detector.data.annotation_table.open_annotations`).
+            (:func:`~detector.data.annotations.read_annotations`).
         images: folder that its file names are relative to.
         on_invalid: "error": raise, listing the problems. "drop": leave out the annotation (or the image whose file is
             missing). "clip": the same, but clip a box that is partly outside its image.
@@ -70,7 +70,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     ) -> None:
         if on_invalid not in ("error", "drop", "clip"):
             raise ValueError(f"on_invalid must be 'error', 'drop' or 'clip', not {on_invalid!r}")
-        read = annotations if isinstance(annotations, Annotations) else open_annotations(Path(annotations).expanduser())
+        read = annotations if isinstance(annotations, Annotations) else read_annotations(Path(annotations).expanduser())
         self.annotations = read.file
         self.images = Path(images).expanduser()
         self.keep_crowd = keep_crowd

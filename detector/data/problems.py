@@ -22,8 +22,8 @@ REMEDIES = {
     "exchanged_size": CORRECT,  # width and height of images are exchanged
     "corner_boxes": CORRECT,  # all boxes seem to be corners
     "relative_boxes": CORRECT,  # all boxes seem to be fractions
+    "misnamed_file": CORRECT,  # file names are written otherwise than the files that they mean
     "missing_file": "image",  # the image file is not in the folder
-    "misnamed_file": "image",  # the same, but there is one that seems to be meant
     "bad_annotation": "annotation",  # a key is missing or is no integer
     "duplicate_id": "annotation",  # an annotation before it has the same id
     "unknown_image": "annotation",  # image_id names no entry of "images"
@@ -118,7 +118,7 @@ def what_to_do(problems: Sequence[Problem], key: str) -> str:
         "can be mended is mended and the rest left out."
     )
     if CORRECT in remedies:
-        return f"Correct the file: as it is, the annotations cannot be read. {copy}"
+        return f"Correct the file: as it is, it cannot be used. {copy}"
     clipped, images = remedies.count("clip"), remedies.count("image")
     annotations = remedies.count("annotation")
     text = f"Correct the file, or use {key}=drop to leave out {_count(annotations + clipped, images)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 from detector.config.schema import DataConfig
 from detector.data import shapes
 from detector.data.problems import InvalidData
-from detector.exceptions import DataError
+from detector.exceptions import DataError, MissingData
 from detector.files import file_digest
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Split:
         drop_categories: names of classes to leave out; those that the file does not have are passed over.
         exif, white: how image files are read; see :class:`CocoDataset`.
         on_invalid_key: the key that sets ``on_invalid``, for messages.
+        keys: the keys that name the file and the folder, for messages.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Split:
     exif: str = "auto"
     white: int = 65535
     on_invalid_key: str = "data.on_invalid"
+    keys: str = "annotations and images"
 
     @property
     def drops_invalid(self) -> bool:
@@ -52,16 +56,24 @@ class Split:
         Raises:
             DataError: a file is missing or cannot be used; lists what is wrong.
         """
-        from detector.data.annotation_table import open_annotations  # PyTorch takes seconds to import
+        from detector.data.annotations import read_annotations  # PyTorch takes seconds to import
         from detector.data.coco import CocoDataset
 
-        try:
-            read = open_annotations(self.annotations, self.drop_categories)
+        with self.naming_keys():
+            read = read_annotations(self.annotations, drop_categories=self.drop_categories)
             dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
-        except InvalidData as error:
-            raise InvalidData(error.file, error.problems, self.on_invalid_key) from None
         dataset.exif, dataset.white = self.exif, self.white
         return dataset
+
+    @contextmanager
+    def naming_keys(self) -> Iterator[None]:
+        """Adds to an error which keys name a file or folder that is not there, or say what becomes of bad entries."""
+        try:
+            yield
+        except MissingData as error:
+            raise DataError(f"{error} Set {self.keys}.") from None
+        except InvalidData as error:
+            raise InvalidData(error.file, error.problems, self.on_invalid_key) from None
 
 
 def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a folder that can be written.") -> Split:
@@ -90,7 +102,8 @@ def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a
     # Every image counts in evaluation, those without a box too.
     keep_empty = data.keep_empty or name != "train"
     split = Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
-    return replace(split, exif=data.exif, white=data.white)
+    keys = f"data.root, data.{name}_annotations and data.{name}_images"
+    return replace(split, exif=data.exif, white=data.white, keys=keys)
 
 
 def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:

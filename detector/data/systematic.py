@@ -1,18 +1,14 @@
 """Mistakes of a whole annotation file, each told once for the file instead of once per box.
 
-Width and height exchanged, boxes given as corners or as fractions, file names that a tool has written in its own way.
+Width and height exchanged, boxes given as corners or as fractions.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from detector.data.annotations import COLUMNS, Annotations
 from detector.data.orientation import Headers
@@ -154,27 +150,3 @@ def straighten_boxes(read: Annotations) -> tuple[Annotations, list[Problem]]:
     sizes = np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1)
     area = np.where(read.area_given, read.area, sizes[:, 2] * sizes[:, 3])
     return replace(read, boxes_xywh=sizes, area=area), [Problem("corner_boxes", what)]
-
-
-def find_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The files below ``folder`` that ``names``, which are not there, seem to mean, as paths relative to it.
-
-    A file of the same name in another folder, with a path as Windows writes it, in other case or of another kind
-    (``.jpg``, ``.png``): if there is only one.
-    """
-    by_name, by_stem = defaultdict(list), defaultdict(list)
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in KINDS and path.is_file():
-            by_name[path.name.lower()].append(path)
-            by_stem[path.stem.lower()].append(path)
-    found = {}
-    for name in names:
-        last = re.split(r"[\\/]", name)[-1].lower()
-        candidates = by_name[last] or by_stem[Path(last).stem]
-        if len(candidates) == 1:
-            found[name] = candidates[0].relative_to(folder).as_posix()
-    return found
-
-
-Image.init()
-KINDS = frozenset(Image.EXTENSION)  # suffixes of image files, in lower case

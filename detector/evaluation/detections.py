@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from detector.data.coco_files import RESULTS, WANTED, read_coco
 from detector.evaluation.mask_results import box_and_area
 from detector.exceptions import DataError
-from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
+from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, replacing, shown
 from detector.words import counted
 
-RESULTS_FORMAT = (
-    'a results file is a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
-)
+RESULTS_FORMAT = f"a results file is {WANTED[RESULTS]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +167,7 @@ class Detections:
                 category, a box that is not four finite numbers or has a negative size, a score that is not a
                 finite number.
         """
-        entries = read_json(path, "COCO results")
+        entries = read_coco(Path(path), RESULTS)
         if not isinstance(entries, list):
             keys = ", ".join(sorted(entries)[:8]) if isinstance(entries, dict) else ""
             found = f"an object with the keys {keys}" if keys else f"{shown(entries)}"

@@ -248,7 +248,9 @@ def check_inputs(config: EvaluateConfig) -> None:
         {"annotations", "predictions", "images"},
     )
     if set(given) not in usages:
-        raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
+        lacking = sorted(f"{key}=" for keys in usages for key in keys - set(given) if keys - {key} == set(given))
+        missing = f"{' or '.join(lacking)} is missing; " if lacking else ""
+        raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {missing}{usage}")
 
 
 def image_folder(images: str) -> Path | None:

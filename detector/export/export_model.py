@@ -103,9 +103,9 @@ def parity_images(config: ExportConfig, size: tuple[int, int] | None, reading: R
     They are spread evenly over ``config.images``, or else drawn as in the built-in data set, in two formats.
     """
     if config.images:
-        source, _ = open_source(config.images)
+        source = open_source(config.images, "images")
         if not isinstance(source, ImageSource):
-            raise ConfigError(f"images={config.images}: give images, not a video")
+            raise ConfigError(f"images={config.images}: give images, not a video or an animation")
         images = []
         for index in np.unique(np.linspace(0, len(source) - 1, min(config.parity_images, len(source))).astype(int)):
             image = replace(source, reading=reading)[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.device import choose_device, precision_of
 from detector.plots.boxes import draw_boxes
+
+ACCEPTED = "give a path, a PIL image, an array or a tensor, or a list of them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,8 @@ class Detector:
         """
         batch = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
         single = isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)) and not batch
+        if not single and (isinstance(images, Mapping | bytes) or not isinstance(images, Iterable)):
+            raise DataError(f"{type(images).__name__} is no image and no sequence of images: {ACCEPTED}")
         images = [images] if single else list(images)
         found: list[Prediction] = []
         for start in range(0, len(images), batch_size):
@@ -169,7 +173,7 @@ def as_image(image: Any, reading: Reading = SHOWN) -> Tensor:
             raise DataError(f"an array of shape {image.shape} is not an image: [H, W, 3] (RGB) or [H, W] (grey) is")
         image = torch.from_numpy(np.array(image[:, :, :3])).permute(2, 0, 1)
     if not isinstance(image, Tensor):
-        raise DataError(f"{type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor")
+        raise DataError(f"{type(image).__name__} is not an image: {ACCEPTED}")
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
         raise DataError(f"a tensor of shape {tuple(image.shape)} is not an image: [3, H, W] is")
     if image.dtype == torch.uint8:

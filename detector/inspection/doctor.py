@@ -98,7 +98,10 @@ def examine(
         DataError: a file or folder is missing, or is no annotation file at all.
     """
     dropped = config.data.drop_categories
-    reads = [read_annotations(s.annotations, strict=False, drop_categories=dropped) for s in splits]
+    reads = []
+    for split in splits:
+        with split.naming_keys():
+            reads.append(read_annotations(split.annotations, strict=False, drop_categories=dropped))
     check_dropped(dropped, reads, "data.drop_categories")
     found, exif, twins = examine_splits(config, splits, reads, progress)
     names = {c: n for s in reversed(found) for c, n in zip(s.read.category_ids, s.read.class_names, strict=True)}

@@ -149,7 +149,8 @@ def examine_split(
         looked: an examination of the same split: image files are not opened again if it has the same images.
     """
     listed = read
-    _, renamed, lost = missing_files(split.images, read)
+    with split.naming_keys():
+        _, renamed, lost = missing_files(split.images, read)
     names = [renamed.get(i, name) for i, name in zip(read.image_ids.tolist(), read.file_names.tolist(), strict=True)]
     read = replace(read, file_names=np.array(names, dtype=str))
     pictures, headers = None, Headers(split.images, read.file_names)

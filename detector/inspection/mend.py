@@ -11,8 +11,9 @@ from typing import Any
 
 from detector.data.annotation_table import MIN_SIDE, missing_files
 from detector.data.annotations import LISTS, parse_annotations
+from detector.data.coco_files import ANNOTATIONS, read_coco
 from detector.data.images import SIDEWAYS, header_of
-from detector.files import is_box, read_json
+from detector.files import is_box
 from detector.inspection.changes import ChangeLog
 from detector.inspection.ids import CATEGORIES, IMAGES, Lookup, distinct, key_of, numbered, with_references
 from detector.inspection.masks import box_of_mask
@@ -39,7 +40,7 @@ def mend(file: Path, folder: Path, open_images: bool) -> tuple[dict[str, Any], C
     Raises:
         DataError: the file is not an annotation file, or there is no such folder.
     """
-    content, log = read_json(file, "COCO annotations"), ChangeLog()
+    content, log = read_coco(file, ANNOTATIONS), ChangeLog()
     for key in LISTS:
         content[key] = [read_numbers(key, entry, log) for entry in content[key]]
     content["categories"] = [named(entry, log) for entry in content["categories"]]

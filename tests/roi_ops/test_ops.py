@@ -178,14 +178,6 @@ def test_importing_the_functions_does_not_import_torchvision():
     assert out.split() == ["False", "True"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_what_docs_say_is_not_supported_raises():
-    with pytest.raises(torch.jit.frontend.NotSupportedError, match="keyword-only arguments"):
-        torch.jit.script(roi_ops.roi_align)
-    with pytest.raises(AssertionError, match="Unsupported annotation"):
-        torch.jit.script(roi_ops.RoIAlign(2, 1.0, 2))
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
 def test_what_docs_say_is_traced_is_computed():
     maps, boxes = torch.rand(2, 1, 2, 8, 8), torch.tensor([[0.0, 0, 0, 5, 5]])

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from detector.config.arguments import collect_positional
+from detector.config.arguments import CommandLine, collect_positional
 from detector.config.commands import script
 from detector.config.composition import compose
-from detector.config.schema import CompareConfig, parse
+from detector.config.schema import CompareConfig, PredictConfig, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -398,6 +398,18 @@ def test_a_study_is_no_sweep():
 def test_paths_that_hydras_grammar_does_not_know(root):
     done = train(f"data.root={root}", "--cfg", "job")
     assert f"root: {root}\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("source", ["a,b/x.jpg", "[2]", "[2]/x.jpg", "{1}", "[2]/*.jpg", "{1} x.jpg"])
+def test_paths_with_commas_and_brackets(tmp_path, monkeypatch, source):
+    """What is there under this very name is no sweep and no list; nor is what goes on behind a bracket."""
+    for name in ("a,b/x.jpg", "[2]/x.jpg", "{1}/y.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict.py", f"source={source}", "batch_size=2"])
+    line = CommandLine(ROOT / "configs", "predict", PredictConfig)
+    assert [override.value() for override in line.overrides] == [source, 2]
 
 
 def test_lists_that_are_not_closed_are_mistakes():

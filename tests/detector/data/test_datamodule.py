@@ -318,7 +318,8 @@ def test_classes_are_left_out_by_name(write_coco):
 def test_images_without_a_file_are_counted(write_coco):
     file, folder = write_coco([(1, 1, (0, 0, 5, 5))])
     write_coco([], images={9: (10, 10)}, name="val.json")
-    (folder / "9.png").rename(folder / "9.PNG")
+    (folder / "9.png").rename(folder / "9.jpg")
+    (folder / "9.bmp").touch()  # two files could be meant
     with pytest.raises(DataError, match=r"val.json has no image to evaluate on \(1 image without a file\)"):
         coco_module(file.parent, on_invalid="drop")
     (folder / "1.png").unlink()

@@ -228,6 +228,21 @@ def test_other_combinations_say_what_to_give(given):
     assert (f"from the keys {', '.join(given)}:" if given else "there is nothing to evaluate:") in message
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["checkpoint", "annotations"], "images= is missing;"),
+        (["checkpoint", "images"], "annotations= is missing;"),
+        (["predictions"], "annotations= is missing;"),
+        (["annotations", "images"], "checkpoint= or predictions= is missing;"),
+    ],
+)
+def test_the_key_that_is_missing_is_named(given, missing):
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(default(EvaluateConfig, **dict.fromkeys(given, "x")))
+    assert missing in str(caught.value)
+
+
 def test_the_yaml_file_is_the_schema_with_a_comment_on_every_key():
     path = Path(__file__).resolve().parents[3] / "configs" / "evaluate.yaml"
     loaded = OmegaConf.to_container(OmegaConf.load(path))

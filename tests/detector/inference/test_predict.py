@@ -13,12 +13,13 @@ from PIL import Image
 import detector
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, PredictConfig
+from detector.data.annotations import parse_annotations
 from detector.evaluation.detections import Detections
 from detector.evaluation.evaluate import evaluate_from_config
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError
 from detector.inference import video
-from detector.inference.predict import output_folder, predict
+from detector.inference.predict import choose_ids, output_folder, predict
 from detector.inference.video import VideoReader, VideoWriter
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -200,6 +201,101 @@ def test_results_are_not_overwritten(checkpoint, data_set):
     config.overwrite = True
     predict(config)
     assert not (folder / "drawn" / "10.png").exists()
+
+
+def test_images_without_ground_truth(checkpoint, data_set, tmp_path):
+    """As COCO's image_info files of test images; results carry the ids of the file."""
+    content = json.loads((data_set / "val.json").read_text())
+    images = [{"id": entry["id"], "file_name": entry["file_name"]} for entry in content["images"]]
+    (data_set / "info.json").write_text(json.dumps({"images": images[:4], "categories": content["categories"]}))
+    keys = {"checkpoint": str(checkpoint), "source": str(data_set / "images"), "draw": False}
+    whole = predict(settings(**keys, annotations=str(data_set / "val.json"), output_dir=str(tmp_path / "whole")))
+    bare = predict(settings(**keys, annotations=str(data_set / "info.json"), output_dir=str(tmp_path / "bare")))
+    rows = json.loads((whole.folder / "predictions.json").read_text())
+    assert json.loads((bare.folder / "predictions.json").read_text()) == [r for r in rows if r["image_id"] != 51]
+    assert len(rows) == 25
+
+
+@pytest.mark.parametrize(
+    ("categories", "expected", "words"),
+    [
+        ([], [3, 7], ""),
+        ([(3, "cat"), (7, "dog")], [3, 7], ""),
+        ([(1, "dog"), (2, "cat")], [2, 1], "cat 3 -> 2, dog 7 -> 1"),
+        ([(1, "dog"), (2, "cat"), (3, "cow")], [2, 1], "cat 3 -> 2, dog 7 -> 1"),  # more
+        ([(3, "cat")], [3, 7], "no class dog"),  # fewer
+        ([(7, "cat")], [7, 8], "cat 3 -> 7, dog 7 -> 8"),  # 7 means another class there
+        ([(1, "bus"), (90, "car")], [3, 7], "no class cat, dog"),  # others
+        ([(3, "bus")], [8, 7], "cat 3 -> 8"),
+    ],
+)
+def test_category_ids_in_results_for_an_annotation_file(tmp_path, categories, expected, words):
+    content = {"images": [], "categories": [{"id": i, "name": name} for i, name in categories], "annotations": []}
+    read = parse_annotations(tmp_path / "a.json", content, need_pictures=False)
+    ids, note = choose_ids(["cat", "dog"], [3, 7], read)
+    assert ids == expected
+    assert words in note
+    assert bool(note) == bool(words)
+
+
+def test_drawings_stay_in_their_folder_and_replace_none(checkpoint, tmp_path):
+    """The names of an annotation file may be absolute, repeat, or differ in what drawings do not keep."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("x.jpg", "x.png", "x.bmp", "x.bmp.png", "sub/x.jpg", "X.jpg"):
+        Image.fromarray(smooth(3)).save(folder / name)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    names = [
+        "x.jpg",
+        str(folder / "x.png"),
+        "sub/../x.bmp",
+        "x.bmp.png",
+        "sub/x.jpg",
+        "X.jpg",
+        "x.jpg",
+        "../photos/x.jpg",
+    ]
+    entries = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    (tmp_path / "info.json").write_text(json.dumps({"images": entries}))
+    keys = {"source": str(folder), "annotations": str(tmp_path / "info.json"), "output_dir": str(tmp_path / "out")}
+    assert predict(settings(checkpoint=str(checkpoint), **keys)).images == 8
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert len([path for path in (tmp_path / "out" / "drawn").rglob("*") if path.is_file()]) == 8
+
+
+def test_sources_of_one_name_have_folders_of_their_own(checkpoint, tmp_path):
+    for name in ("a/x.jpg", "b/x.jpg", "b/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(smooth(len(name))).save(tmp_path / name)
+    keys = {"checkpoint": str(checkpoint), "draw": False}
+    sources = [str(tmp_path / name) for name in ("a/x.jpg", "b/x.jpg", "b/x.png")]
+    folders = [predict(settings(**keys, source=source, overwrite=True)).folder.name for source in sources]
+    assert folders == ["x", "x-2", "x-3"]
+    with pytest.raises(ConfigError, match=r"predict/x-2 holds .* overwrite=true"):
+        predict(settings(**keys, source=sources[1]))
+    assert predict(settings(**keys, source=sources[1], overwrite=True)).folder.name == "x-2"
+
+
+def test_the_folder_of_a_name_with_brackets(tmp_path):
+    (tmp_path / "imgs[1]").mkdir()
+    for source in ("imgs[1]", "imgs[1]/*.png"):
+        assert output_folder(settings(checkpoint="RUN/a.ckpt", source=str(tmp_path / source))).name == "imgs[1]"
+
+
+def test_the_summary_counts_what_was_not_read(checkpoint, data_set):
+    for name in ("notes.txt", "movie.mp4", "Thumbs.db"):
+        (data_set / "images" / name).touch()
+    still = Image.fromarray(smooth(1))
+    still.save(data_set / "images" / "60.gif", save_all=True, append_images=[Image.fromarray(smooth(2))])
+    (data_set / "images" / "20.png").write_bytes(b"not a picture")
+    summary = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images"), draw=False))
+    assert (summary.images, summary.unreadable, summary.first_only) == (5, 1, 1)
+    said = summary.__rich__()
+    for words in ("1 could not be read", "2 other files skipped (1 .mp4, 1 .txt)", "only the first frame or page"):
+        assert words in said
+    alone = predict(settings(checkpoint=str(checkpoint), source=str(data_set / "images" / "60.gif"), draw_thresh=0.0))
+    assert (alone.images, alone.first_only) == (2, 0)
+    assert {path.name for path in (alone.folder / "drawn").iterdir()} == {"frame_000001.png", "frame_000002.png"}
 
 
 # ------------------------------------------------------------------------------------------------ videos
