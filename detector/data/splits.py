@@ -34,7 +34,7 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
-    on_invalid_key: str = "data.on_invalid"
+    on_invalid_key: str = "on_invalid"
 
     @property
     def drops_invalid(self) -> bool:
@@ -79,7 +79,8 @@ def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a
     else:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
-    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+    keep_empty = data.keep_empty or name != "train"
+    return Split(name, root / annotations, root / images, data.on_invalid, keep_empty, "data.on_invalid")
 
 
 def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:

@@ -54,7 +54,7 @@ def check_operator(roi: RoiConfig) -> None:
     """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``."""
     instead = f"choose format=torch_export, which takes every operator, or python {script('train')} with roi=align"
     if roi.kind not in EXPRESSED:
-        raise ConfigError(f"format=onnx: ONNX has no operator for the detector's roi.kind={roi.kind}; {instead}")
+        raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind={roi.kind}; {instead}")
     if roi.mode == "max" and roi.sampling_ratio <= 0:
         raise ConfigError(
             "format=onnx: ONNX cannot take the maximum of an adaptive number of samples (the detector has "
