@@ -42,7 +42,7 @@ class Split:
     drop_categories: tuple[str, ...] = ()
     exif: str = "auto"
     white: int = 65535
-    on_invalid_key: str = "data.on_invalid"
+    on_invalid_key: str = "on_invalid"
     keys: str = "annotations and images"
 
     @property
@@ -103,7 +103,7 @@ def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a
     keep_empty = data.keep_empty or name != "train"
     split = Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
     keys = f"data.root, data.{name}_annotations and data.{name}_images"
-    return replace(split, exif=data.exif, white=data.white, keys=keys)
+    return replace(split, exif=data.exif, white=data.white, keys=keys, on_invalid_key="data.on_invalid")
 
 
 def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:

@@ -98,11 +98,12 @@ class AnchorStudy:
             if index > best and not beyond.all():
                 shares = f"{missed[beyond].mean():.0%} of those {words.format(limit)}, {missed[~beyond].mean():.0%}"
                 best, said = index, f"Without one of {OVERLAP:g} are {shares} of the others"
-        low, high = np.quantile(self.objects.side, (0.1, 0.9))
+        low, high = (f"{side:.0f}" for side in np.quantile(self.objects.side, (0.1, 0.9)))
         sizes = [size for of_map in self.configured.sizes for size in of_map]
+        strides = ", ".join(map(str, anchor_strides(self.model)))
         return said or (
-            f"Most of them have sides of {low:.0f} to {high:.0f} pixels in the network's input, the anchors of "
-            f"{min(sizes):g} to {max(sizes):g} on maps of stride {', '.join(map(str, anchor_strides(self.model)))}"
+            f"Most of them have sides of {low if low == high else f'{low} to {high}'} pixels in the network's input, "
+            f"the anchors of {min(sizes):g} to {max(sizes):g} on maps of stride {strides}"
         )
 
     def options(self) -> list[Option]:

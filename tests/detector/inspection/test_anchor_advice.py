@@ -90,9 +90,22 @@ def test_a_larger_input_comes_first_where_anchors_cannot_do_it():
     )
 
 
+def test_a_larger_input_alone_is_enough():
+    """45 x 45 on a map of stride 32: an anchor is up to 16 pixels away in x and y, and has an IoU of 0.26 at worst,
+    whatever its size. 90 x 90 on 90 x 90: 74^2 / (2 * 90^2 - 74^2) = 0.51 at worst."""
+    keys = ("model=c5", "model.min_size=[150]", "model.anchors.sizes=[[90]]", "model.anchors.aspect_ratios=[1]")
+    found = study([(45, 45)], model_of(*keys), count=60)
+    _, first, *others = found.advice()
+    assert arguments_of(first) == ["model.min_size=[300]", "model.max_size=2666"]
+    assert recall(found, model_of(*keys, *arguments_of(first))) == 1
+    assert "100% instead of 0%" in first
+    (anchors,) = others
+    assert arguments_of(anchors)[0].startswith("model.anchors.sizes=")
+
+
 def test_objects_beyond_all_anchors():
     finding = study([(2, 2)], model_of("model.min_size=[150]")).advice()[0]
-    assert "sides of 2 to 2 pixels" in finding
+    assert "sides of 2 pixels" in finding
     assert "stride 4, 8, 16, 32, 64" in finding
 
 

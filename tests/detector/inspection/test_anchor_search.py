@@ -11,9 +11,10 @@ from torchvision_anchors import torchvision_best_iou
 from detector.config.defaults import default
 from detector.config.schema import AnchorConfig, ModelConfig
 from detector.inspection.anchor_fit import Objects, fit_anchors, with_anchors
-from detector.inspection.anchor_search import k_means, propose_anchors
+from detector.inspection.anchor_search import Search, k_means, propose_anchors
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import check_model
+from detector.models.proposals import anchor_sides
 
 
 def objects(sides, size=(640, 640), seed=0):
@@ -75,6 +76,22 @@ def test_small_objects_get_sizes_on_fine_maps():
     assert score(found, model, ANCHORS["fpn"])[0] < 0.4
 
 
+@pytest.mark.parametrize("ratios", [[1.0], [0.5, 1.0, 2.0], [0.01], [7.0, 0.2]])
+def test_the_smallest_size_that_is_tried_has_an_area(ratios):
+    smallest = Search(objects([[1, 1]]), model_of("fpn"), ratios).smallest
+    assert (anchor_sides([smallest], ratios) > 0).all()
+    assert (anchor_sides([smallest - 1], ratios) == 0).any()
+
+
+def test_rare_objects_are_not_given_up_for_better_overlaps_of_the_others():
+    """138 x 138 has an IoU of 0.52 with 100 x 100 and of 0.53 with 190 x 190, which 100 x 100 does not reach."""
+    found = objects([[100, 100]] * 95 + [[190, 190]] * 5, (320, 320))
+    anchors = AnchorConfig(sizes=[[138.0]], aspect_ratios=[1.0])
+    model = default(ModelConfig, fpn_strides=[4], anchors=anchors)
+    proposed = propose_anchors(found, model)
+    assert score(found, with_anchors(model, proposed.sizes, proposed.aspect_ratios), proposed.sizes)[0] > 0.99
+
+
 @pytest.mark.parametrize("name", sorted(ANCHORS))
 @pytest.mark.parametrize(
     ("sides", "least"),
@@ -82,6 +99,7 @@ def test_small_objects_get_sizes_on_fine_maps():
         ([[80, 130]], 1.0),  # one object
         ([[100, 100]] * 50, 1.0),  # objects that are all equal: fewer different sizes than maps
         ([[2, 2]] * 50, 0.0),  # no anchor of these strides can reach them
+        ([[1.2, 1.2]] * 50, 0.0),  # an anchor of 1 pixel has no area
         ([[0.01, 600]] * 50, 0.0),
         ([[3, 600]] * 30 + [[600, 3]] * 30, 0.0),
         ([[200 + i % 40, 190 + i % 60] for i in range(40)], 1.0),
