@@ -14,8 +14,8 @@ Common to all:
 * An image index out of range raises ValueError on the CPU and pools to 0 on CUDA.
 * No boxes, no images or no channels give an empty result of the right shape.
 * Deterministic: equal arguments give bitwise equal results and gradients.
-* ``torch.compile``, ``torch.export``, ``torch.jit.script`` and ``torch.fx`` take them; ``torch.vmap``, the transforms
-  of ``torch.func`` and forward-mode derivatives do not and raise.
+* ``torch.compile``, ``torch.export``, ``torch.jit.script``, ``torch.fx``, ``torch.vmap`` and ``torch.func`` take them;
+  forward-mode derivatives do not and raise.
 """
 
 from __future__ import annotations
