@@ -207,9 +207,8 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
 
 
 @pytest.mark.parametrize(
-    ("exif", "own", "upright"), [("auto", True, True), ("ignore", True, False), ("apply", True, True),
-                                 ("ignore", False, False), ("auto", False, True)]
-)  # fmt: skip
+    ("exif", "own", "upright"), [("auto", True, True), ("ignore", True, False), ("ignore", False, False)]
+)
 def test_photographs_are_turned_as_in_training(checkpoint, data_set, tmp_path, exif, own, upright):
     """On its own validation set and on another one, where nothing tells what was annotated."""
     saved = torch.load(checkpoint, weights_only=True)

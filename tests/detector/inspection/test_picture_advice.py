@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.data.coco import CocoDataset
 from detector.data.images import ORIENTATION
 
 COMMON = ("data=coco", "data.root=.", "model=c4", "sheet_images=0", "output_dir=out", "overwrite=true")
@@ -172,6 +173,22 @@ def test_a_cleaned_copy_leaves_the_sizes_of_turned_photographs(call_script, writ
     write_photographs(write, {**PHOTOGRAPHS, **sides}, {"shown.png": {"width": 48, "height": 80}})
     inspect(call_script, *CLEAN)
     assert json.loads((tmp_path / "clean.json").read_text()) == json.loads((tmp_path / "train.json").read_text())
+
+
+def test_sizes_as_stored_of_boxes_as_shown_are_exchanged(call_script, write, keep_exif, tmp_path):
+    """Boxes at the right of pictures that are 80 pixels wide as shown, with entries of 48 x 80 as stored."""
+    far = (photograph(6, 48, 80)[0], (55, 10, 20, 15))  # stored 48 pixels wide
+    write_photographs(write, {"0.png": far, **PHOTOGRAPHS})
+    inspect(call_script, *CLEAN)
+    (entry, *others), before = (
+        json.loads((tmp_path / name).read_text())["images"] for name in ("clean.json", "train.json")
+    )
+    assert (entry["width"], entry["height"]) == (80, 48)
+    assert others == before[1:]
+    dataset = CocoDataset(tmp_path / "clean.json", tmp_path / "images")
+    assert (dataset.problems, dataset.evidence.exif) == ([], "apply")
+    assert dataset[0][1]["boxes"].tolist() == [[55, 10, 75, 25]]
+    assert dataset[0][0].shape == (3, 48, 80)
 
 
 def test_thin_images_are_named(call_script, write):
