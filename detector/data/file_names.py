@@ -15,8 +15,6 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
-from detector.words import counted
-
 Step = Callable[[str], str]
 Steps = tuple[tuple[str, Step], ...]
 
@@ -113,7 +111,7 @@ class Found:
         for way, count in counts.most_common():
             said = " and ".join(part for part in (", ".join(way[:-1]), way[-1]) if part)
             meant = folder / self.files[first[way]]
-            texts[first[way]] = f"{count:,} of {counted(len(names), 'file name')} {said}: {first[way]} means {meant}"
+            texts[first[way]] = f"{count:,} of {len(names):,} file names {said}: {first[way]} means {meant}"
         return texts
 
 
