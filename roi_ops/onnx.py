@@ -60,10 +60,12 @@ def translations() -> dict[Callable, Callable]:
     """
     from onnxscript import ir, opset18
 
+    operators: Any = opset18
+
     def node(name: str, *inputs: Any, **attributes: Any) -> Any:
-        constant = lambda tensor: opset18.Constant(value=ir.tensor(tensor.numpy()))
+        constant = lambda tensor: operators.Constant(value=ir.tensor(tensor.numpy()))
         values = [constant(x) if isinstance(x, torch.Tensor) else x for x in inputs]
-        output = getattr(opset18, name)(*values, **attributes)
+        output = getattr(operators, name)(*values, **attributes)
         return output[0] if isinstance(output, Sequence) else output  # MaxPool has positions, too
 
     # The exporter reads from the annotations which arguments are attributes.
