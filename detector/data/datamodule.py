@@ -208,6 +208,12 @@ class DetectionDataModule(pl.LightningDataModule):
                 f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
                 f"{split.annotations}{_left_out(split, training=name == 'train')}"
             )
+            undecided = len(split.evidence.undecided) if split.exif == "auto" else 0
+            if undecided:
+                lines.append(
+                    f"      {counted(undecided, 'image')} of {name} turned by EXIF without a change of size, and "
+                    "nothing tells how the boxes were drawn: read as viewers show them (data.exif)"
+                )
         width = max(5, *(len(name) for name in self.class_names))
         lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
         rows = zip(self.class_names, self.category_ids, *(s.class_counts for s in splits.values()), strict=True)

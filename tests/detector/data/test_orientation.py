@@ -158,6 +158,16 @@ def test_splits_tell_for_each_other(photographs):
         assert is_red(data.val_dataset) == [decided == "apply"]
 
 
+@pytest.mark.parametrize(("exif", "told"), [("auto", True), ("apply", False)])
+def test_training_says_what_it_cannot_know(photographs, exif, told):
+    file = photographs({**UNDECIDED, **PLAIN})
+    keys = {"name": "coco", "root": str(file.parent), "val_annotations": "train.json", "exif": exif}
+    data = DetectionDataModule(default(DataConfig, **keys), default(AugmentConfig), 0)
+    data.setup()
+    assert ("4 images of train turned by EXIF" in data.summary()) is told
+    assert ("data.exif" in data.summary()) is told
+
+
 def test_white_of_16_bit_files_reaches_the_images(photographs):
     file = photographs(PLAIN)
     Image.fromarray(np.full((48, 80), 4095, dtype=np.uint16)).save(file.parent / "images/plain.png")

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from evaluating import settings
+from PIL import Image
 from untrained import IDS
 
 from detector.data.coco import CocoDataset
@@ -16,6 +18,7 @@ from detector.evaluation.evaluate import evaluate_checkpoint, evaluate_from_conf
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
+from detector.inference.detector import load
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -159,6 +162,29 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
     result = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     assert (result.images, result.boxes) == (4, 2)
     assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("exif", "own", "upright"), [("auto", True, True), ("ignore", True, False), ("ignore", False, False)]
+)
+def test_photographs_are_turned_as_in_training(checkpoint, data_set, tmp_path, exif, own, upright):
+    """On its own validation set and on another one, where nothing tells what was annotated."""
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["exif"] = exif
+    torch.save(saved, checkpoint)
+    path = data_set / "images" / "40.png"
+    with Image.open(path) as stored:
+        stored.load()
+        tag = Image.Exif()
+        tag[0x0112] = 3  # upside down
+        stored.save(path, exif=tag)
+    keys = {} if own else {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
+    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), batch_size=1, **keys))
+    pixels = torch.from_numpy(np.asarray(stored).copy()).permute(2, 0, 1) / 255
+    (expected,) = load(checkpoint, "cpu").raw([pixels.rot90(2, (1, 2)) if upright else pixels])
+    rows = [row for row in json.loads((folder / "predictions.json").read_text()) if row["image_id"] == 40]
+    assert [row["score"] for row in rows] == pytest.approx(expected["scores"].tolist(), abs=1e-5)
+    assert [row["bbox"][:2] for row in rows] == pytest.approx(np.asarray(expected["boxes"][:, :2]), abs=0.1)
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
