@@ -40,8 +40,8 @@ def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
             said.append(f"{inside:,} images show what another one of {s.name} shows (listed in data.json).")
         if s.ignore.any():
             said.append(
-                f"{counted(int(s.ignore.sum()), 'annotation')} of {s.name} marked ignore: training leaves them out as "
-                "it does crowds; evaluation counts them as objects, as pycocotools does."
+                f"Marked ignore in {s.name}: {counted(int(s.ignore.sum()), 'annotation')}. Training leaves that out as "
+                "it does crowds; evaluation counts it as an object, as pycocotools does."
             )
         if s.problems:
             key = "fix" if s is train else "fix_val"

@@ -163,7 +163,7 @@ def test_the_doctor_leaves_turned_pictures_out(call_script, write_coco, tmp_path
     _, folder = write_coco([(1, 1, (0, 50, 30, 10)), (2, 2, (5, 5, 9, 9))], {1: (60, 40), 2: (30, 30)})
     with Image.open(folder / "1.png") as image:
         image.rotate(90, expand=True).save(folder / "1.png")
-    assert call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")[0] == 0
+    assert call_script(*DOCTOR, "fix=clean.json", "force=true", "sheet_images=0")[0] == 0
     assert [entry["id"] for entry in json.loads((tmp_path / "clean.json").read_text())["images"]] == [2]
 
 
@@ -181,14 +181,12 @@ def test_the_doctor_makes_corners_sizes(call_script, write_coco, tmp_path):
 def test_the_doctor_does_not_guess_what_fractions_mean(call_script, write_coco, tmp_path):
     file, _ = write_coco(ROWS, IMAGES)
     change(file, fractions)
-    code, out, _ = call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")
-    assert code == 0
+    code, out, err = call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")
+    assert code == 2
+    assert "4 of 4 boxes (4 relative_boxes)" in err
+    assert not (tmp_path / "clean.json").exists()
     assert "train.json: 1 relative_boxes\n" in out
     assert "There is no box to train on." in out
-    assert json.loads((tmp_path / "clean.json").read_text())["annotations"] == []
-    why = {entry["why"] for entry in json.loads((tmp_path / "clean-changes.json").read_text())}
-    assert len(why) == 1
-    assert "they seem to be fractions" in why.pop()
 
 
 @pytest.mark.parametrize("on_invalid", ["error", "drop"])
@@ -208,6 +206,7 @@ def test_an_image_that_validation_has_too_is_left_out_whatever_else_is_wrong_wit
     change(file, exchange)
     write_coco([(1, 8, (5, 5, 10, 10))], images={8: (40, 60)}, name="val.json")
     (folder / "8.png").write_bytes((folder / "1.png").read_bytes())
-    code, _, _ = call_script(*DOCTOR, "data.val_annotations=val.json", "fix=clean.json", "sheet_images=0")
+    arguments = ("data.val_annotations=val.json", "fix=clean.json", "force=true", "sheet_images=0")
+    code, _, _ = call_script(*DOCTOR, *arguments)
     assert code == 0
     assert [entry["id"] for entry in json.loads((tmp_path / "clean.json").read_text())["images"]] == [2, 3]

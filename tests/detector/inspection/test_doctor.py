@@ -38,7 +38,7 @@ def test_marks_and_classes_without_a_box(look, write_coco):
     assert [(p["kind"], p["annotation_id"]) for p in train["problems"]] == [("odd_area", None), ("zero_id", 0)]
     assert "annotation 0" in train["problems"][0]["what"]
     said = " ".join(advice(found))
-    assert "1 annotation of train marked ignore" in said
+    assert "Marked ignore in train: 1 annotation." in said
     assert """'data.drop_categories=['"'"'_background_'"'"','"'"'a b'"'"']'""" in said
 
     _, found = look(drop_categories=["_background_", "a b"])
