@@ -17,7 +17,7 @@ from roi_ops.functional import (
 )
 
 if TYPE_CHECKING:
-    from roi_ops import onnx
+    from roi_ops import onnx as onnx
     from roi_ops.modules import (
         MultiScalePrRoIPool,
         MultiScaleRoIAlign,
@@ -41,7 +41,6 @@ __all__ = [
     "multiscale_prroi_pool",
     "multiscale_roi_align",
     "multiscale_roi_pool",
-    "onnx",
     "prroi_pool",
     "replace_roi_pooling",
     "roi_align",
@@ -52,7 +51,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The modules subclass torchvision's, whose import takes over a second: only who uses them waits for it.
-    if name == "onnx":  # a package of another library in front, which only who exports waits for
+    if name == "onnx":  # a module, not a name of __all__
         return importlib.import_module("roi_ops.onnx")
     if name in __all__:
         module = "roi_ops.retrofit" if name == "replace_roi_pooling" else "roi_ops.modules"

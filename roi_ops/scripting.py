@@ -55,7 +55,7 @@ def _rois(boxes: Tensor | list[Tensor], feature: Tensor) -> Tensor:
     return torch.ops.roi_ops.rois(boxes, feature)
 
 
-def _multiscale_roi_align(
+def multiscale_roi_align(
     features: list[Tensor],
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
@@ -67,6 +67,7 @@ def _multiscale_roi_align(
     mode: str = "avg",
     channels_last: bool = False,
 ) -> Tensor:
+    """:func:`roi_ops.multiscale_roi_align`."""
     return torch.ops.roi_ops.multiscale_roi_align(
         features,
         _rois(boxes, features[0]),
@@ -81,7 +82,7 @@ def _multiscale_roi_align(
     )
 
 
-def _multiscale_roi_pool(
+def multiscale_roi_pool(
     features: list[Tensor],
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
@@ -90,6 +91,7 @@ def _multiscale_roi_pool(
     canonical_level: float = 4.0,
     channels_last: bool = False,
 ) -> Tensor:
+    """:func:`roi_ops.multiscale_roi_pool`."""
     return torch.ops.roi_ops.multiscale_roi_pool(
         features,
         _rois(boxes, features[0]),
@@ -101,7 +103,7 @@ def _multiscale_roi_pool(
     )
 
 
-def _multiscale_prroi_pool(
+def multiscale_prroi_pool(
     features: list[Tensor],
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
@@ -110,6 +112,7 @@ def _multiscale_prroi_pool(
     canonical_level: float = 4.0,
     channels_last: bool = False,
 ) -> Tensor:
+    """:func:`roi_ops.multiscale_prroi_pool`."""
     return torch.ops.roi_ops.multiscale_prroi_pool(
         features,
         _rois(boxes, features[0]),
@@ -121,7 +124,7 @@ def _multiscale_prroi_pool(
     )
 
 
-def _roi_align(
+def roi_align(
     input: Tensor,
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
@@ -131,32 +134,36 @@ def _roi_align(
     mode: str = "avg",
     channels_last: bool = False,
 ) -> Tensor:
-    return _multiscale_roi_align(
+    """:func:`roi_ops.roi_align`."""
+    return multiscale_roi_align(
         [input], boxes, output_size, [spatial_scale], sampling_ratio, aligned, mode=mode, channels_last=channels_last
     )
 
 
-def _roi_pool(
+def roi_pool(
     input: Tensor,
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
     spatial_scale: float = 1.0,
     channels_last: bool = False,
 ) -> Tensor:
-    return _multiscale_roi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
+    """:func:`roi_ops.roi_pool`."""
+    return multiscale_roi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
 
 
-def _prroi_pool(
+def prroi_pool(
     input: Tensor,
     boxes: Tensor | list[Tensor],
     output_size: BroadcastingList2[int],
     spatial_scale: float = 1.0,
     channels_last: bool = False,
 ) -> Tensor:
-    return _multiscale_prroi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
+    """:func:`roi_ops.prroi_pool`."""
+    return multiscale_prroi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
 
 
-def _scales(features: list[Tensor], image_sizes: list[tuple[int, int]]) -> list[float]:
+def map_scales(features: list[Tensor], image_sizes: list[tuple[int, int]]) -> list[float]:
+    """:func:`roi_ops.levels.map_scales`."""
     heights: list[int] = []
     widths: list[int] = []
     for height, width in image_sizes:
@@ -165,13 +172,6 @@ def _scales(features: list[Tensor], image_sizes: list[tuple[int, int]]) -> list[
     return torch.ops.roi_ops.map_scales(features, heights, widths)
 
 
-for _function, _form in (
-    (functional.roi_align, _roi_align),
-    (functional.roi_pool, _roi_pool),
-    (functional.prroi_pool, _prroi_pool),
-    (functional.multiscale_roi_align, _multiscale_roi_align),
-    (functional.multiscale_roi_pool, _multiscale_roi_pool),
-    (functional.multiscale_prroi_pool, _multiscale_prroi_pool),
-    (levels.map_scales, _scales),
-):
-    _function.__prepare_scriptable__ = lambda form=_form: form  # type: ignore[union-attr]
+for _form in (roi_align, roi_pool, prroi_pool, multiscale_roi_align, multiscale_roi_pool, multiscale_prroi_pool):
+    getattr(functional, _form.__name__).__prepare_scriptable__ = lambda form=_form: form
+levels.map_scales.__prepare_scriptable__ = lambda: map_scales  # type: ignore[attr-defined]

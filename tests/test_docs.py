@@ -132,9 +132,8 @@ def test_a_wrong_command_is_noticed(command, monkeypatch):
 
 # -------------------------------------------------------------------------------------------------- keys
 HYPOTHETICAL = {"roi=tent"}  # the operator that docs/adding_an_operator.md adds
-OF_TORCH = {"dynamo=False"}  # an argument of PyTorch's own
 KEYS = sorted({code for page in PAGES for code in INLINE.findall(page.read_text(encoding="utf-8"))
-               if re.fullmatch(r"[a-z_.]+=\S*( [a-z_.]+=\S+)*", code)} - HYPOTHETICAL - OF_TORCH)  # fmt: skip
+               if re.fullmatch(r"[a-z_.]+=\S*( [a-z_.]+=\S+)*", code)} - HYPOTHETICAL)  # fmt: skip
 
 
 @pytest.mark.parametrize("code", KEYS)

@@ -29,6 +29,7 @@ ONLY = {
     "detector.config.unknown_argument": ("ablate",),  # set={...} is said where it is a key
     "detector.config.job": ("train", "inspect_data"),  # about resume and trainer, where they are keys
     "detector.config.results_folder": ("evaluate", "compare", "inspect_data"),  # check_overwrite
+    "detector.data.left_out": ("inspect_data",),  # drop_argument
     "detector.data.loader": TRAINING,  # StepLoader; evaluation has another one
     "detector.data.shapes": TRAINING,  # a checkpoint's keys were checked when it was trained
     "detector.data.splits": TRAINING,  # find_split; validation_split is told other words (test_evaluate_checkpoint.py)
@@ -41,7 +42,7 @@ ONLY = {
     "detector.models.weights": TRAINING,  # a checkpoint is loaded without initial weights
     "detector.models.device": ("evaluate", "predict"),  # training has a message of its own
 }
-NO_KEYS = {"data.json", "data.png"}  # names of files
+NO_KEYS = {"data.json", "data.png", "data.yaml", "data.pkl"}  # names of files
 # (module, key): no messages with advice. A repr, a table, what the library says of its own arguments, facts of a
 # checkpoint, and sentences that say in words that they are about training.
 NO_ADVICE = {
@@ -49,6 +50,7 @@ NO_ADVICE = {
     ("detector.config.arguments", "trainer"),
     *((module, key) for key in ALL for module in ("detector.config.synonyms", "detector.export.onnx_export")),
     ("roi_ops.functional", "sampling_ratio"),
+    ("detector.data.images", "data.white"),
     ("detector.models.checkpoint", "model.weights"),
     *(("detector.evaluation.findings", key) for key in ALL),  # the last one says whose keys they are (test_findings.py)
 }
