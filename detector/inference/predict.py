@@ -22,7 +22,7 @@ from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.files import read_json_or_empty
 from detector.inference.detector import Detector, load
 from detector.inference.prediction_files import DATASET, FILES, SOURCE, PredictionFiles, drawn_images
-from detector.inference.sources import ImageSource, InputImage, Source, open_listed, open_source
+from detector.inference.sources import FrameSource, ImageSource, InputImage, Source, open_listed, open_source
 from detector.models.device import choose_device
 from detector.terminal import image_progress
 from detector.words import counted
@@ -136,11 +136,11 @@ def open_inputs(config: PredictConfig) -> tuple[Detector, Source, Annotations | 
         raise errors[0] if len(errors) == 1 else ConfigError("\n".join(map(str, errors)))
     (source, listed), detector = opened
     if isinstance(source, ImageSource):
-        reading = detector.reading
-        told = source.evidence.exif
-        if told != "auto":  # an annotation file tells how its pictures were annotated
-            reading = replace(reading, upright=told == "apply")
-        source = replace(source, reading=reading)
+        told = source.evidence.exif  # an annotation file tells how its pictures were annotated
+        upright = detector.reading.upright if told == "auto" else told == "apply"
+        source = replace(source, reading=replace(detector.reading, upright=upright))
+    elif isinstance(source, FrameSource):
+        source.reading = detector.reading
     return detector, source, listed
 
 
