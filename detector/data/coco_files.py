@@ -41,8 +41,20 @@ def read_coco(path: Path, role: str, object_hook: Callable[[dict[str, Any]], Any
     if path.is_file():
         refuse(look_at_start(path), role)
     content = read_json(path, role, object_hook)
-    refuse(Look(path, b"", "", content), role)
+    if not is_coco(content):
+        refuse(Look(path, b"", "", content), role)
     return content
+
+
+def is_coco(content: Any) -> bool:
+    """Whether JSON has what COCO's files of boxes have, whatever else it has."""
+    if isinstance(content, dict):
+        lists = [content.get(key) for key in ("images", "categories", "annotations")]
+        first = lists[-1][0] if isinstance(lists[-1], list) and lists[-1] else None
+        panoptic = isinstance(first, dict) and "segments_info" in first
+        return all(isinstance(found, list) for found in lists) and not panoptic
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, dict) and first.keys() >= {"image_id", "category_id", "score"}
 
 
 def refuse(look: Look, role: str) -> None:

@@ -115,8 +115,8 @@ class DetectionDataModule(pl.LightningDataModule):
 
     @property
     def exif(self) -> str:
-        """``data.exif`` as it was decided for the training images; "auto" if nothing tells."""
-        return self.train_dataset.exif
+        """``data.exif`` as it was decided; as it is if nothing tells, or if the splits tell different things."""
+        return self.train_dataset.exif if self.train_dataset.exif == self.val_dataset.exif else self.data.exif
 
     @property
     def val_image_ids(self) -> list[int]:

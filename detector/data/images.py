@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 WHITE = 65535  # the largest value of 16 bits
 REMOVE = "replace or remove the file"
+OF_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as warnings.filters has it
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,10 @@ def read_pixels(file: Path, white: int = WHITE, listed: bool = True) -> Pixels:
 @contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
     """``Image.open`` without Pillow's warnings about odd metadata of a file that can be read."""
-    # Not warnings.catch_warnings: it changes and restores a list of the whole process, which threads spoil.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # Not warnings.catch_warnings: it changes and restores a list of the whole process, which threads spoil. Once only:
+    # a new filter makes Python forget which warnings it has shown.
+    if OF_PILLOW not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(file) as image:
         yield image
 

@@ -86,7 +86,8 @@ UNPACK = "Unpack it, and give the file in it."
 OTHER = "Give the file of the objects."
 WRITE = "Write the boxes as COCO JSON, with a line of code for each of the three lists."
 CONVERT = "Export the labels as COCO from the tool that made them, or convert them, for instance with FiftyOne"
-PROLOG = r"\A\s*(<\?[^>]*>\s*|<!--[\s\S]*?-->\s*|<!doctype[^>]*>\s*)*"  # what may stand before the root of XML
+# What may stand before the root of XML. There is one way only to read many comments: each would double the time.
+PROLOG = r"\A\s*(<\?[^>]*>\s*|<!--(?:(?!-->)[\s\S])*-->\s*|<!doctype[^>]*>\s*)*"
 NUMBER = r"[-+]?[\d.]+(e[-+]?\d+)?"
 KITTI = rf"[a-z][\w-]*(\s+{NUMBER}){{14,15}}"
 DOTA = rf"({NUMBER}\s+){{8}}[a-z][\w-]*(\s+\d+)?|(imagesource|gsd):.*"
@@ -213,9 +214,7 @@ KINDS = (
     Kind(
         "a label file of KITTI or DOTA, one for each image",
         f"{CONVERT}.",
-        lambda look: look.lines(
-            rf"([a-z][\w-]*(\s+{NUMBER}){{14,15}}|({NUMBER}\s+){{8}}[a-z][\w-]*(\s+\d+)?|(imagesource|gsd):.*)"
-        ),
+        lambda look: look.lines(f"({KITTI}|{DOTA})"),
         True,
     ),
     Kind(

@@ -66,11 +66,12 @@ def find_evidence(headers: Headers, sizes: np.ndarray) -> Evidence:
 
     Args:
         headers: of its images. If none of :data:`SAMPLE` of them, spread over the file, is turned, no others are
-            opened.
+            opened; what is open already counts anyway.
         sizes: int64 ``[M, 2]``: height and width that the entries say.
     """
     count = len(sizes)
-    sample = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(np.int64))
+    known = headers.opened.all()
+    sample = np.unique(np.linspace(0, count - 1, count if known else min(count, SAMPLE)).round().astype(np.int64))
     headers.open(sample)
     if not (headers.orientation[sample] > 1).any():
         return Evidence("auto", -1, -1, np.zeros(0, dtype=np.int64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,22 +132,17 @@ class Detections:
 
     def only(self, images: Sequence[int]) -> Detections:
         """The detections in ``images``, in the order they have."""
-        rows = np.isin(self.image_id, np.asarray(images, dtype=np.int64))
-        return Detections(
-            self.image_id[rows],
-            self.category_id[rows],
-            self.boxes_xywh[rows],
-            self.score[rows],
-            self.images[np.isin(self.images, np.asarray(images, dtype=np.int64))],
-            self.source,
-            self.area[rows],
-        )
+        wanted = np.asarray(images, dtype=np.int64)
+        return self._rows(np.isin(self.image_id, wanted), self.images[np.isin(self.images, wanted)])
 
     def without(self, categories: Sequence[int]) -> Detections:
         """All detections but those of ``categories``, in the order they have."""
-        rows = ~np.isin(self.category_id, np.asarray(categories, dtype=np.int64))
-        kept = (self.image_id[rows], self.category_id[rows], self.boxes_xywh[rows], self.score[rows])
-        return Detections(*kept, self.images, self.source)
+        return self._rows(~np.isin(self.category_id, np.asarray(categories, dtype=np.int64)), self.images)
+
+    def _rows(self, kept: np.ndarray, images: np.ndarray) -> Detections:
+        """The detections of ``kept`` (bool ``[N]``) on ``images``."""
+        names = ("image_id", "category_id", "boxes_xywh", "score", "area")
+        return replace(self, images=images, **{name: getattr(self, name)[kept] for name in names})
 
     @classmethod
     def from_json(

@@ -58,8 +58,8 @@ def check_operator(roi: RoiConfig) -> None:
         roi_ops.onnx.check("align_max" if roi.mode == "max" else own_kind(roi), roi.sampling_ratio)
     except roi_ops.onnx.UnsupportedError as error:
         raise ConfigError(
-            f"format=onnx, roi.kind={roi.kind}: {error}. Choose format=torch_export, which takes every operator, "
-            f"or python {script('train')} with roi=align or roi.sampling_ratio=2"
+            f"format=onnx, roi.kind={roi.kind}: {error}. Choose format=torch_export, which takes every operator, or "
+            f"python {script('train')} with {'roi.sampling_ratio=2' if roi.mode == 'max' else 'roi=align'}"
         ) from None
 
 

@@ -124,7 +124,9 @@ class FrameSource:
                     image.seek(frame)
                     pixels = image_tensor(image, self.reading)
                 except Exception as error:  # Pillow's decoders raise what they like
-                    yield DataError(f"{self.path}: {word} {number} cannot be read: {error or type(error).__name__}")
+                    yield DataError(
+                        f"{self.path}: {word} {number} cannot be read: {str(error) or type(error).__name__}"
+                    )
                     return
                 name = f"{word}_{number:06d}"
                 yield InputImage(name, number, pixels, None if word == "page" else seconds)

@@ -26,6 +26,7 @@ from detector.inspection.plot_data import draw_augmentation, plot_data
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
 from detector.terminal import slow_progress, titled
+from detector.words import counted
 
 RECORD, PLOT, SHEET = "data.json", "data.png", "augmentation.png"
 COPIES = ("fix", "fix_val")  # keys that name the cleaned copies of train and val
@@ -69,19 +70,32 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         copies = dict(zip(wanted, clean(found, wanted, config, tell), strict=True)) if wanted else {}
     written = {number: copy for number, copy in copies.items() if config.force or not copy.loses_much}
     told = [write(getattr(config, COPIES[number]), found.splits[number].name, copy) for number, copy in written.items()]
+    told += [keep_exif(found, number) for number in written if keep_exif(found, number)]
     refused = [
         f"{COPIES[number]}={getattr(config, COPIES[number])} is not written: it would lack {copy.losses} of the "
         f"{found.splits[number].name} set, which is more than a tenth. force=true writes it."
         for number, copy in copies.items()
         if number not in written
     ]
-    said = advice(found, [COPIES[number] for number in copies])
+    said = advice(found, [COPIES[number] for number in written])
     content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
     write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
     return Inspection(found, folder, said, told, refused)
+
+
+def keep_exif(found: Examination, number: int) -> str:
+    """A sentence if the entries of a split tell how its photographs are turned: its copy may lack those that do."""
+    exif, turned = found.exif[number], len(found.splits[number].evidence.undecided)
+    if exif == "auto" or not turned:
+        return ""
+    return (
+        f"Use data.exif={exif} with the copy of the {found.splits[number].name} annotations: that is how its "
+        f"{counted(turned, 'photograph')} that EXIF turns without a change of size were annotated, and the copy may "
+        "lack the entries that tell."
+    )
 
 
 def write(out: str, split: str, copy: CleanedCopy) -> str:

@@ -71,7 +71,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     data = DetectionDataModule(config.data, config.augment, config.seed, config.trainer.limit_eval_images)
     data.prepare_data()
     data.setup()
-    config.data.exif = data.exif  # checkpoints keep it for prediction
+    config.data.exif = data.exif  # checkpoints keep it for photographs of which nothing else tells
     set_length(config, data.images_per_epoch)
     changes = check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)

@@ -174,3 +174,19 @@ def test_coco_files_are_of_no_other_kind(tmp_path):
     for indent in (None, 1):
         (tmp_path / "a.json").write_text(json.dumps(more, indent=indent) + "\n\n")
         assert load_lists(tmp_path / "a.json") == more
+
+
+def test_xml_with_many_comments_is_told_at_once(tmp_path):
+    """Comments may be read in one way only, or each of them doubles the time."""
+    (tmp_path / "a.json").write_text("<!-- a -->\n" * 500 + "<annotation><object/></annotation>")
+    with pytest.raises(DataError, match="VOC"):
+        load_lists(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "extra", [{"data": [{"id": 1}]}, {"items": []}, {"item": {}}, {"shapes": [], "imagePath": "a"}]
+)
+def test_keys_of_other_tools_make_no_other_file(tmp_path, extra):
+    content = {"images": [], "annotations": [], "categories": [], **extra}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert load_lists(tmp_path / "a.json").keys() >= content.keys()

@@ -16,6 +16,7 @@ from detector.data import orientation
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.images import ORIENTATION
+from detector.data.orientation import Headers, find_evidence
 from detector.exceptions import DataError
 
 BOX = (6, 4, 24, 16)
@@ -175,3 +176,14 @@ def test_white_of_16_bit_files_reaches_the_images(photographs):
     data = DetectionDataModule(default(DataConfig, **keys), default(AugmentConfig), 0)
     data.setup()
     assert torch.equal(data.train_dataset[0][0], torch.ones(3, 48, 80))
+
+
+def test_headers_that_are_known_are_all_looked_at(tmp_path):
+    """The doctor has opened every file: one that is turned tells, wherever it stands."""
+    headers = Headers(tmp_path, np.array(["a.jpg"] * 10_000))
+    headers.sizes[:], headers.orientation[:], headers.opened[:] = (40, 60), 1, True
+    headers.orientation[[3, 8]] = 6, 3
+    sizes = headers.sizes.copy()
+    sizes[3] = 60, 40
+    found = find_evidence(headers, sizes)
+    assert (found.exif, found.shown, found.undecided.tolist()) == ("apply", 3, [8])

@@ -108,3 +108,14 @@ def test_a_mask_by_hand(write_json):
 def test_what_cannot_be_read_is_named(told, says, write_json):
     with pytest.raises(DataError, match=rf"(?m)entry 1: has no 'bbox'.*{says}" if told else rf"(?m)entry 1: {says}"):
         Detections.from_json(write_json("dt.json", [entry(bbox=[0, 0, 1, 1]), entry(**told)]))
+
+
+def test_what_is_selected_keeps_the_areas_of_masks():
+    """The area decides which objects are small; a mask's is not that of its box."""
+    found = Detections(
+        np.array([1, 1, 2]), np.array([1, 2, 1]), np.array([[0.0, 0, 9, 9]] * 3), np.ones(3), np.array([1, 2]),
+        area=np.array([5.0, 6.0, 7.0]),
+    )  # fmt: skip
+    assert found.without([2]).area.tolist() == [5, 7]
+    assert found.only([2]).area.tolist() == [7]
+    assert found.only([2]).images.tolist() == [2]
