@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.coco_files import ANNOTATIONS, in_folder, read_coco
-from detector.data.left_out import is_ignored
+from detector.data.left_out import as_flag
 from detector.data.problems import Problem, describe
 from detector.exceptions import DataError, MissingData
 from detector.files import LARGEST, as_id, is_box, shown
@@ -271,7 +271,7 @@ def _read_rows(
         number, image, category = (as_id(entry.get(key)) for key in ("id", "image_id", "category_id"))
         box: Any = entry.get("bbox")
         area: Any = entry.get("area")
-        crowd = entry.get("iscrowd")
+        crowd, ignored = entry.get("iscrowd"), as_flag(entry.get("ignore"))
         name = str(file_names[row_of[image]]) if image in row_of else ""
         if category in dropped:
             dropped[category] += 1
@@ -290,6 +290,8 @@ def _read_rows(
             box = "missing" if box is None else box
         elif crowd not in (None, 0, 1):
             kind, what = "bad_iscrowd", f"iscrowd is {crowd!r}, not 0 or 1"
+        elif ignored is None:
+            kind, what = "bad_ignore", f"ignore is {shown(entry['ignore'])}, not 0 or 1"
         elif image not in row_of:
             kind, what = "unknown_image", f"there is no image with the id {image}"
         elif category not in label_of:
@@ -298,7 +300,7 @@ def _read_rows(
             used.add(number)
             given = type(area) in (int, float) and 0 <= area < LARGEST**2
             area = area if given else box[2] * box[3]
-            flags = (int(crowd or 0), is_ignored(entry), given, crowd is not None)
+            flags = (int(crowd or 0), bool(ignored), given, crowd is not None)
             rows.append((position, number, row_of[image], label_of[category], box, area, *flags))
             continue
         problems.append(Problem(kind, what, name, image, number, box, position))

@@ -2,7 +2,7 @@
 
 Of the marks, ``iscrowd`` is COCO's own. ``ignore`` is what CrowdHuman, conversions of VisDrone and others have;
 mmdetection leaves such annotations out of training as well. pycocotools writes over this key and evaluates them as
-objects.
+objects. A mark that says neither yes nor no is a problem of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from detector.config.composition import in_quotes
 from detector.exceptions import ConfigError
 from detector.words import counted
 
-NOT_SET = ("", "0", "0.0", "false", "none", "nan")  # "ignore" of an object that is to be learned, as text
+NO = ("", "0", "0.0", "false", "f", "no", "n", "off", "none", "null", "nan")  # "" and "nan": a data frame's "not given"
+FLAGS = dict.fromkeys(NO, 0) | dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), 1)  # as texts
 WORDS = ("true", "false", "null", "inf", "nan")  # that are no texts in Hydra's grammar
 
 
@@ -38,9 +39,13 @@ class Classes(Protocol):
         """The classes left out, and the number of their annotations."""
 
 
-def is_ignored(entry: Mapping[str, Any]) -> bool:
-    """Whether the key ``ignore`` of an annotation is set."""
-    return str(entry.get("ignore")).strip().lower() not in NOT_SET
+def as_flag(value: Any) -> int | None:
+    """0 or 1 if ``value`` of a file says no or yes in any form, and 0 if it is not given; None for anything else."""
+    if isinstance(value, str):
+        return FLAGS.get(value.strip().lower())
+    if value is None or value != value:
+        return 0
+    return int(value) if value in (0, 1) else None
 
 
 def check_dropped(names: Collection[str], files: Sequence[Classes], key: str) -> None:

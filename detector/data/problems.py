@@ -30,6 +30,7 @@ REMEDIES = {
     "unknown_category": "annotation",  # category_id names no entry of "categories"
     "bad_box": "annotation",  # not four finite numbers
     "bad_iscrowd": "annotation",  # neither 0 nor 1
+    "bad_ignore": "annotation",  # says neither yes nor no
     "empty_box": "annotation",  # no width or no height
     "outside_image": "annotation",  # nothing of the box is inside its image
     "leaves_image": "clip",  # a part of the box is outside its image

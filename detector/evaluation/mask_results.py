@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
+from detector.data.runs import checked_runs
 from detector.files import is_finite
 
 
@@ -34,17 +35,14 @@ def box_and_area(entry: dict[str, Any]) -> tuple[list[float], float] | None:
 def _of_mask(encoded: Any) -> tuple[list[float], float] | None:
     if not isinstance(encoded, dict):
         return None
-    size, counts = encoded.get("size"), encoded.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    size = encoded.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         return None
-    if isinstance(counts, list):
-        if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
-            return None
-        runs = mask.frPyObjects(encoded, *size)
-    elif isinstance(counts, str) and counts.isascii():
-        runs = encoded
-    else:
+    counts = checked_runs(encoded.get("counts"), size[0] * size[1])
+    if counts is None or size[0] * size[1] >= 2**32:  # pycocotools counts pixels in 32 bits
         return None
+    # Not from the text: of a damaged one pycocotools reads and writes beyond the end.
+    runs = mask.frPyObjects({"size": size, "counts": counts}, *size)
     left, top, width, height = (float(side) for side in mask.toBbox(runs))
     area = float(mask.area(runs))
     whole = 0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0] and area <= width * height

@@ -103,7 +103,8 @@ def distinct(
     Args:
         entries: of the list, with numbers read.
         kind: of the list.
-        annotations: that refer to them: a new id is none that an annotation has already.
+        annotations: that refer to them. New ids do not depend on them, so that copies of files with the same entries
+            agree; a reference to an id that no entry had means none (:meth:`Lookup.find`), whatever the new ids are.
         log: takes the changes.
     """
     lookup, wrong = Lookup(kind), {}
@@ -126,9 +127,9 @@ def distinct(
             wrong |= dict.fromkeys(positions, ("ambiguous_id", why))
 
     references = [key_of(a.get(kind.reference)) for a in annotations if isinstance(a, dict)]
-    free = unused({key for key in (*groups, *references) if isinstance(key, int)})
-    # By the old ids, so that two files with the same categories in another order agree.
     lookup.ids = {key: key for key in groups if isinstance(key, int)}
+    free = unused(set(lookup.ids.values()))
+    # By the old ids, so that two files with the same categories in another order agree.
     lookup.ids |= dict(zip(sorted(key for key in groups if isinstance(key, str)), free, strict=False))
     lookup.gone = {lookup.ids[key]: why for key, why in ambiguous.items()}
     lookup.as_text = {key for key, at in groups.items() if all(isinstance(entries[p]["id"], str) for p in at)}

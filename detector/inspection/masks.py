@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.data.runs import checked_runs
 from detector.files import is_box, is_finite
 from detector.inspection.numbers import as_number
 
@@ -45,12 +46,8 @@ def _box_of_polygons(polygons: Any) -> Any:
 def _box_of_runs(encoding: dict[str, Any], size: tuple[int, int]) -> Any:
     """Of runs of background and object, in turn, down the columns."""
     height, width = size
-    counts = encoding.get("counts")
-    if isinstance(counts, str):
-        counts = decompressed(counts)
-    if encoding.get("size") != [height, width] or not isinstance(counts, list):
-        return None
-    if not all(type(c) is int and 0 <= c <= height * width for c in counts) or sum(counts) != height * width:
+    counts = checked_runs(encoding.get("counts"), height * width)
+    if encoding.get("size") != [height, width] or counts is None:
         return None
     ends = np.cumsum([*counts, *[0] * (len(counts) % 2)]).reshape(-1, 2)
     first, last = ends[ends[:, 1] > ends[:, 0]].T - np.array([[0], [1]])
@@ -60,26 +57,3 @@ def _box_of_runs(encoding: dict[str, Any], size: tuple[int, int]) -> Any:
     over = first // height < last // height  # goes on in the next column: from its top
     top, bottom = np.where(over, 0, first % height).min(), np.where(over, height - 1, last % height).max()
     return [left, int(top), right - left + 1, int(bottom - top) + 1]
-
-
-def decompressed(text: str) -> list[int] | None:
-    """The runs of a compressed encoding; None if it is damaged, where pycocotools would read beyond its end.
-
-    Five bits a character, low ones first, the sixth says that there are more; from the fourth run on the difference
-    to the one before the last (``rleFrString`` in pycocotools' ``maskApi.c``).
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    return None if shift else counts

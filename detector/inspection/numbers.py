@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from detector.data import left_out
 from detector.files import as_id, is_finite
 from detector.inspection.changes import ChangeLog
 
 WHOLE = re.compile(r"([+-]?[0-9]{1,19})(\.0*)?")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-FLAGS = {"": 0, "false": 0, "true": 1}
 SIDES = ({"x", "y", "width", "height"}, {"x", "y", "w", "h"}, {"left", "top", "width", "height"})
 CORNERS = ({"x1", "y1", "x2", "y2"}, {"xmin", "ymin", "xmax", "ymax"}, {"left", "top", "right", "bottom"})
 ORDER = ("x", "left", "x1", "xmin", "y", "top", "y1", "ymin", "w", "width", "x2", "xmax", "right")  # then the others
@@ -28,13 +28,11 @@ def as_number(value: Any) -> Any:
     return float(text) if NUMBER.fullmatch(text) else value
 
 
-def as_flag(value: Any) -> Any:
-    """``value``, or 0 or 1 if it says that in another form; NaN and an empty text are a data frame's "not given"."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str):
-        return FLAGS.get(value.strip().lower(), as_number(value))
-    return 0 if value != value else value
+def flag_or_same(value: Any) -> Any:
+    """``value``, or 0 or 1 if it says no or yes in another form."""
+    found = left_out.as_flag(value)
+    same = value is None or found is None or (value == found and not isinstance(value, bool))
+    return as_number(value) if same else found
 
 
 def as_box(value: Any) -> Any:
@@ -57,7 +55,7 @@ def as_box(value: Any) -> Any:
 
 READERS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "images": {"width": as_number, "height": as_number},
-    "annotations": {"bbox": as_box, "area": as_number, "iscrowd": as_flag, "ignore": as_flag},
+    "annotations": {"bbox": as_box, "area": as_number, "iscrowd": flag_or_same, "ignore": flag_or_same},
     "categories": {},
 }
 """How the keys of each list are read. Ids are the matter of ``ids``: what they mean depends on the other ids."""

@@ -20,6 +20,7 @@ from detector.files import write_json
 from detector.inspection.changes import Change, ChangeLog
 
 SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object drawn twice
+BLOCK = 256  # boxes that are held against the others at once
 Wrong = Mapping[int, tuple[str, str]]
 
 
@@ -121,13 +122,15 @@ def repeated_boxes(read: Annotations) -> list[Problem]:
         if len(rows) < 2:
             continue
         low, size = read.boxes_xywh[rows, :2], read.boxes_xywh[rows, 2:]
-        shared = np.minimum((low + size)[:, None], low + size) - np.maximum(low[:, None], low)
-        shared = np.clip(shared, 0, None).prod(axis=2)
         area = size.prod(axis=1)
-        same = np.tril(shared / (area[:, None] + area - shared) >= SAME_BOX, -1)
-        for later in np.flatnonzero(same.any(axis=1)).tolist():
-            what = f"the box is that of annotation {read.ids[rows[same[later].argmax()]]} again"
-            problems.append(read.problem(int(rows[later]), "repeated_box", what))
+        for start in range(0, len(rows), BLOCK):  # all pairs of thousands of boxes would fill the memory
+            part = slice(start, start + BLOCK)
+            shared = np.minimum((low + size)[part, None], low + size) - np.maximum(low[part, None], low)
+            shared = np.clip(shared, 0, None).prod(axis=2)
+            same = np.tril(shared / (area[part, None] + area - shared) >= SAME_BOX, start - 1)
+            for later in np.flatnonzero(same.any(axis=1)).tolist():
+                what = f"the box is that of annotation {read.ids[rows[same[later].argmax()]]} again"
+                problems.append(read.problem(int(rows[start + later]), "repeated_box", what))
     return problems
 
 

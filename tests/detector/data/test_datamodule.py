@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
+from detector.data.annotations import read_annotations
 from detector.data.datamodule import DetectionDataModule
 from detector.exceptions import ConfigError, DataError
 
@@ -295,6 +297,18 @@ def test_what_is_marked_is_not_trained_on_and_counted(write_coco):
     assert "ignore" not in val
     assert module.train_dataset[0][1]["boxes"][:, 0].tolist() == [0, 20]
     assert module.train_dataset.box_counts.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("mark", "ignored"),
+    [
+        *[(v, False) for v in (0, 0.0, False, None, math.nan, "", "0", "no", "No ", "off", "null", "None", "false")],
+        *[(v, True) for v in (1, 1.0, True, "1", "1.0", "yes", "on", "TRUE")],
+    ],
+)
+def test_words_of_the_mark(write_coco, mark, ignored):
+    file, _ = write_coco([(1, 1, (0, 0, 5, 5), {"ignore": mark})])
+    assert read_annotations(file).ignore.tolist() == [ignored]
 
 
 def test_classes_are_left_out_by_name(write_coco):

@@ -33,6 +33,9 @@ BAD = {
         "box ['1', '2', '3', '4']: the box is not four",
     ),
     "crowd as text": ((7, 1, (5, 5, 9, 9), {"iscrowd": "0"}), "bad_iscrowd", "iscrowd is '0', not 0 or 1"),
+    "no known mark": ((7, 1, (5, 5, 9, 9), {"ignore": "perhaps"}), "bad_ignore", 'ignore is "perhaps", not 0 or 1'),
+    "a mark of 2": ((7, 1, (5, 5, 9, 9), {"ignore": 2}), "bad_ignore", "ignore is 2, not 0 or 1"),
+    "a list as mark": ((7, 1, (5, 5, 9, 9), {"ignore": []}), "bad_ignore", "ignore is [], not 0 or 1"),
     "no box": ((7, 1, (5, 5, 9, 9), {"bbox": ...}), "bad_box", "annotation 7, image 1 (1.png)"),
     "outside": (
         (7, 1, (70, 5, 10, 10)),

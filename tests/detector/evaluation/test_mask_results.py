@@ -99,6 +99,9 @@ def test_a_mask_by_hand(write_json):
         ({"segmentation": [[0, 0, 9, 0, 9, 9]]}, "segmentation .*run-length"),
         ({"segmentation": {"size": [4, 6], "counts": [9, 2]}}, "segmentation"),  # 11 of 24 pixels
         ({"segmentation": {"size": [4, 6], "counts": "zzzzz"}}, "segmentation"),
+        ({"segmentation": {"size": [4, 6], "counts": "o" * 40}}, "segmentation"),  # goes on beyond its end
+        ({"segmentation": {"size": [4, 6], "counts": "92223"}}, "segmentation"),  # 18 of 24 pixels
+        ({"segmentation": {"size": [2**16, 2**16], "counts": [2**32]}}, "segmentation"),
         ({"segmentation": {"size": [4], "counts": "9"}}, "segmentation"),
         ({"keypoints": [1, 2]}, "keypoints"),
         ({"keypoints": ["1", 2, 3]}, "keypoints"),

@@ -146,6 +146,37 @@ def damaged(draw):
     return truth, dict(zip(("images", "annotations", "categories"), shuffled, strict=True))
 
 
+def sound(entries, key, value):
+    """The entry that alone has the id ``value``, of the same type; None if there is none."""
+    found = [entry for entry in entries if isinstance(entry, dict) and entry.get("id") == value]
+    return (
+        found[0]
+        if len(found) == 1 and "id" in found[0] and type(found[0]["id"]) is type(value) and found[0].get(key)
+        else None
+    )
+
+
+def undamaged(truth, content):
+    """Tags of the annotations that nothing is wrong with, nor with their image, and that repeat no other box."""
+    tags = set()
+    for entry in content["annotations"]:
+        if not isinstance(entry, dict) or not entry:
+            continue
+        name, label, box = truth[entry["tag"]]
+        height, width = SIZES[name]
+        image = sound(content["images"], "file_name", entry["image_id"])
+        category = sound(content["categories"], "name", entry["category_id"])
+        inside = min(box[:2]) >= 0 and box[0] + box[2] <= width and box[1] + box[3] <= height
+        good = image and category and entry.get("bbox") == box and inside and entry["iscrowd"] == 0
+        good = good and (image["file_name"], image.get("height"), image.get("width")) == (name, height, width)
+        others = [b for tag, (n, k, b) in enumerate(truth) if tag != entry["tag"] and (n, k) == (name, label)]
+        if good and (
+            not others or mask.iou(np.array([box], float), np.array(others, float), [0] * len(others)).max() < 0.8
+        ):
+            tags.add(entry["tag"])
+    return tags
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged())
 def test_what_is_left_is_what_was_there(folder, clean_file, problem):
@@ -172,5 +203,6 @@ def test_what_is_left_is_what_was_there(folder, clean_file, problem):
         left, top, across, down = entry["bbox"]
         # Up to a pixel beyond the edge is left alone.
         assert np.abs(np.array([left, top, left + across, top + down]) - clipped).max() <= 1
+    assert undamaged(truth, content) <= {entry["tag"] for entry in copy["annotations"]}
     again = clean_file(file, folder)
     assert (again.content, again.changes) == (copy, [])

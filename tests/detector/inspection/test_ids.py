@@ -3,7 +3,7 @@
 import pytest
 
 from detector.inspection.changes import ChangeLog
-from detector.inspection.ids import CATEGORIES, IMAGES, distinct, key_of, unused
+from detector.inspection.ids import CATEGORIES, IMAGES, distinct, key_of, unused, with_references
 
 
 def meaning(entries, references, kind=CATEGORIES):
@@ -62,3 +62,17 @@ def test_images_of_one_id_are_the_same_only_with_the_same_size():
     one = {"id": 1, "file_name": "1.png", "height": 4, "width": 6}
     assert meaning([one, dict(one)], [1], IMAGES) == ["1.png"]
     assert meaning([one, {**one, "width": 12}], [1], IMAGES) == ["image_left_out"]
+
+
+def test_new_ids_are_those_of_the_entries_whatever_annotations_refer_to():
+    """A training and a validation file with the same categories: in one of them a stray reference has a new id."""
+    entries = [{"id": "b", "name": "blue"}, {"id": 4, "name": "red"}, {"id": "a", "name": "green"}]
+    for references in ([], [5, 6, "7"], [1000]):
+        log = ChangeLog()
+        annotations = [{"category_id": value} for value in ("a", *references)]
+        kept, lookup = distinct(entries, CATEGORIES, annotations, log)
+        assert {entry["name"]: entry["id"] for entry in kept} == {"red": 4, "green": 5, "blue": 6}
+        assert with_references(annotations[0], [lookup], log) == {"category_id": 5}
+        strays = [with_references(annotation, [lookup], log) for annotation in annotations[1:]]
+        assert strays == [None] * len(references)
+        assert [lookup.find(value)[0] for value in references] == ["unknown_category"] * len(references)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from detector.inspection.numbers import as_box, as_flag, as_number
+from detector.inspection.numbers import as_box, as_number, flag_or_same
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,12 @@ def test_what_is_no_number_stays(given):
     [
         *[(v, 0) for v in (0, "0", "0.0", "false", "False", False, "", math.nan)],
         *[(v, 1) for v in (1, "1", "true", "TRUE ", True)],
-        (None, None), ("no", "no"), (2, 2), ("2", 2), ([], []),
+        *[(v, 0) for v in ("no", "off", "null", "None", "nan", "n")], *[(v, 1) for v in ("Yes", "on", " y", "1.0")],
+        (None, None), ("perhaps", "perhaps"), (2, 2), ("2", 2), ([], []), ({}, {}), (0.5, 0.5),
     ],
 )  # fmt: skip
 def test_flags(given, expected):
-    found = as_flag(given)
+    found = flag_or_same(given)
     assert (found, type(found)) == (expected, type(expected))
 
 

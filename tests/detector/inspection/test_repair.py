@@ -274,6 +274,16 @@ def test_repeated_boxes(write_coco):
     ]
 
 
+def test_repeated_boxes_among_many(write_coco):
+    """More than one block of rows: a box repeats one of its own block, of an earlier one, and a repetition."""
+    boxes = [(10 * i, 0, 5, 5) for i in range(600)]
+    for later, first in ((100, 3), (300, 290), (599, 3), (598, 257)):
+        boxes[later] = boxes[first]
+    file, _ = write_coco([(i + 1, 1, box) for i, box in enumerate(boxes)])
+    found = {p.position: p.what.split()[-2] for p in repeated_boxes(read_annotations(file))}
+    assert found == {100: "4", 300: "291", 598: "258", 599: "4"}
+
+
 def test_repeated_boxes_of_none(write_coco):
     file, _ = write_coco([])
     assert repeated_boxes(read_annotations(file)) == []
