@@ -144,6 +144,19 @@ def test_classes_that_a_run_was_trained_without_are_not_compared(call_script, da
     assert "drop_categories: gt.json has no class '$b$'; did you mean" in err
 
 
+def test_a_run_is_compared_as_it_was_trained_on_other_annotations_too(call_script, data):
+    """What it was trained without and how many detections it gives do not depend on where its data are."""
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"drop_categories": ["[b]"], "root": str(data / "gone")}
+    config["model"]["head"]["detections_per_image"] = 300
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", run, "b.json", "annotations=gt.json", "resamples=0", "output_dir=out")
+    assert (code, err) == (0, "")
+    assert json.loads((data / "out" / "comparison.json").read_text())["meta"]["max_detections"] == 300
+    assert {row["class"] for row in csv.DictReader((data / "out" / "classes.csv").open())} == {"$a$"}
+
+
 @pytest.mark.parametrize(
     ("change", "count"),
     [
