@@ -12,7 +12,7 @@ import yaml
 from detector.config.commands import script
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
-from detector.data.splits import validation_split
+from detector.data.splits import is_undrawn, validation_split
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
@@ -143,6 +143,8 @@ def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
     Raises:
         DataError: most images are others.
     """
+    if found.annotations is None and found.trained is not None and is_undrawn(found.trained.data):
+        return ""  # nothing is drawn for a remark
     try:
         known = located(found, path).annotations
         if known is None or file_digest(known) == file_digest(truth.path):

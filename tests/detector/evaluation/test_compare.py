@@ -189,6 +189,19 @@ def test_detections_of_other_images_with_the_same_ids(call_script, data, change,
             assert f"python {script('evaluate')} checkpoint=RUN" in said or count <= 3
 
 
+def test_the_built_in_data_set_is_not_drawn_for_a_remark(call_script, data):
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"name": "shapes", "root": str(data / "drawn")}
+    config["data"]["shapes"] |= {"train_images": 1, "val_images": 2, "image_size": 64}
+    config["data"]["shapes"] |= {"min_object": 8, "max_object": 24}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    predictions = f"predictions={run / 'predictions.json'}"
+    for call in (("compare", run, "b.json", "resamples=0"), ("evaluate", predictions, "report=false")):
+        assert call_script(*call, "annotations=gt.json")[0] == 0
+        assert not (data / "drawn").exists()
+
+
 def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)
