@@ -147,7 +147,7 @@ class Detections:
         """All detections but those of ``categories``, in the order they have."""
         rows = ~np.isin(self.category_id, np.asarray(categories, dtype=np.int64))
         kept = (self.image_id[rows], self.category_id[rows], self.boxes_xywh[rows], self.score[rows])
-        return Detections(*kept, self.images, self.source)
+        return Detections(*kept, self.images, self.source, self.area[rows])
 
     @classmethod
     def from_json(
