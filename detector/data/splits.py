@@ -142,6 +142,11 @@ def is_builtin(data: DataConfig) -> bool:
     return data.name == "shapes"
 
 
+def is_undrawn(data: DataConfig) -> bool:
+    """Whether the data set is the built-in one and not there: :func:`find_split` would draw it."""
+    return is_builtin(data) and not shapes.folder_of(Path(data.root).expanduser(), data.shapes).is_dir()
+
+
 def fingerprint(data: DataConfig) -> str:
     """The content of the data set in a few characters; equal configurations may name different content.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
@@ -155,11 +156,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         dataset.exif = data.exif
     check_dropped(config.drop_categories, [dataset.table], "drop_categories")
     truth = GroundTruth.of(replace(split, on_invalid="drop" if drop else "error"))
+    # A class that the detector has and that is not scored is detected, and then left out.
+    unscored = {i: n for i, n in zip(truth.dropped_ids, truth.dropped, strict=True) if n in module.class_names}
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,
-        dataset.class_names,
-        dataset.category_ids,
+        [*dataset.class_names, *unscored.values()],
+        [*dataset.category_ids, *unscored],
         config.checkpoint,
         str(split.annotations),
     )
@@ -171,8 +174,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         dataset, batch_size=config.batch_size, num_workers=config.workers, pin_memory=device.type == "cuda"
     )
     found = run_detector(module, loader, category_ids, chosen, config.progress_bar)
-    found.detections.to_json(folder / PREDICTIONS)
+    detections = found.detections.without(list(unscored))
+    detections.to_json(folder / PREDICTIONS)
     if found.samples:
+        left_out = torch.tensor([k for k, i in enumerate(category_ids, start=1) if i in unscored])
+        for _, _, output in found.samples:
+            kept = ~torch.isin(output["labels"], left_out)
+            output.update({key: value[kept] for key, value in output.items()})
         draw_prediction_sheet(found.samples, module.class_names, folder / SHEET)
     else:
         discard(folder, [SHEET])
@@ -188,7 +196,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         config,
         ScoringInputs(
             truth,
-            found.detections,
+            detections,
             limit,
             dataset.image_ids,
             split.images,

@@ -11,7 +11,8 @@ import yaml
 
 from detector.config.commands import script
 from detector.config.defaults import parse_partial
-from detector.data.splits import validation_split
+from detector.config.schema import Config
+from detector.data.splits import is_undrawn, validation_split
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
@@ -32,7 +33,7 @@ class StoredDetections(NamedTuple):
     images: Path | None = None  # folder, None: not known
     first_images: int = 0  # the run was evaluated on the first so many images of the file; 0: on all
     limit: int = COCO_LIMIT  # detections counted for each image and class
-    trained: dict[str, Any] | None = None  # the configuration of a run's folder
+    trained: Config | None = None  # the configuration of a run's folder
     drop_categories: tuple[str, ...] = ()  # classes that were not scored
 
 
@@ -82,7 +83,12 @@ def find_one(path: str) -> StoredDetections:
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
     annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
-    limit = meta.get("max_detections")
+    run = trained(folder)
+    # An evaluation says what it did; a run was evaluated as it was trained.
+    limit, dropped = meta.get("max_detections"), meta.get("drop_categories")
+    if run is not None:
+        limit = run.model.head.detections_per_image if limit is None else limit
+        dropped = run.data.drop_categories if dropped is None else dropped
     return StoredDetections(
         folder.resolve().name,
         folder.resolve(),
@@ -91,8 +97,8 @@ def find_one(path: str) -> StoredDetections:
         images,
         0,
         max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT,
-        trained(folder),
-        tuple(str(name) for name in meta.get("drop_categories") or ()),
+        run,
+        tuple(str(name) for name in dropped or ()),
     )
 
 
@@ -102,13 +108,13 @@ def part(content: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def trained(folder: Path) -> dict[str, Any] | None:
-    """The configuration in the folder of a training run, None if it is none."""
+def trained(folder: Path) -> Config | None:
+    """The configuration in the folder of a training run, None if it is none or one of another version."""
     try:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return parse_partial(content) if isinstance(content, dict) else None
+    except (OSError, ValueError, yaml.YAMLError, ConfigError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def located(found: StoredDetections, path: str) -> StoredDetections:
@@ -119,18 +125,9 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
     """
     if found.annotations is not None or found.trained is None:
         return found
-    try:
-        config = parse_partial(found.trained)
-    except ConfigError:
-        return found  # of another version: the user is asked for the annotations
-    split = validation_split(config.data, path, ELSEWHERE)
-    return found._replace(
-        annotations=split.annotations,
-        images=split.images,
-        first_images=config.trainer.limit_eval_images,
-        limit=max(COCO_LIMIT, config.model.head.detections_per_image),
-        drop_categories=tuple(config.data.drop_categories),
-    )
+    split = validation_split(found.trained.data, path, ELSEWHERE)
+    first = found.trained.trainer.limit_eval_images
+    return found._replace(annotations=split.annotations, images=split.images, first_images=first)
 
 
 def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
@@ -146,6 +143,8 @@ def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
     Raises:
         DataError: most images are others.
     """
+    if found.annotations is None and found.trained is not None and is_undrawn(found.trained.data):
+        return ""  # nothing is drawn for a remark
     try:
         known = located(found, path).annotations
         if known is None or file_digest(known) == file_digest(truth.path):

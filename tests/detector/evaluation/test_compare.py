@@ -144,6 +144,19 @@ def test_classes_that_a_run_was_trained_without_are_not_compared(call_script, da
     assert "drop_categories: gt.json has no class '$b$'; did you mean" in err
 
 
+def test_a_run_is_compared_as_it_was_trained_on_other_annotations_too(call_script, data):
+    """What it was trained without and how many detections it gives do not depend on where its data are."""
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"drop_categories": ["[b]"], "root": str(data / "gone")}
+    config["model"]["head"]["detections_per_image"] = 300
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", run, "b.json", "annotations=gt.json", "resamples=0", "output_dir=out")
+    assert (code, err) == (0, "")
+    assert json.loads((data / "out" / "comparison.json").read_text())["meta"]["max_detections"] == 300
+    assert {row["class"] for row in csv.DictReader((data / "out" / "classes.csv").open())} == {"$a$"}
+
+
 @pytest.mark.parametrize(
     ("change", "count"),
     [
@@ -174,6 +187,19 @@ def test_detections_of_other_images_with_the_same_ids(call_script, data, change,
         if count:
             assert f"{count} image" in said
             assert f"python {script('evaluate')} checkpoint=RUN" in said or count <= 3
+
+
+def test_the_built_in_data_set_is_not_drawn_for_a_remark(call_script, data):
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"name": "shapes", "root": str(data / "drawn")}
+    config["data"]["shapes"] |= {"train_images": 1, "val_images": 2, "image_size": 64}
+    config["data"]["shapes"] |= {"min_object": 8, "max_object": 24}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    predictions = f"predictions={run / 'predictions.json'}"
+    for call in (("compare", run, "b.json", "resamples=0"), ("evaluate", predictions, "report=false")):
+        assert call_script(*call, "annotations=gt.json")[0] == 0
+        assert not (data / "drawn").exists()
 
 
 def test_names_differ(data):

@@ -139,6 +139,35 @@ def test_classes_that_the_detector_does_not_know_can_be_left_out(checkpoint, dat
     assert evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result.metrics == own.metrics
 
 
+@pytest.mark.parametrize("ids", [(3, 7), (7, 3)])
+def test_classes_that_the_detector_knows_can_be_left_out(checkpoint, data_set, tmp_path, monkeypatch, ids):
+    """The others keep their numbers, the categories renumbered or not, and no detection of it is written or drawn."""
+    saved = torch.load(checkpoint, weights_only=True)  # enough detections for both classes
+    saved["hyper_parameters"]["config"]["model"]["head"]["detections_per_image"] = 100
+    torch.save(saved, checkpoint)
+    drawn = {}
+    monkeypatch.setattr(
+        "detector.evaluation.evaluate.draw_prediction_sheet",
+        lambda samples, _, out: drawn.update({out.parent.name: {k for s in samples for k in s[2]["labels"].tolist()}}),
+    )
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint), output_dir=str(tmp_path / "own"))).result
+    content, new = json.loads((data_set / "val.json").read_text()), dict(zip((3, 7), ids, strict=True))
+    for category in content["categories"]:
+        category["id"] = new[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = new[annotation["category_id"]]
+    (data_set / "val.json").write_text(json.dumps(content))
+    config = settings(checkpoint=str(checkpoint), output_dir=str(tmp_path / "out"), drop_categories=["dog"])
+    result = evaluate_checkpoint(config).result
+    (cat,) = result.per_class
+    assert (cat.name, cat.AP) == ("cat", own.per_class[0].AP)
+    everything, kept = (json.loads((tmp_path / n / "predictions.json").read_text()) for n in ("own", "out"))
+    assert {entry["category_id"] for entry in everything} == {3, 7}
+    assert [e["score"] for e in kept] == [e["score"] for e in everything if e["category_id"] == 3]
+    assert {entry["category_id"] for entry in kept} == {ids[0]}
+    assert drawn == {"own": {1, 2}, "out": {1}}
+
+
 def test_the_score_threshold_can_be_raised(checkpoint):
     low = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     lowest = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).result

@@ -167,6 +167,16 @@ def test_what_is_told_by_the_other_split_is_no_question(call_script, write, keep
     assert "turned by EXIF" not in inspect(call_script)
 
 
+def test_a_copy_that_may_lack_the_entries_that_tell_comes_with_the_key(call_script, write, keep_exif):
+    write_photographs(write, {**PHOTOGRAPHS, "s.png": photograph(6)}, {"s.png": {"width": 48, "height": 80}})
+    copies = "fix=clean.json", "fix_val=clean_val.json"
+    said = inspect(call_script, *copies)
+    assert "data.exif=ignore with the copy of the train annotations" in said
+    assert "2 photographs" in said
+    write_photographs(write, PHOTOGRAPHS)
+    assert "with the copy" not in inspect(call_script, *copies, "overwrite=true")
+
+
 def test_a_cleaned_copy_leaves_the_sizes_of_turned_photographs(call_script, write, keep_exif, tmp_path):
     """The file is stored with width and height exchanged; its entry, and its box, are of the picture as shown."""
     sides = {"shown.png": photograph(8), "stored.png": photograph(6)}
