@@ -171,7 +171,7 @@ def test_a_copy_that_may_lack_the_entries_that_tell_comes_with_the_key(call_scri
     write_photographs(write, {**PHOTOGRAPHS, "s.png": photograph(6)}, {"s.png": {"width": 48, "height": 80}})
     copies = "fix=clean.json", "fix_val=clean_val.json"
     said = inspect(call_script, *copies)
-    assert "data.exif=ignore with the copy of the train annotations" in said
+    assert "data.exif=apply with the copy of the train annotations" in said
     assert "2 photographs" in said
     write_photographs(write, PHOTOGRAPHS)
     assert "with the copy" not in inspect(call_script, *copies, "overwrite=true")
