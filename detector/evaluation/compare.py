@@ -13,7 +13,7 @@ from rich.console import Group
 
 from detector.config.commands import script
 from detector.config.results_folder import check_overwrite, discard, now, results_folder
-from detector.config.schema import CompareConfig
+from detector.config.schema import CompareConfig, DataConfig
 from detector.data.annotations import read_annotations
 from detector.data.images import SHOWN, read_drawn
 from detector.data.left_out import check_dropped
@@ -94,7 +94,9 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     plot_differences(comparison, folder / PLOT)
     chosen = shown_images(comparison.changes, config.sheet_images)
     if chosen:
-        draw_changes(comparison, chosen, panels_of(chosen, matches[0].image_ids, truth, images), folder / SHEET)
+        trained = next((s.trained.data for s in sources if s.trained), None)
+        panels = panels_of(chosen, matches[0].image_ids, truth, images, trained)
+        draw_changes(comparison, chosen, panels, folder / SHEET)
     else:
         discard(folder, [SHEET])
     return Outcome(comparison, folder, file_names, notes)
@@ -159,10 +161,17 @@ def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]
 
 
 def panels_of(
-    chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
+    chosen: Sequence[tuple[int, int]],
+    image_ids: np.ndarray,
+    truth: GroundTruth,
+    folder: Path | None,
+    trained: DataConfig | None = None,
 ) -> dict[int, Panel]:
-    """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
-    panels, reading = {}, reading_of(truth, folder) if folder and chosen else SHOWN
+    """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read.
+
+    They are read as in the training with the keys ``trained``, if there was one.
+    """
+    panels, reading = {}, reading_of(truth, folder, trained) if folder and chosen else SHOWN
     for position in dict.fromkeys(i for i, _ in chosen):
         image_id = int(image_ids[position])
         (name,), (height, width) = truth.names_of([image_id]), truth.size_of(image_id)

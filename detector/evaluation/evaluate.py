@@ -111,9 +111,9 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     check_dropped(dropped, [truth], "drop_categories")
     detections = truth.read_detections(Path(config.predictions).expanduser())
     limit = config.max_detections or COCO_LIMIT
-    folder = image_folder(config.images)
-    reading = reading_of(truth, folder) if folder else SHOWN
-    notes = [note] if (note := image_note(find_one(config.predictions), config.predictions, truth)) else []
+    folder, stored = image_folder(config.images), find_one(config.predictions)
+    reading = reading_of(truth, folder, stored.trained.data if stored.trained else None) if folder else SHOWN
+    notes = [note] if (note := image_note(stored, config.predictions, truth)) else []
     outcome = write_results(
         config, ScoringInputs(truth, detections, limit, images=folder, reading=reading, notes=notes)
     )

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from detector.config.schema import DataConfig
 from detector.data.annotations import read_annotations
 from detector.data.areas import NO_AREA, odd_areas
-from detector.data.images import Reading
+from detector.data.images import WHITE, Reading
 from detector.data.left_out import dropped_classes
 from detector.data.orientation import Headers, find_evidence
 from detector.data.splits import Split
@@ -192,10 +193,12 @@ class GroundTruth:
             )
 
 
-def reading_of(truth: GroundTruth, folder: Path) -> Reading:
-    """How the images of ``truth`` in ``folder`` are read, as far as the file tells."""
-    evidence = find_evidence(Headers(folder, truth.file_names), truth.sizes)
-    return Reading(upright=evidence.exif != "ignore")
+def reading_of(truth: GroundTruth, folder: Path, trained: DataConfig | None = None) -> Reading:
+    """How the images of ``truth`` in ``folder`` are read: by the keys of ``trained``, else as the file tells."""
+    exif, white = (trained.exif, trained.white) if trained else ("auto", WHITE)
+    if exif == "auto":
+        exif = find_evidence(Headers(folder, truth.file_names), truth.sizes).exif
+    return Reading(exif != "ignore", white)
 
 
 def some(ids: Sequence[Any], limit: int = 5) -> str:

@@ -202,6 +202,24 @@ def test_the_built_in_data_set_is_not_drawn_for_a_remark(call_script, data):
         assert not (data / "drawn").exists()
 
 
+def test_pictures_are_as_bright_as_in_training(call_script, data, monkeypatch):
+    """12 bits in files of 16: a value of 4095 is white."""
+    for i in range(1, 7):
+        Image.fromarray(np.full((80, 120), 4095, dtype=np.uint16)).save(data / "images" / f"{i}.png")
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["white"] = 4095
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    drawn = []
+    monkeypatch.setattr(
+        "detector.evaluation.compare.draw_changes", lambda _, chosen, panels, out: drawn.extend(panels.values())
+    )
+    arguments = ("annotations=gt.json", f"images={data / 'images'}", "resamples=0")
+    assert call_script("compare", "b.json", run, *arguments)[0] == 0
+    assert drawn
+    assert all(float(panel.image.min()) == 1 for panel in drawn)
+
+
 def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)
