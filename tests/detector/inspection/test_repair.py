@@ -202,13 +202,13 @@ def test_ids_that_are_texts(write_coco, mend):
     file.write_text(json.dumps(content))
     cleaned, changes = mend(file, images)
     assert [(e["id"], e["original_id"]) for e in cleaned["categories"]] == [(2, "e5f"), (1, "0a7")]
-    # 1 is the id of an annotation's image that the file does not have: nobody gets it.
+    # An annotation is of an image 1 that the file does not have. It is left out, whoever gets that id.
     assert [(e["id"], e["original_id"], e["file_name"]) for e in cleaned["images"]] == [
-        (3, "b/2.png", "2.png"),
-        (2, "a/1.png", "1.png"),
+        (2, "b/2.png", "2.png"),
+        (1, "a/1.png", "1.png"),
     ]
     (entry,) = cleaned["annotations"]
-    assert [entry[k] for k in ("id", "original_id", "image_id", "category_id")] == [1, "x", 2, 1]
+    assert [entry[k] for k in ("id", "original_id", "image_id", "category_id")] == [1, "x", 1, 1]
     assert ("dropped annotation", "y") in changes
 
 
