@@ -59,7 +59,7 @@ def check_operator(roi: RoiConfig) -> None:
     except roi_ops.onnx.UnsupportedError as error:
         raise ConfigError(
             f"format=onnx, roi.kind={roi.kind}: {error}. Choose format=torch_export, which takes every operator, or "
-            f"python {script('train')} with {'roi.sampling_ratio=2' if roi.mode == 'max' else 'roi=align'}"
+            f"python {script('train')} with roi=align{' or roi.sampling_ratio=2' if roi.mode == 'max' else ''}"
         ) from None
 
 
