@@ -100,8 +100,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     @property
     def reading(self) -> Reading:
         """How the image files are read."""
-        exif = self.evidence.exif if self.exif == "auto" else self.exif
-        return Reading(exif != "ignore", self.white)
+        return Reading.of(self.evidence.exif if self.exif == "auto" else self.exif, self.white)
 
     @cached_property
     def image_ids(self) -> list[int]:

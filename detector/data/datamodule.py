@@ -15,6 +15,7 @@ from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
 from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
+from detector.data.orientation import first_told
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import EpochOrder, StepBatchSampler, shard
 from detector.data.splits import Split, find_split
@@ -78,9 +79,9 @@ class DetectionDataModule(pl.LightningDataModule):
         train, val = train_split.dataset(), self.val_split.dataset()
         check_dropped(self.data.drop_categories, [train.table, val.table], "data.drop_categories")
         _check_same_categories(train, val)
-        found = [split.evidence.exif if split.exif == "auto" else split.exif for split in (train, val)]
-        # Splits of one data set: one tells for the other if that does not tell itself.
-        train.exif, val.exif = (own if own != "auto" else other for own, other in (found, found[::-1]))
+        if self.data.exif == "auto":  # splits of one data set: one tells for the other if that does not tell itself
+            own, other = train.evidence.exif, val.evidence.exif
+            train.exif, val.exif = first_told(own, other), first_told(other, own)
         if self.data.overfit_images:
             self.val_split = replace(train_split, name="val")
             val = self.val_split.dataset()

@@ -37,6 +37,11 @@ class Reading:
     upright: bool = False
     white: int = WHITE
 
+    @classmethod
+    def of(cls, exif: str, white: int) -> Reading:
+        """With "apply" or "auto" for ``exif`` pictures are turned, with "ignore" they are not."""
+        return cls(exif != "ignore", white)
+
 
 STORED, SHOWN = Reading(), Reading(upright=True)
 

@@ -8,19 +8,15 @@ objects. A mark that says neither yes nor no is a problem of the file.
 from __future__ import annotations
 
 import difflib
-import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from detector.config.composition import in_quotes
 from detector.exceptions import ConfigError
 from detector.words import counted
 
 NO = ("", "0", "0.0", "false", "f", "no", "n", "off", "none", "null", "nan")  # "" and "nan": a data frame's "not given"
 FLAGS = dict.fromkeys(NO, 0) | dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), 1)  # as texts
-WORDS = ("true", "false", "null", "inf", "nan")  # that are no texts in Hydra's grammar
 
 
 class Classes(Protocol):
@@ -56,13 +52,6 @@ def check_dropped(names: Collection[str], files: Sequence[Classes], key: str) ->
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"its classes are {', '.join(known) or 'none'}"
             raise ConfigError(f"{key}: {files[0].file} has no class {name!r}; {hint}")
-
-
-def drop_argument(names: Sequence[str]) -> str:
-    """The argument of a command that leaves the classes ``names`` out."""
-    plain = all(re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in WORDS for name in names)
-    argument = f"data.drop_categories=[{','.join(names if plain else map(in_quotes, names))}]"
-    return argument if plain else shlex.quote(argument)
 
 
 def dropped_classes(dropped: Mapping[str, int]) -> str:

@@ -61,6 +61,11 @@ class Evidence(NamedTuple):
     undecided: np.ndarray
 
 
+def first_told(*exif: str) -> str:
+    """The first of ``exif`` that is not "auto"; "auto" if there is none."""
+    return next((one for one in exif if one != "auto"), "auto")
+
+
 def find_evidence(headers: Headers, sizes: np.ndarray) -> Evidence:
     """What the entries of an annotation file tell.
 

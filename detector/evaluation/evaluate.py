@@ -12,10 +12,12 @@ import torch
 from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
-from detector.config.schema import EvaluateConfig
+from detector.config.schema import DataConfig, EvaluateConfig
+from detector.data.coco import CocoDataset
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
+from detector.data.orientation import first_told
 from detector.data.problems import InvalidData
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
@@ -138,24 +140,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh
-    data = module.config.data
-    if config.annotations:
-        annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
-        dropped = tuple(data.drop_categories)
-        split = Split("val", annotations, images, data.on_invalid, drop_categories=dropped, white=data.white)
-    else:
-        split = validation_split(data, config.checkpoint, ELSEWHERE)
-    split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
-    drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"
-    # Boxes are scored as the file has them, those that leave their image too; the data set's own are only drawn.
-    dataset = replace(split, on_invalid="clip").dataset()
-    lost = [problem for problem in dataset.problems if problem.remedy == "image"]
-    if lost and not drop:
-        raise InvalidData(split.annotations, lost)
-    if dataset.exif == "auto" and dataset.evidence.exif == "auto":  # nothing in these files tells
-        dataset.exif = data.exif
-    check_dropped(config.drop_categories, [dataset.table], "drop_categories")
-    truth = GroundTruth.of(replace(split, on_invalid="drop" if drop else "error"))
+    dataset, truth = data_of(config, module.config.data)
     # A class that the detector has and that is not scored is detected, and then left out.
     unscored = {i: n for i, n in zip(truth.dropped_ids, truth.dropped, strict=True) if n in module.class_names}
     category_ids, renumbered = match_categories(
@@ -164,7 +149,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         [*dataset.class_names, *unscored.values()],
         [*dataset.category_ids, *unscored],
         config.checkpoint,
-        str(split.annotations),
+        str(truth.path),
     )
 
     # Spread over the data set: neighbours in a file are often alike.
@@ -186,7 +171,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(split.annotations), "images": resolved(split.images)},
+        "data": {"annotations": resolved(truth.path), "images": resolved(dataset.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(device),
@@ -199,12 +184,38 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
             detections,
             limit,
             dataset.image_ids,
-            split.images,
+            dataset.images,
             dataset.reading,
             facts,
             [renumbered] if renumbered else [],
         ),
     )
+
+
+def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, GroundTruth]:
+    """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
+
+    Raises:
+        ConfigError: ``drop_categories`` names a class that there is not.
+        DataError: a file is missing or cannot be used; lists the entries that are wrong.
+    """
+    if config.annotations:
+        annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
+        dropped = tuple(trained.drop_categories)
+        split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
+    else:
+        split = validation_split(trained, config.checkpoint, ELSEWHERE)
+    split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
+    drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"
+    # Boxes are scored as the file has them, those that leave their image too; the data set's own are only drawn.
+    dataset = replace(split, on_invalid="clip").dataset()
+    lost = [problem for problem in dataset.problems if problem.remedy == "image"]
+    if lost and not drop:
+        raise InvalidData(split.annotations, lost)
+    if dataset.exif == "auto":
+        dataset.exif = first_told(dataset.evidence.exif, trained.exif)
+    check_dropped(config.drop_categories, [dataset.table], "drop_categories")
+    return dataset, GroundTruth.of(replace(split, on_invalid="drop" if drop else "error"))
 
 
 def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:

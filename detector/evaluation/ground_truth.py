@@ -198,7 +198,7 @@ def reading_of(truth: GroundTruth, folder: Path, trained: DataConfig | None = No
     exif, white = (trained.exif, trained.white) if trained else ("auto", WHITE)
     if exif == "auto":
         exif = find_evidence(Headers(folder, truth.file_names), truth.sizes).exif
-    return Reading(exif != "ignore", white)
+    return Reading.of(exif, white)
 
 
 def some(ids: Sequence[Any], limit: int = 5) -> str:

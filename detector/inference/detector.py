@@ -85,7 +85,7 @@ class Detector:
     def reading(self) -> Reading:
         """How image files are read: as in training."""
         data = self.config.data
-        return Reading(data.exif != "ignore", data.white)
+        return Reading.of(data.exif, data.white)
 
     @property
     def device(self) -> torch.device:

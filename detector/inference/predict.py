@@ -18,6 +18,8 @@ from torch import Tensor
 from detector.config.results_folder import results_folder
 from detector.config.schema import PredictConfig
 from detector.data.annotations import Annotations
+from detector.data.images import Reading
+from detector.data.orientation import first_told
 from detector.exceptions import ConfigError, DataError, DetectorError
 from detector.files import read_json_or_empty
 from detector.inference.detector import Detector, load
@@ -136,9 +138,9 @@ def open_inputs(config: PredictConfig) -> tuple[Detector, Source, Annotations | 
         raise errors[0] if len(errors) == 1 else ConfigError("\n".join(map(str, errors)))
     (source, listed), detector = opened
     if isinstance(source, ImageSource):
-        told = source.evidence.exif  # an annotation file tells how its pictures were annotated
-        upright = detector.reading.upright if told == "auto" else told == "apply"
-        source = replace(source, reading=replace(detector.reading, upright=upright))
+        # An annotation file tells how its pictures were annotated.
+        exif = first_told(source.evidence.exif, detector.config.data.exif)
+        source = replace(source, reading=Reading.of(exif, detector.reading.white))
     elif isinstance(source, FrameSource):
         source.reading = detector.reading
     return detector, source, listed

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from detector.data.left_out import drop_argument, dropped_classes
+from detector.config.composition import in_quotes
+from detector.data.left_out import dropped_classes
 from detector.data.problems import CORRECT, SEEN_BY_INSPECTION
 from detector.inspection.anchor_fit import resized_sizes
 from detector.inspection.doctor import Examination, ExaminedSplit
@@ -15,6 +18,7 @@ from detector.words import counted
 
 RARE = 20  # a class with fewer boxes in training is rare
 NARROW = 8.0  # short side in pixels of the network's input below which an object is hard to find
+WORDS = ("true", "false", "null", "inf", "nan")  # that are no texts in Hydra's grammar
 
 
 def advice(found: Examination, written: Collection[str] = ()) -> list[str]:
@@ -172,3 +176,10 @@ def class_advice(found: Examination) -> list[str]:
                 "the same list."
             )
     return said
+
+
+def drop_argument(names: Sequence[str]) -> str:
+    """The argument of a command that leaves the classes ``names`` out."""
+    plain = all(re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) and name.lower() not in WORDS for name in names)
+    argument = f"data.drop_categories=[{','.join(names if plain else map(in_quotes, names))}]"
+    return argument if plain else shlex.quote(argument)

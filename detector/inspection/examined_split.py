@@ -15,7 +15,7 @@ from detector.data.annotation_table import check_boxes, in_order, missing_files
 from detector.data.annotations import Annotations
 from detector.data.areas import odd_areas
 from detector.data.images import is_turned, turn
-from detector.data.orientation import Evidence, Headers, find_evidence
+from detector.data.orientation import Evidence, Headers, find_evidence, first_told
 from detector.data.problems import Problem
 from detector.data.splits import Split
 from detector.data.systematic import exchange_sizes, straighten_boxes
@@ -126,8 +126,8 @@ def examine_splits(
         examine_split(split, read, config, share(i), old)
         for i, (split, read, old) in enumerate(zip(splits, reads, looked, strict=True))
     ]
-    told = [s.evidence.exif if config.data.exif == "auto" else config.data.exif for s in found]
-    exif = [own if own != "auto" else other for own, other in zip(told, told[::-1], strict=True)]
+    told = [split.evidence.exif for split in found]
+    exif = [first_told(config.data.exif, own, other) for own, other in zip(told, told[::-1], strict=True)]
     marked = [marked_pictures(s, e != "ignore") for s, e in zip(found, exif, strict=True)]
     return found, exif, find_twins(marked, share(len(splits)))
 

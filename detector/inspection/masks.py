@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
-
-from detector.data.runs import checked_runs
+from detector.data.runs import measure_mask
 from detector.files import is_box, is_finite
 from detector.inspection.numbers import as_number
 
@@ -44,16 +42,7 @@ def _box_of_polygons(polygons: Any) -> Any:
 
 
 def _box_of_runs(encoding: dict[str, Any], size: tuple[int, int]) -> Any:
-    """Of runs of background and object, in turn, down the columns."""
-    height, width = size
-    counts = checked_runs(encoding.get("counts"), height * width)
-    if encoding.get("size") != [height, width] or counts is None:
+    if encoding.get("size") != list(size):
         return None
-    ends = np.cumsum([*counts, *[0] * (len(counts) % 2)]).reshape(-1, 2)
-    first, last = ends[ends[:, 1] > ends[:, 0]].T - np.array([[0], [1]])
-    if not len(first):
-        return None
-    left, right = int(first[0] // height), int(last[-1] // height)
-    over = first // height < last // height  # goes on in the next column: from its top
-    top, bottom = np.where(over, 0, first % height).min(), np.where(over, height - 1, last % height).max()
-    return [left, int(top), right - left + 1, int(bottom - top) + 1]
+    measured = measure_mask({**encoding, "size": list(size)})
+    return measured and measured[0]

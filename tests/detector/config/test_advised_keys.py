@@ -29,7 +29,6 @@ ONLY = {
     "detector.config.unknown_argument": ("ablate",),  # set={...} is said where it is a key
     "detector.config.job": ("train", "inspect_data"),  # about resume and trainer, where they are keys
     "detector.config.results_folder": ("evaluate", "compare", "inspect_data"),  # check_overwrite
-    "detector.data.left_out": ("inspect_data",),  # drop_argument
     "detector.data.loader": TRAINING,  # StepLoader; evaluation has another one
     "detector.data.shapes": TRAINING,  # a checkpoint's keys were checked when it was trained
     "detector.data.splits": TRAINING,  # find_split; validation_split is told other words (test_evaluate_checkpoint.py)
