@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_known, known_keys, unknown_key
+from detector.config.checks import is_known, known_keys
 from detector.config.commands import script
 from detector.config.composition import (
     TUNED,
@@ -27,6 +27,7 @@ from detector.config.composition import (
     compose,
     default_choices,
     first_comment,
+    foreign_groups,
     group_names,
     in_quotes,
     own_files,
@@ -34,7 +35,7 @@ from detector.config.composition import (
     read_config,
 )
 from detector.config.job import check_resolved, parse_job
-from detector.config.schema import Config
+from detector.config.unknown_argument import unknown_argument
 from detector.exceptions import ConfigError
 
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
@@ -44,6 +45,9 @@ SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydr
 
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
+
+
+CLOSING = {"[": "]", "{": "}", "'": "'", '"': '"'}  # the ends of what Hydra reads as a list, a dict or a text
 
 
 class CommandLine:
@@ -86,21 +90,29 @@ class CommandLine:
         self.has_choices = "defaults" in (content := read_config(self.file))
         lacking = [field.name for field in fields(self.schema) if field.name not in content]
         if self.flags.config_name and lacking and not self.has_choices:
+            go_on = (
+                " To go on with its run without it, give run_dir and resume=auto and the other arguments as they were."
+                if is_known("resume", self.schema)
+                else ""
+            )
             raise ConfigError(
                 f"{self.file}: has no {', '.join(lacking)}. A config without a defaults list is a whole one, as a run "
-                "writes it; was this one cut? To go on with its run without it, give run_dir and resume=auto and the "
-                "other arguments as they were."
+                f"writes it; was this one cut?{go_on}"
             )
 
     def quote_value(self, argument: str) -> str:
         """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
-        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have.
+        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
+        path with a comma would be a sweep, one that begins with a bracket a list.
         """
         key, _, value = argument.partition("=")
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
-        if value and value[0] not in "[{'\"":
+        if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):
+            return f"{key}={quote(value)}"
+        close = CLOSING.get(value[:1], "")
+        if value and (not close or (close in value[1:] and not value.endswith(close))):
             try:
                 self.parse([argument])
             except ConfigError:
@@ -178,9 +190,9 @@ class CommandLine:
     def check_override(self, override: Override) -> None:
         """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
         key = override.key_or_group
-        if not self.choices(key):
+        if not self.choices(key) or self.is_foreign(key):
             if not is_known(key, self.schema):
-                raise ConfigError(self.unknown(override))
+                raise ConfigError(unknown_argument(override, self.schema, self.groups()))
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
             return
@@ -207,16 +219,9 @@ class CommandLine:
                 if not isinstance(name, dict):
                     check_choice(self.folders, key, str(name))
 
-    def unknown(self, override: Override) -> str:
-        """The message for a key that is neither in the schema nor a group."""
-        key = override.key_or_group
-        if is_known("set", self.schema) and is_known(key, Config):
-            value = override.get_value_element_as_str()
-            return f"unknown key '{key}'; settings of the study's runs are given as 'set={{{key}:{value}}}'"
-        nearest = difflib.get_close_matches(key, group_names(self.folders), n=1, cutoff=0.7)
-        if nearest and "." not in key:
-            return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
-        return unknown_key(key, self.schema)
+    def is_foreign(self, group: str) -> bool:
+        """Whether ``group`` is one of ``configs/`` that other commands choose from, as ``model`` is for evaluate."""
+        return not self.flags.config_name and group in foreign_groups(self.folders[-1], self.config_name)
 
     @staticmethod
     def values(override: Override) -> list[Any]:
@@ -247,6 +252,10 @@ class CommandLine:
     def compose(self, arguments: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
         return compose(self.folders, self.primary, arguments)
+
+    def groups(self) -> list[str]:
+        """Names of the groups that this command chooses from, sorted."""
+        return [group for group in group_names(self.folders) if not self.is_foreign(group)]
 
     # ---------------------------------------------------------------------------------------------- help
     def choices(self, group: str) -> list[str]:

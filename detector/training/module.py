@@ -18,6 +18,7 @@ from detector.config.defaults import parse_partial
 from detector.config.schema import Config
 from detector.data.coco import Target
 from detector.data.loader import Batch, StepLoader
+from detector.data.splits import Split
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
@@ -40,12 +41,14 @@ class DetectionModule(pl.LightningModule):
 
     Args:
         config: the whole configuration of a run, or a nested dict of some of its keys; ``model``, ``roi``, ``optim``,
-            ``seed`` and ``trainer.val_loss`` are used.
+            ``seed`` and ``trainer.val_loss`` are used; for ``annotations`` that are a path also ``data.on_invalid`` and
+            ``data.drop_categories``.
         class_names: ``class_names[k]`` is the name of label k + 1; label 0 is the background.
         category_ids: their category ids in the annotation file; None: 1..K.
         pretrained: load ``config.model.weights``; False where a checkpoint's weights follow.
-        annotations: the COCO file, or its content, that detections are scored against; it says which boxes are crowds
-            and what the area of an object is. None: the targets that the loader gives.
+        annotations: the COCO file, or its content, that detections are scored against, or a split, whose data set says
+            what is left out of its file; it says which boxes are crowds and what the area of an object is. None: the
+            targets that the loader gives.
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
@@ -62,7 +65,7 @@ class DetectionModule(pl.LightningModule):
         class_names: Sequence[str],
         category_ids: Sequence[int] | None = None,
         pretrained: bool = True,
-        annotations: str | Path | GroundTruth | None = None,
+        annotations: str | Path | Split | GroundTruth | None = None,
     ):
         super().__init__()
         self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
@@ -82,6 +85,7 @@ class DetectionModule(pl.LightningModule):
         self._outcomes: list[BatchOutcome] = []
         self._unnamed = 0  # images without an id in this evaluation
         self._truth: GroundTruth | None = None
+        self._truth_of: str | Path | Split = ""
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """The detections of ``images`` (float32 [3, H, W], 0..1, any sizes). The module must be in eval mode.
@@ -218,10 +222,15 @@ class DetectionModule(pl.LightningModule):
         return evaluate(truth, self.detections, self.detections.images.tolist()), mean_losses(outcomes)
 
     def _file_truth(self) -> GroundTruth | None:
-        if isinstance(self.annotations, GroundTruth) or self.annotations is None:
-            return self.annotations
-        if self._truth is None or self._truth.path != Path(self.annotations):
-            self._truth = GroundTruth(self.annotations, self.config.data.on_invalid != "error")
+        source, data = self.annotations, self.config.data
+        if isinstance(source, GroundTruth) or source is None:
+            return source
+        if self._truth is None or self._truth_of != source:
+            if isinstance(source, Split):
+                self._truth = GroundTruth.of(source)
+            else:
+                self._truth = GroundTruth(source, data.on_invalid != "error", data.drop_categories)
+            self._truth_of = source
         return self._truth
 
     def _ids(self, targets: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -14,6 +14,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
+from detector.models.weights import check_weights
 from detector.training.announce import announce, finish
 from detector.training.callbacks import (
     AveragedWeights,
@@ -70,18 +71,19 @@ def train(config: Config) -> TrainResult:
 def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult:
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
+    if start.checkpoint is None:
+        check_weights(config.model.weights)
     data = DetectionDataModule(config)
     data.prepare_data()
     data.setup()
+    config.data.exif = data.exif  # checkpoints keep it for photographs of which nothing else tells
     set_length(config, data.images_per_epoch)
     changes = check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)
     group.check_same({"their checkpoint's step": start.step, "their numbers of images": splits})
     pl.seed_everything(config.seed, verbose=False)
     # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
-    module = DetectionModule(
-        config, data.class_names, data.category_ids, start.checkpoint is None, data.val_split.annotations
-    )
+    module = DetectionModule(config, data.class_names, data.category_ids, start.checkpoint is None, data.val_split)
     module.lr = scaled_lr(config.optim, images_per_step(config))
     if group.rank == 0:
         write_config(config, start.checkpoint)

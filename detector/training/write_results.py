@@ -65,7 +65,7 @@ def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
-    truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
+    truth = GroundTruth.of(data.val_split)
     matches = match(truth, detections, data.val_image_ids)
     folder = outcome.run_dir
     write_summary(
