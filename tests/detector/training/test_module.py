@@ -181,7 +181,19 @@ def data(write_coco, tmp_path):
     sizes = dict.fromkeys(range(1, 6), (64, 64))
     write_coco(rows, sizes)
     write_coco(rows[:3], dict.fromkeys(range(1, 4), (64, 64)), name="val.json")
-    return lambda: DetectionDataModule({"name": "coco", "root": str(tmp_path), "workers": 0})
+    keys = {"name": "coco", "root": str(tmp_path), "workers": 0}
+    return lambda **more: DetectionDataModule({**keys, **more})
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_classes_that_are_left_out_do_not_count(data, tmp_path, by_path):
+    """Of the three validation images two show a dog: one box is scored, whoever says what is left out."""
+    given = data(drop_categories=["dog"])
+    config = {**SMALL, "data": {"drop_categories": ["dog"]}} if by_path else SMALL
+    truth = tmp_path / "val.json" if by_path else given.val_annotations
+    module = DetectionModule(config, given.class_names, given.category_ids, annotations=truth)
+    trainer_of().validate(module, given, verbose=False)
+    assert (module.result.images, module.result.boxes, len(module.result.per_class)) == (3, 1, 1)
 
 
 def test_checkpoints_of_another_trainer(data, tmp_path):
