@@ -90,7 +90,7 @@ def unknown_key(key: str, schema: type) -> str:
         return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
     group = key.rsplit(".", 1)[0] + "." if "." in key else ""
     siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group) :]]
-    return f"unknown key '{key}'; known here: {', '.join(siblings or known_keys(schema))}"
+    return f"unknown key '{key}'; known here: {', '.join(siblings or [f.name for f in fields(schema)])}"
 
 
 def check_values(config: Any) -> None:

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.arguments import CommandLine
+from detector.config.help import help_text
 from detector.config.interruption import keyboard_interrupt_first
 from detector.config.job import parse_job
 from detector.exceptions import ConfigError, DetectorError
@@ -54,7 +55,7 @@ def run(schema: type, config_name: str, positional: str = "", starts_jobs: bool 
         try:
             command = CommandLine(configs, config_name, schema, positional)
             if command.flags.help:
-                print(command.help(function), flush=True)
+                print(help_text(function, command.configs, config_name), flush=True)
                 return
             if starts_jobs and command.sweeps():
                 raise ConfigError("--multirun: this command starts its runs itself; leave it out")

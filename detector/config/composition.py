@@ -18,10 +18,27 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detector.config.commands import configs_folder
+from detector.config.plugins import plugin_folders
 from detector.exceptions import ConfigError
 
 # Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional own/GROUP@GROUP` after the data for each.
 TUNED = ("model", "roi", "optim", "trainer")
+
+
+def config_folders(config_dir: str | Path = "", configs: Path | None = None) -> list[Path]:
+    """The folders of configs that a command looks into: the user's own, those of plugin packages, the shipped ones.
+
+    Args:
+        config_dir: the user's own; "": none.
+        configs: the shipped ones; None: those of this package. Plugins are for these only.
+
+    Raises:
+        ConfigError: a plugin package has no such folder as it says.
+    """
+    own = [Path(config_dir).expanduser().absolute()] if config_dir else []
+    shipped = configs_folder()
+    return [*own, *(plugin_folders() if configs in (None, shipped) else []), configs or shipped]
 
 
 def group_names(folders: Sequence[Path]) -> list[str]:
@@ -112,7 +129,7 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     """
     # Hydra wants to find the primary config without a search path.
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
-    searchpath = [f"hydra.searchpath=[{quote(f'file://{folder}')}]" for folder in folders if folder != home]
+    searchpath = search_path([folder for folder in folders if folder != home])
     try:
         with own_files(folders), no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
             return hydra.compose(config_name, overrides=[*arguments, *searchpath])
@@ -123,6 +140,12 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
+
+
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override that makes Hydra look into more folders; none for no folders."""
+    named = ",".join(quote(f"file://{folder}") for folder in folders)
+    return [f"hydra.searchpath=[{named}]"] if named else []
 
 
 @contextmanager
