@@ -53,8 +53,11 @@ def choices_of(folders: Sequence[Path], group: str) -> list[str]:
 
 
 def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
-    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one."""
+    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one, and only one."""
     choices = choices_of(folders, group)
+    files = [path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()]
+    if len(files) > 1:
+        raise ConfigError(f"{group}={name}: two files have this name: {files[0]} and {files[-1]}; rename one")
     if name not in choices:
         nearest = difflib.get_close_matches(name, choices, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
@@ -150,41 +153,55 @@ def search_path(folders: Sequence[Path]) -> list[str]:
 
 @contextmanager
 def own_files(folders: Sequence[Path]) -> Iterator[None]:
-    """Let the keys that a user's own choice sets win over the data's tuning.
+    """Let the keys that a user's own choice sets win over the data's tuning, in the block.
 
-    The tuning is composed after the groups, as it replaces values of the shipped choices. In the block Hydra finds the
-    keys of each choice outside the last of ``folders`` once more, as ``own/GROUP/CHOICE``, which ``train.yaml`` names
-    after the tuning and before the recipe.
+    Args:
+        folders: of configs, the shipped ones last; of two files of one name, Hydra is given the shipped one.
     """
-    store = ConfigStore.instance()
-    before = store.repo.pop("own", None)
-    for group in TUNED:
-        for choice in choices_of(folders[:-1], group):
-            if keys := own_keys(folders, group, choice):
-                store.store(group=f"own/{group}", name=choice, node=keys)
+    repo = ConfigStore.instance().repo
+    before = repo.get("own")
+    store_own_files([folders[-1], *folders[:-1]], folders[-1])
     try:
         yield
     finally:
-        store.repo.pop("own", None)
+        repo.pop("own", None)
         if before is not None:
-            store.repo["own"] = before
+            repo["own"] = before
 
 
-def own_keys(folders: Sequence[Path], group: str, choice: str) -> DictConfig:
+def store_own_files(folders: Sequence[Path], shipped: Path) -> None:
+    """Let Hydra find the keys of each choice outside ``shipped`` once more, as ``own/GROUP/CHOICE``.
+
+    The tuning is composed after the groups, as it replaces values of the shipped choices. ``train.yaml`` names
+    ``own/GROUP/CHOICE`` after the tuning and before the recipe.
+
+    Args:
+        folders: of configs; of two files of one name, the first counts.
+        shipped: the one of this package.
+    """
+    store = ConfigStore.instance()
+    store.repo.pop("own", None)
+    for group in TUNED:
+        for choice in choices_of([folder for folder in folders if folder != shipped], group):
+            if keys := own_keys(folders, shipped, group, choice):
+                store.store(group=f"own/{group}", name=choice, node=keys)
+
+
+def own_keys(folders: Sequence[Path], shipped: Path, group: str, choice: str) -> DictConfig:
     """The keys that a user's file sets, and those of the user's files that its defaults list names.
 
-    Empty for a choice of the last folder, which wins over one of the same name, and for a file that cannot be read: if
-    it is chosen, Hydra says so.
+    Empty for a shipped choice, and for a file that cannot be read: if it is chosen, Hydra says so.
     """
-    file = next((path for folder in reversed(folders) if (path := folder / group / f"{choice}.yaml").is_file()), None)
+    file = next((path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file()), None)
     keys = OmegaConf.create({})
-    if file is None or file.parent.parent == folders[-1]:
+    if file is None or file.parent.parent == shipped:
         return keys
     with suppress(OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         content = OmegaConf.load(file)
         if isinstance(content, DictConfig) and "@package" not in file.read_text(encoding="utf-8").partition("\n")[0]:
             defaults = content.pop("defaults", [])
-            below = [own_keys(folders, group, name) for name in defaults if isinstance(name, str) and name != choice]
+            below = [own_keys(folders, shipped, group, name) for name in defaults
+                     if isinstance(name, str) and name != choice]  # fmt: skip
             return OmegaConf.merge(keys, *below, content)  # type: ignore[return-value]
     return keys
 

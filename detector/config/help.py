@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.checks import known_keys
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.composition import default_choices, first_comment
 from detector.config.overrides import Configs
 
@@ -26,7 +26,7 @@ def help_text(function: Callable[..., Any], configs: Configs, config_name: str) 
     module = sys.modules.get(function.__module__)
     shipped, here = configs.folders[-1], Path.cwd()
     about = inspect.cleandoc(module.__doc__ or "") if module else ""
-    lines = [re.sub(r"scripts/(\w+)\.py", lambda found: script(found[1]), about), ""]
+    lines = [re.sub(r"python scripts/(\w+)\.py", lambda found: command(found[1]), about), ""]
     chosen = default_choices(shipped, config_name)
     if "data" in chosen:
         chosen["tuning@_global_"] = None  # data chooses it
@@ -42,7 +42,7 @@ def help_text(function: Callable[..., Any], configs: Configs, config_name: str) 
         lines.append("")
     keys = [k for k in known_keys(configs.schema) if "." in k] or known_keys(configs.schema)
     lines += [
-        f"Any key can be set: python {script(Path(inspect.getfile(function)).stem)} KEY=VALUE ... "
+        f"Any key can be set: {command(Path(inspect.getfile(function)).stem)} KEY=VALUE ... "
         f"({', '.join([*keys[:2], '...'])})",
         f"--cfg job --resolve prints all keys and their values; the files in "
         f"{shipped.relative_to(here) if shipped.is_relative_to(here) else shipped}/ explain each of them",

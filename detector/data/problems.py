@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.files import LISTED_PROBLEMS, problem_list
 from detector.words import counted
 
@@ -92,7 +92,7 @@ def what_to_do(problems: Sequence[Problem]) -> str:
     """What ``data.on_invalid`` and ``inspect_data`` would do about ``problems``, in two or three sentences."""
     remedies = [problem.remedy for problem in problems]
     copy = (
-        f"With fix=OUT.json (fix_val=OUT.json for validation) python {script('inspect_data')} writes a copy where what "
+        f"With fix=OUT.json (fix_val=OUT.json for validation) {command('inspect_data')} writes a copy where what "
         "can be mended is mended and the rest left out."
     )
     if CORRECT in remedies:

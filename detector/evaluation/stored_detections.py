@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.defaults import parse_partial
 from detector.data.splits import validation_split
 from detector.evaluation.evaluate import METRICS_FILE, PREDICTIONS
@@ -57,7 +57,7 @@ def find_one(path: str) -> StoredDetections:
         raise DataError(f"{path}: there is no such folder or file; relative paths start at {Path.cwd()}")
     if given.suffix == ".ckpt":
         raise DataError(
-            f"{path}: a checkpoint has no detections yet: run python {script('evaluate')} checkpoint={path} "
+            f"{path}: a checkpoint has no detections yet: run {command('evaluate')} checkpoint={path} "
             "first, and compare the folder that it writes"
         )
     folder = given if given.is_dir() else given.parent
@@ -71,7 +71,7 @@ def find_one(path: str) -> StoredDetections:
     if not predictions.is_file():
         raise DataError(
             f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS_FILE} that "
-            f"names a results file; give the folder of a run that has ended, one that python {script('evaluate')} "
+            f"names a results file; give the folder of a run that has ended, one that {command('evaluate')} "
             "has written, or a results file"
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.schema import Config, OptimConfig
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
@@ -87,7 +87,7 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
         found.append(
             f"{counted(shared, 'validation image')} {'is a training image' if shared == 1 else 'are training images'} "
             "too: the scores are better than those of new images. "
-            f"`python {script('inspect_data')} ... fix=OUT.json` leaves them out of training"
+            f"`{command('inspect_data')} ... fix=OUT.json` leaves them out of training"
         )
     if model.weights == "none":
         if not is_builtin(config.data):
