@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.composition import config_folders, in_quotes, own_files, search_path
+from detector.config.composition import config_folders, in_quotes, own_files, quote, search_path
 from detector.config.job import check_resolved, parse_job
 from detector.config.overrides import Configs, check_lengths, parse_overrides, raise_together
+from detector.config.sweep import jobs, search_space
 from detector.exceptions import ConfigError
 
 # Hydra is to leave no trace: no folder of its own for each run, no change of the working directory, no log files.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
-SWEEP = (*QUIET, "hydra.sweep.dir='runs/SCRIPT/${now:%Y-%m-%d_%H-%M-%S}'", "hydra.sweep.subdir='${hydra.job.num}'")
+SWEEP = (*QUIET, "hydra.sweep.subdir='${hydra.job.num}'")
+SEARCH = "hparams"  # the group whose choices make sense with --multirun only
 
 
 class CommandLine:
@@ -51,11 +54,13 @@ class CommandLine:
         self.configs = Configs(self.folders, primary or config_name, schema, given=bool(primary))
         self.arguments = [self.configs.quote_value(argument) for argument in arguments]
         self.overrides = parse_overrides(self.arguments)
+        own = [str(o.value()) for o in self.overrides if o.key_or_group == "hydra.sweep.dir"]
+        self.sweep_folder = own[-1] if own else f"runs/{config_name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
     def hydra_settings(self) -> tuple[str, ...]:
         """Settings of Hydra's that come on top of what the user gave."""
         given = {o.key_or_group for o in self.overrides}
-        settings = [s.replace("SCRIPT", self.config_name) for s in SWEEP] if self.sweeps() else SINGLE
+        settings = (*SWEEP, f"hydra.sweep.dir={quote(self.sweep_folder)}") if self.sweeps() else SINGLE
         return tuple(s for s in settings if s.split("=")[0] not in given)
 
     def sweeps(self) -> bool:
@@ -73,48 +78,49 @@ class CommandLine:
     # -------------------------------------------------------------------------------------------- checks
     def check(self) -> None:
         """Raise :class:`ConfigError` for a wrong group, choice, key or value, of any job of a sweep."""
+        if self.flags.multirun and self.flags.cfg:
+            raise ConfigError("--cfg shows the configuration of one job; leave --multirun out, or --cfg")
+        self.check_each(self.overrides)
+        given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
+        if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
+            raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
+        if not self.sweeps():
+            if (choice := given.get(SEARCH)) and not self.flags.cfg:
+                raise ConfigError(f"{SEARCH}={choice}: a space to search in, by several runs; add --multirun")
+            self.check_job(self.arguments)  # Hydra says what is wrong with a sweep outside --multirun
+            return
+        space = search_space(self.configs, self.overrides)
+        try:
+            self.check_each(space)
+        except ConfigError as error:
+            raise ConfigError(f"hydra.sweeper.params: {error}") from None
+        for arguments in jobs([*self.overrides, *space]):
+            self.check_job(arguments)
+
+    def check_each(self, overrides: Sequence[Override]) -> None:
+        """Raise :class:`ConfigError` that names every wrong group, choice and key."""
         wrong = []
-        for override in self.overrides:
+        for override in overrides:
             if not override.key_or_group.startswith("hydra"):
                 try:
                     self.configs.check(override)
                 except ConfigError as error:
                     wrong.append(error)
         raise_together(wrong)
-        given = {o.key_or_group: o.value() for o in self.overrides if not o.is_sweep_override()}
-        if self.sweeps() and given.get("resume") == "auto" and not {"hydra.sweep.dir", "run_dir"} & given.keys():
-            raise ConfigError("resume=auto in a --multirun: say which sweep is to go on: hydra.sweep.dir=FOLDER")
-        for arguments in self.jobs():
-            cfg = self.compose(arguments)
-            check_lengths(cfg, [override.key_or_group for override in self.overrides])
-            # What refers to the state of a running job is checked in the job.
-            if "${hydra:" not in OmegaConf.to_yaml(cfg):
-                parse_job(cfg, self.schema, self.sweeps())
-                if self.flags.cfg and "--resolve" in self.options:
-                    check_resolved(cfg)
 
-    def jobs(self) -> Iterator[list[str]]:
-        """Arguments of single jobs in which every value of a sweep occurs at least once."""
-        options: list[list[str]] = []
-        for override in self.overrides:
-            if override.is_sweep_override():
-                try:
-                    options.append([f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()])
-                    continue
-                except HydraException as error:
-                    raise ConfigError(f"'{override.input_line}': {error}") from None
-            options.append([override.input_line or ""])
-        if not self.sweeps():  # Hydra says what is wrong with a sweep outside --multirun
-            yield self.arguments
-            return
-        first = [values[0] for values in options]
-        yield first
-        for place, values in enumerate(options):
-            yield from ([*first[:place], value, *first[place + 1 :]] for value in values[1:])
+    def check_job(self, arguments: Sequence[str]) -> None:
+        """Raise :class:`ConfigError` for a wrong value in the configuration of one job."""
+        cfg = self.configs.compose(arguments)
+        check_lengths(cfg, [override.key_or_group for override in self.overrides])
+        # What refers to the state of a running job is checked in the job.
+        if "${hydra:" not in OmegaConf.to_yaml(cfg):
+            parse_job(cfg, self.schema, self.sweeps())
+            if self.flags.cfg and "--resolve" in self.options:
+                check_resolved(cfg)
 
-    def compose(self, arguments: Sequence[str]) -> DictConfig:
-        """The configuration of one job."""
-        return self.configs.compose(arguments)
+    def compose(self) -> DictConfig:
+        """The configuration of the only job."""
+        return self.configs.compose(self.arguments)
 
 
 def parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -119,13 +119,14 @@ def first_comment(folders: Sequence[Path], group: str, choice: str) -> str:
     return ""
 
 
-def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
+def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str], hydras: bool = False) -> DictConfig:
     """The configuration that ``arguments`` make of a primary config.
 
     Args:
         folders: of configs, with the primary config in one of them.
         config_name: the primary config, without ``.yaml``.
         arguments: overrides in Hydra's grammar.
+        hydras: with Hydra's own keys, under ``hydra``.
 
     Raises:
         ConfigError: Hydra cannot compose them.
@@ -135,11 +136,13 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
     searchpath = search_path([folder for folder in folders if folder != home])
     try:
         with own_files(folders), no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
-            return hydra.compose(config_name, overrides=[*arguments, *searchpath])
+            return hydra.compose(config_name, [*arguments, *searchpath], return_hydra_config=hydras)
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         if "hydra/launcher" in str(error):
             lines += [f"pip install hydra-{name}-launcher" for name in ("joblib", "submitit") if name in str(error)]
+        if "hydra/sweeper/optuna" in str(error):
+            lines.append('pip install "multiscale-rcnn[optuna]"')
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None

@@ -64,13 +64,13 @@ class Configs:
         """Names of the choices of a group, sorted; none if there is no such group."""
         return choices_of(self.folders, group)
 
-    def compose(self, arguments: Sequence[str]) -> DictConfig:
-        """The configuration that overrides in Hydra's grammar make.
+    def compose(self, arguments: Sequence[str], hydras: bool = False) -> DictConfig:
+        """The configuration that overrides in Hydra's grammar make; with ``hydras`` that of Hydra too.
 
         Raises:
             ConfigError: Hydra cannot compose it.
         """
-        return compose(self.folders, self.name, arguments)
+        return compose(self.folders, self.name, arguments, hydras)
 
     def quote_value(self, argument: str) -> str:
         """``argument``, its value in quotes where Hydra would read it as something else, or not at all.

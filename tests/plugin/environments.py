@@ -1,5 +1,5 @@
-"""Environments that hold this package as users install it: a wheel, an editable install, a clone, beside PyTorch and all
-else that the tests run with."""
+"""Environments with this package as users install it: a wheel, an editable install, a clone. PyTorch and the rest are
+those of the tests."""
 
 import importlib.util
 import os

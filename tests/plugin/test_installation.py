@@ -36,7 +36,7 @@ class Portion(SearchPathPlugin):
 
 @pytest.fixture
 def look(tmp_path):
-    """A function: a Python -> what it finds of this package, run beside an application and another plugin of Hydra's."""
+    """A function: a Python -> what it finds of this package, beside an application and another plugin of Hydra's."""
     (tmp_path / "look.py").write_text(LOOK)
     conf, other = tmp_path / "conf", tmp_path / "other" / "hydra_plugins"
     (conf / "model").mkdir(parents=True)
