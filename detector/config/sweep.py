@@ -27,7 +27,9 @@ def values_of(override: Override) -> list[str]:
         return [override.input_line or ""]
     value, key = override.value(), override.get_key_element()
     if override.is_hydra_override():
-        raise ConfigError(f"'{override.input_line}': Hydra's own keys do not vary; a value with such signs wants quotes")
+        raise ConfigError(
+            f"'{override.input_line}': Hydra's own keys do not vary; a value with such signs wants quotes"
+        )
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
     try:

@@ -109,6 +109,7 @@ def test_a_trial_that_fails_ends_the_search(search):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_failed_trials_that_are_put_up_with(search):
     done = search("--multirun", "hparams=space", "broken=choice(true,false)", "hydra.sweeper.max_failure_rate=1.0")
     assert done.returncode == 0, done.stderr
