@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config.composition import config_folders, in_quotes, own_files, quote, search_path
 from detector.config.job import check_resolved, parse_job
-from detector.config.overrides import Configs, check_lengths, parse_overrides, raise_together
+from detector.config.overrides import SEARCH, Configs, check_lengths, parse_overrides, raise_together
 from detector.config.sweep import jobs, search_space
 from detector.exceptions import ConfigError
 
@@ -23,7 +23,6 @@ from detector.exceptions import ConfigError
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none")
 SINGLE = (*QUIET, "hydra.run.dir=.", "hydra/hydra_logging=none")
 SWEEP = (*QUIET, "hydra.sweep.subdir='${hydra.job.num}'")
-SEARCH = "hparams"  # the group whose choices make sense with --multirun only
 
 
 class CommandLine:

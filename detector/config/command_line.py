@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import math
 import os
 import select
 import sys
@@ -107,6 +108,9 @@ def run_job(function: Function, cfg: DictConfig, schema: type, ended: dict[str, 
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         with keyboard_interrupt_first():
             result = function(parse_job(cfg, schema, sweep))
+        if hydra_config.sweeper.get("n_trials") and isinstance(result, float) and math.isnan(result):
+            raise DetectorError("this trial has no value, so that there is nothing to search for; has the validation "
+                                "set no objects?")  # fmt: skip
         ended.update({cfg[key]: result for key in FOLDERS if key in cfg})
         return result
     except OSError as error:

@@ -29,6 +29,8 @@ from detector.exceptions import ConfigError
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
 
+SEARCH = "hparams"  # the group whose choices make sense with --multirun only
+
 
 class Configs:
     """A primary config, the groups that it chooses from, and the schema of what comes out.

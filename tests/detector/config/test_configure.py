@@ -85,6 +85,7 @@ def test_lists_paths_and_dicts_of_other_commands():
         ({"hydra.sweep.x": 1}, ("hydra.sweep.x", "seed, run_dir")),
         ({"data.root": "???"}, ("data.root",)),
         ({"resume": "auto"}, ("run_dir",)),
+        ({"hparams": "finetune"}, ("hparams=finetune", "--multirun")),
         ({"data": "coco", "experiment": "schedule_1x", "trainer.max_steps": 9}, ("trainer.max_steps", "epochs=0")),
     ],
 )

@@ -30,7 +30,7 @@ def main(config):
     print("x", config.x, config.broken)
     if config.broken:
         raise DataError("broken.json: a box without area")
-    return -((config.x - 3) ** 2)
+    return float("nan") if config.x == 7 else -((config.x - 3) ** 2)
 
 
 if __name__ == "__main__":
@@ -102,10 +102,15 @@ def test_a_space_with_a_mistake_starts_nothing(search, arguments, facts):
     assert "Traceback" not in done.stderr
 
 
-def test_a_trial_that_fails_ends_the_search(search):
-    done = search("--multirun", "hparams=space", "broken=true")
+@pytest.mark.parametrize(
+    ("argument", "fact"), [("broken=true", "broken.json: a box without area"), ("x=7", "no value")]
+)
+def test_a_trial_that_fails_ends_the_search(search, argument, fact):
+    done = search("--multirun", "hparams=space", argument)
     assert (done.returncode, len(trials(done))) == (2, 1)
-    assert done.stderr.endswith("error: broken.json: a box without area\n")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert fact in last
     assert "Traceback" not in done.stderr
 
 
