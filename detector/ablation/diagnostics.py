@@ -84,7 +84,7 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
         module = load_trained_model(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
         module.config.data.root = cell.config.data.root
         split = validation_split(cell.config.data, cell.name)
-        truth = GroundTruth(split.annotations, split.drops_invalid)
+        truth = GroundTruth.of(split)
         dataset = split.dataset()
         count = min(EVALUATED, len(dataset))
         result["jitter"][level] = jitter(module, [dataset[i] for i in range(min(SHIFTED, len(dataset)))])

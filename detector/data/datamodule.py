@@ -13,7 +13,9 @@ from torch.utils.data import Subset
 
 from detector.config.schema import AugmentConfig, DataConfig
 from detector.data.coco import CocoDataset
+from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
+from detector.data.orientation import first_told
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import EpochOrder, StepBatchSampler, shard
 from detector.data.splits import Split, find_split
@@ -69,19 +71,25 @@ class DetectionDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: a split cannot be used, the categories of the two differ, or there is nothing to train on.
+            ConfigError: ``drop_categories`` names a class that there is not.
         """
         if hasattr(self, "train_dataset"):
             return
         train_split, self.val_split = (find_split(self.data, name) for name in ("train", "val"))
         train, val = train_split.dataset(), self.val_split.dataset()
+        check_dropped(self.data.drop_categories, [train.table, val.table], "data.drop_categories")
         _check_same_categories(train, val)
+        if self.data.exif == "auto":  # splits of one data set: one tells for the other if that does not tell itself
+            own, other = train.evidence.exif, val.evidence.exif
+            train.exif, val.exif = first_told(own, other), first_told(other, own)
         if self.data.overfit_images:
             self.val_split = replace(train_split, name="val")
             val = self.val_split.dataset()
+            val.exif = train.exif
             for split in (train, val):
                 split.table = split.table.select(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
         if not train.used.any():
-            raise DataError(f"{train.annotations} has no box to train on{_left_out(train)}.")
+            raise DataError(f"{train.annotations} has no box to train on{_left_out(train, training=True)}.")
         if not len(val):
             raise DataError(f"{val.annotations} has no image to evaluate on{_left_out(val)}.")
         self.train_dataset, self.val_dataset = train, val
@@ -105,6 +113,11 @@ class DetectionDataModule(pl.LightningDataModule):
     def category_ids(self) -> list[int]:
         """Category id of label i + 1 at position i."""
         return self.train_dataset.category_ids
+
+    @property
+    def exif(self) -> str:
+        """``data.exif`` as it was decided; as it is if nothing tells, or if the splits tell different things."""
+        return self.train_dataset.exif if self.train_dataset.exif == self.val_dataset.exif else self.data.exif
 
     @property
     def val_image_ids(self) -> list[int]:
@@ -194,8 +207,14 @@ class DetectionDataModule(pl.LightningDataModule):
             lines.append(
                 f"{name:<6}{counted(len(split), 'image')} ({empty:,} without a box), "
                 f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
-                f"{split.annotations}{_left_out(split)}"
+                f"{split.annotations}{_left_out(split, training=name == 'train')}"
             )
+            undecided = len(split.evidence.undecided) if split.exif == "auto" else 0
+            if undecided:
+                lines.append(
+                    f"      {counted(undecided, 'image')} of {name} turned by EXIF without a change of size, and "
+                    "nothing tells how the boxes were drawn: read as viewers show them (data.exif)"
+                )
         width = max(5, *(len(name) for name in self.class_names))
         lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
         rows = zip(self.class_names, self.category_ids, *(s.class_counts for s in splits.values()), strict=True)
@@ -234,15 +253,20 @@ def _named(names: dict[int, str], category: int) -> str:
     return repr(names[category]) if category in names else "none"
 
 
-def _left_out(dataset: CocoDataset) -> str:
-    """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
+def _left_out(dataset: CocoDataset, training: bool = False) -> str:
+    """What of the data set is left out, and with ``training`` what is not trained on, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.remedy == "image" for p in dropped)
-    counts = (images, len(dropped) - images, len(clipped))
+    ignored = int(dataset.table.ignore.sum())
+    crowds = int(dataset.table.iscrowd.sum()) - ignored
+    counts = (images, len(dropped) - images, len(clipped), crowds * training, ignored * training)
     words = (
         ("image without a file", "images without a file"),
         ("annotation dropped", "annotations dropped"),
         ("box clipped", "boxes clipped"),
+        ("crowd not trained on", "crowds not trained on"),
+        ("annotation marked ignore not trained on", "annotations marked ignore not trained on"),
     )
-    told = ", ".join(counted(count, *what) for count, what in zip(counts, words, strict=True) if count)
-    return f" ({told})" if told else ""
+    told = [counted(count, *what) for count, what in zip(counts, words, strict=True) if count]
+    told += [f"{dropped_classes(dataset.table.dropped)} left out"] if dataset.table.dropped else []
+    return f" ({', '.join(told)})" if told else ""

@@ -15,7 +15,12 @@ from detector.models.backbone import anchor_strides, build_backbone
 from detector.models.heads import BoxPredictor, RegionHeads
 from detector.models.poolers import build_pooler
 from detector.models.preprocessing import DetectionTransform
-from detector.models.proposals import FullPrecisionAnchorGenerator, FullPrecisionRPNHead, ProposalNetwork
+from detector.models.proposals import (
+    FullPrecisionAnchorGenerator,
+    FullPrecisionRPNHead,
+    ProposalNetwork,
+    anchor_sides,
+)
 from detector.words import counted
 
 
@@ -86,8 +91,15 @@ def check_model(config: ModelConfig) -> None:
         )
     if len({len(of_map) for of_map in sizes}) != 1 or not sizes[0]:  # all maps share one RPN head
         raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
-    if not config.anchors.aspect_ratios:
+    ratios = config.anchors.aspect_ratios
+    if not ratios:
         raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")
+    for size in sorted({size for of_map in sizes for size in of_map}):
+        if (anchor_sides([size], ratios) == 0).any():
+            raise ConfigError(
+                f"model.anchors.sizes={sizes}: an anchor of size {size:g} has no area with one of "
+                f"model.anchors.aspect_ratios={ratios}, as half its sides are rounded to whole pixels; give larger ones"
+            )
 
 
 def check_eval_mode(module: nn.Module) -> None:

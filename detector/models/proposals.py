@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -26,6 +28,15 @@ class FullPrecisionAnchorGenerator(AnchorGenerator):
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
         """Move the anchors of one location to ``device``."""
         super().set_cell_anchors(torch.promote_types(dtype, torch.float32), device)
+
+
+def anchor_sides(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Width and height, float32 [len(sizes) * len(ratios), 2] in pixels, of the anchors of one location.
+
+    Half a side is rounded to a whole pixel, as in torchvision: an anchor of size 1 has no area.
+    """
+    corners = AnchorGenerator.generate_anchors(None, list(sizes), list(ratios))
+    return corners[:, 2:] - corners[:, :2]
 
 
 class FullPrecisionRPNHead(RPNHead):

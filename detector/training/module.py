@@ -117,7 +117,7 @@ class DetectionModule(pl.LightningModule):
     def _ground_truth(self) -> GroundTruth:
         if self._truth is None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self._truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
+            self._truth = GroundTruth.of(data.val_split)
         return self._truth
 
     def _gather(self, own: Detections) -> list[Detections]:

@@ -14,6 +14,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
+from detector.models.weights import check_weights
 from detector.training.announce import announce, finish
 from detector.training.callbacks.averaged_weights import AveragedWeights
 from detector.training.callbacks.checkpoints import Checkpoints
@@ -65,9 +66,12 @@ def train(config: Config) -> TrainResult:
 def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult:
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
+    if start.checkpoint is None:
+        check_weights(config.model.weights)
     data = DetectionDataModule(config.data, config.augment, config.seed, config.trainer.limit_eval_images)
     data.prepare_data()
     data.setup()
+    config.data.exif = data.exif  # checkpoints keep it for photographs of which nothing else tells
     set_length(config, data.images_per_epoch)
     changes = check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)

@@ -58,7 +58,7 @@ def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> No
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
-    truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
+    truth = GroundTruth.of(data.val_split)
     matches = match(truth, detections, data.val_image_ids)
     folder = outcome.run_dir
     write_summary(

@@ -147,10 +147,13 @@ def test_reduced_precision(tiny, precision):
     assert result.steps == 2
 
 
-def test_settings_of_pytorch_are_put_back(tiny, capsys):
+def test_settings_of_pytorch_are_put_back_and_anchors_that_reach_nothing_are_said(tiny, capsys):
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1))
-    assert f"on {'1 CPU thread' if threads > 1 else '2 CPU threads'}," in " ".join(capsys.readouterr().out.split())
+    wide = [[500.0], [600.0], [700.0], [800.0], [900.0]]  # on images of 64 pixels
+    train(tiny(trainer__threads=1 if threads > 1 else 2, trainer__max_steps=1, model__anchors__sizes=wide))
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"on {'1 CPU thread' if threads > 1 else '2 CPU threads'}," in out
+    assert "note 0% of the training boxes have an anchor of IoU 0.5" in out
     assert torch.get_num_threads() == threads
     assert torch.are_deterministic_algorithms_enabled() == deterministic
 
@@ -231,11 +234,11 @@ def test_keys_that_do_not_go_together_come_before_the_data(tiny, tmp_path, keys,
     assert not (tmp_path / "other").exists()
 
 
-def test_weights_errors_come_before_the_folder(tiny):
-    config = tiny(model__weights="nowhere.pth")
+def test_weights_errors_come_before_the_folder_and_the_data(tiny, tmp_path):
+    config = tiny(model__weights="nowhere.pth", data__root=str(tmp_path / "drawn"))
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         train(config)
-    assert not Path(config.run_dir).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
