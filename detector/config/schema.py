@@ -26,6 +26,7 @@ class AnchorConfig:
 
 @dataclass(kw_only=True)
 class RpnConfig:
+    conv_depth: int = number(1, 16)
     pre_nms_top_n_train: int = number(1)
     pre_nms_top_n_test: int = number(1)
     post_nms_top_n_train: int = number(1)
@@ -42,6 +43,9 @@ class RpnConfig:
 
 @dataclass(kw_only=True)
 class HeadConfig:
+    conv_depth: int = number(0, 16)
+    conv_channels: int = number(1)
+    conv_norm: str = one_of("none", "batch", "sync", "group")
     width: int = number(1)
     fg_iou_thresh: float = number(0, 1)
     bg_iou_thresh: float = number(0, 1)
@@ -60,10 +64,12 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
+    published: str
     weights: str
     image_mean: list[float]
     image_std: list[float] = number(1e-6)
     norm: str = one_of("batch", "frozen", "sync", "group")
+    norm_eps: float = number(-1)
     trainable_stages: int = number(0, 5)
     fpn_strides: list[int] = number(1)
     fpn_channels: int = number(1)

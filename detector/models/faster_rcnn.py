@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
-from detector.models.heads import BoxPredictor, RegionHeads
+from detector.models.heads import BoxPredictor, RegionHeads, build_box_head
 from detector.models.poolers import build_pooler, feature_maps
 from detector.models.preprocessing import DetectionTransform
 from detector.models.proposals import (
@@ -49,8 +47,10 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
     anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
-    rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
-    box_head = TwoMLPHead(backbone.out_channels * math.prod(pooler.output_size), head.width)
+    rpn_head = FullPrecisionRPNHead(
+        backbone.out_channels, anchors.num_anchors_per_location()[0], config.rpn.conv_depth
+    )
+    box_head = build_box_head(head, (backbone.out_channels, *pooler.output_size))
     predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)
     model = FasterRCNN(
         backbone.module,

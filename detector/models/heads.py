@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from detector.config.schema import HeadConfig
@@ -75,6 +77,22 @@ class RegionHeads(RoIHeads):
             "loss_classifier": classification_loss(self.class_loss, logits, labels, self.focal_gamma),
             "loss_box_reg": self.box_loss_weight * loss / labels.numel(),
         }
+
+
+def build_box_head(config: HeadConfig, pooled: tuple[int, int, int]) -> nn.Module:
+    """What computes a vector [N, width] for each region from its pooled features [N, C, h, w].
+
+    Two fully connected layers (Lin et al., Feature Pyramid Networks, 2017), or convolutions and one such layer (Wu and
+    He, Group Normalization, 2018), with torchvision's names of weights.
+
+    Args:
+        config: the ``model.head`` group.
+        pooled: C, h and w.
+    """
+    if not config.conv_depth:
+        return TwoMLPHead(math.prod(pooled), config.width)
+    layers = norm_layer(config.conv_norm) if config.conv_norm != "none" else None
+    return FastRCNNConvFCHead(pooled, [config.conv_channels] * config.conv_depth, [config.width], layers)
 
 
 class BoxPredictor(FastRCNNPredictor):
