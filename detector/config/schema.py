@@ -64,6 +64,7 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
+    backbone: str
     published: str
     weights: str
     image_mean: list[float]

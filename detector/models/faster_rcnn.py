@@ -63,7 +63,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     model.rpn = ProposalNetwork(config.rpn, anchors, rpn_head)
     model.roi_heads = RegionHeads(head, pooler, box_head, predictor)
     model.transform = DetectionTransform(
-        config.min_size, config.max_size, config.image_mean, config.image_std, channels_last=config.channels_last
+        config.min_size, config.max_size, backbone.image_mean, backbone.image_std, channels_last=config.channels_last
     )
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 
@@ -76,8 +76,10 @@ def check_model(config: ModelConfig) -> None:
     """
     for key in ("image_mean", "image_std"):
         value = getattr(config, key)
-        if len(value) != 3:
-            raise ConfigError(f"model.{key}={value}: give three numbers, for red, green and blue")
+        if len(value) not in (0, 3):
+            raise ConfigError(
+                f"model.{key}={value}: give three numbers, for red, green and blue, or none ([]) for the network's own"
+            )
     if not config.min_size:
         raise ConfigError("model.min_size=[]: give at least one short side in pixels")
     for name, part in (("rpn", config.rpn), ("head", config.head)):

@@ -11,6 +11,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from detector.config.schema import HeadConfig
 from detector.models.losses import box_loss, classification_loss
+from detector.models.norms import norm_layer
 from detector.models.proposals import widen
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from detector.config.schema import Config
+from detector.models.maps import without_content
 
 DIVISIBLE = 32  # the sides of the network's input are multiples of it
 
@@ -89,13 +89,3 @@ def saved_bytes(model: FasterRCNN, config: Config, height: int, width: int) -> i
         graph = [*rpn_head(maps)]
         graph.append(box_head(torch.empty(boxes, maps[0].shape[1], high, wide, device="meta", requires_grad=True)))
     return sum(size for size, _ in saved.values())
-
-
-def without_content(module: nn.Module) -> Any:
-    """A copy of ``module`` on the meta device; the original's tensors are not copied on the way."""
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)
