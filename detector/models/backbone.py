@@ -15,7 +15,7 @@ from detector.config.schema import ModelConfig
 from detector.exceptions import ConfigError
 from detector.models.maps import Map
 from detector.models.networks import find_network
-from detector.models.norms import norm_layer, replace_batch_norm
+from detector.models.norms import norm_layer, replace_batch_norm, set_eps
 from detector.models.weights import load_backbone_weights
 
 PYRAMID = (4, 8, 16, 32, 64)  # strides of the maps that model=fpn can have
@@ -97,16 +97,17 @@ def anchor_strides(config: ModelConfig) -> list[int]:
     """The strides, in pixels of the resized image, of the maps that anchors are placed on.
 
     Raises:
-        ConfigError: ``fpn_strides`` are not consecutive strides of :data:`PYRAMID`.
+        ConfigError: ``fpn_strides`` are not consecutive strides of :data:`PYRAMID`, nor one of them twice.
     """
     if config.name != "fpn":
         return [SINGLE[config.name]]
     wanted = list(config.fpn_strides)
     rows = [list(PYRAMID[i:j]) for i in range(len(PYRAMID) - 1) for j in range(i + 1, len(PYRAMID) + 1)]
-    if wanted not in rows:
+    twice = [[stride, stride] for stride in PYRAMID[:-1]] + [[PYRAMID[-2], *PYRAMID[-2:]]]
+    if wanted not in rows + twice:
         raise ConfigError(
             f"model.fpn_strides={wanted}: give neighbours of {', '.join(map(str, PYRAMID))} in this order, such as "
-            f"[8,16] ({SUBSAMPLED} is every second cell of {PYRAMID[-2]} and needs it)"
+            f"[8,16] ({SUBSAMPLED} is every second cell of {PYRAMID[-2]} and needs it), or one of them twice"
         )
     return wanted
 
@@ -114,8 +115,8 @@ def anchor_strides(config: ModelConfig) -> list[int]:
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone of ``config`` with its initial weights, frozen as configured.
 
-    - ``fpn``: a feature pyramid over the last maps of ``fpn_strides``. Stride 64 adds a subsampled map, which regions
-      are not pooled from.
+    - ``fpn``: a feature pyramid over the last maps of ``fpn_strides``; of a stride that is given twice, over the first
+      and the last. Stride 64 adds a subsampled map, which regions are not pooled from.
     - ``c4``, ``c5``: the last map of stride 16, of stride 32.
 
     ``module.stages`` has the stage of each of the network's weights that can train, counted from the last, by name.
@@ -130,12 +131,18 @@ def build_backbone(config: ModelConfig) -> Backbone:
     # The whole network is built for every model, so that all of them start from the same draws.
     network = find_network(config.backbone)
     replace_batch_norm(network.module, config.norm)
+    if config.norm_eps >= 0:
+        set_eps(network.module, config.norm_eps)
     load_backbone_weights(network, config.weights)
     all_maps = network.measured.maps
     by_stride = {found.stride: found for found in all_maps}
     if not by_stride.keys() >= set(pooled):
         raise ConfigError(lacking(config, sorted(by_stride)))
     maps = [by_stride[stride] for stride in pooled]
+    if len({found.stride for found in maps}) < len(maps):
+        maps[0] = next(found for found in network.measured.entries if found.stride == pooled[0])
+        if maps[0] == maps[1]:
+            raise ConfigError(f"model.fpn_strides={anchored}: {config.backbone} has only one map of stride {pooled[0]}")
     stages = stages_of(network.measured.places, all_maps.index(maps[-1]))
     keys = network.cut([found.key for found in maps])
     maps = [replace(found, key=key) for found, key in zip(maps, keys, strict=True)]

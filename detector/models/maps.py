@@ -63,11 +63,13 @@ class Measured:
 
     Attributes:
         maps: the last of each stride, finest first.
+        entries: the first of each stride, finest first.
         places: for each parameter that requires a gradient, and that a map depends on: its name, and the place of the
             finest such map.
     """
 
     maps: list[Map]
+    entries: list[Map]
     places: dict[str, int]
 
 
@@ -141,11 +143,12 @@ def measure(network: nn.Module, name: str) -> Measured:
         ConfigError: the network does not take images of any size, or gives no maps.
     """
     shadow, first, second = dry_runs(network, name, lambda shadow, images: named(shadow(images)))
-    maps = by_stride([m for key in first if key in second and (m := describe(key, first[key], second[key]))])
-    if not maps:
+    found = [m for key in first if key in second and (m := describe(key, first[key], second[key]))]
+    if not found:
         shapes = ", ".join(str(list(t.shape) if isinstance(t, Tensor) else type(t).__name__) for t in first.values())
         raise ConfigError(f"{name}: gives no maps [B, C, H / stride, W / stride] of an image, but {shapes}")
-    return Measured(maps, places_of_weights(shadow, [first[m.key] for m in maps]))
+    maps = by_stride(found)
+    return Measured(maps, by_stride(found[::-1]), places_of_weights(shadow, [first[m.key] for m in maps]))
 
 
 def by_stride(maps: Sequence[Map]) -> list[Map]:

@@ -81,6 +81,13 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     return module
 
 
+def set_eps(module: nn.Module, eps: float) -> None:
+    """Let every batch norm in ``module`` add ``eps`` to the variances; those of the stages that stay as they are too."""
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
+            norm.eps = eps
+
+
 def _replaced(norm: _BatchNorm, kind: str) -> nn.Module:
     parts = dict(norm.named_children())
     channels, eps = norm.num_features, norm.eps

@@ -150,10 +150,12 @@ def chain_of(network: nn.Module, name: str) -> Structure:
         if len(strides) > 2 and isinstance(network.get_submodule(path), nn.Sequential):
             paths[paths.index(path) : paths.index(path) + 1] = inner
             containers.append(f"{path}.")
-    last = by_stride([found for path in paths if (found := maps[path])])
+    chained = [found for path in paths if (found := maps[path])]
+    last = by_stride(chained)
     outputs = {short(path): out for path, (_, out) in first.items() if path in paths}
     places = places_of_weights(shadow, [outputs[found.key] for found in last])
-    return Structure(paths, containers, Measured(last, {inside(key, containers): at for key, at in places.items()}))
+    places = {inside(key, containers): place for key, place in places.items()}
+    return Structure(paths, containers, Measured(last, by_stride(chained[::-1]), places))
 
 
 def calls_of(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, Any]]:

@@ -1,0 +1,119 @@
+"""The detectors that torchvision builds, beside torchvision's own builders: weights, detections and losses."""
+
+import dataclasses
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from torchvision.models import detection
+from torchvision.models._api import WeightsEnum
+
+from detector.config.schema import parse
+from detector.models.faster_rcnn import build_model
+from detector.models.poolers import build_pooler
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+STRIDES = {  # of the maps that regions are pooled from
+    "resnet50_fpn": [4, 8, 16, 32],
+    "resnet50_fpn_v2": [4, 8, 16, 32],
+    "mobilenet_v3_large_fpn": [32, 32],
+    "mobilenet_v3_large_320_fpn": [32, 32],
+}
+SMALL = {"min_size": 64, "max_size": 96}
+
+
+def composed(name, *arguments):
+    """The choice of ``model`` as it is; ``data`` freezes batch norm, for small batches."""
+    if name.endswith("v2"):
+        arguments = ("model.norm=batch", *arguments)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return parse(hydra.compose("train", overrides=[f"model={name}", "data=coco2017", *arguments]))
+
+
+def theirs(name, **keys):
+    return getattr(detection, f"fasterrcnn_{name}")(**{"weights_backbone": None, **keys})
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, *size, generator=generator, dtype=torch.float64) for size in ((64, 80), (70, 60))]
+    boxes = [torch.tensor([[5.0, 8, 30, 40], [40, 20, 70, 60]]), torch.tensor([[2.0, 3, 50, 66]])]
+    return images, [{"boxes": b.double(), "labels": torch.tensor([17, 90][: len(b)])} for b in boxes]
+
+
+@pytest.fixture(scope="module", params=STRIDES)
+def trained(request):
+    """A name and weights of torchvision's detector as of a trained one: its statistics are those of images."""
+    torch.manual_seed(0)
+    model = theirs(request.param, rpn_post_nms_top_n_train=16, **SMALL).double()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = None
+            for parameter in norm.parameters():
+                torch.nn.init.uniform_(parameter, 0.5, 1.0)
+    with torch.no_grad():
+        model(*batch())
+        model.roi_heads.box_predictor.cls_score.weight *= 40  # else no class is likely
+    return request.param, model.float().state_dict()
+
+
+def numbers(model):
+    """Every number of the detector that is no weight."""
+    rpn, heads, transform = model.rpn, model.roi_heads, model.transform
+    found = {"sizes": rpn.anchor_generator.sizes, "ratios": rpn.anchor_generator.aspect_ratios}
+    found |= {"coders": [part.box_coder.weights for part in (rpn, heads)], "min_area": rpn.min_size}
+    found |= {key: getattr(rpn, key) for key in ("_pre_nms_top_n", "_post_nms_top_n", "nms_thresh", "score_thresh")}
+    found |= {key: getattr(heads, key) for key in ("score_thresh", "nms_thresh", "detections_per_img")}
+    for i, part in enumerate((rpn, heads)):
+        found[f"sampler{i}"], found[f"matcher{i}"] = vars(part.fg_bg_sampler), vars(part.proposal_matcher)
+    pooler = heads.box_roi_pool
+    found["pooler"] = [getattr(pooler, key) for key in ("output_size", "sampling_ratio", "canonical_scale")]
+    found["min_size"] = list(transform.min_size)
+    return found | {key: getattr(transform, key) for key in ("max_size", "image_mean", "image_std", "size_divisible")}
+
+
+@pytest.mark.parametrize("name", STRIDES)
+def test_numbers_and_frozen_weights_are_torchvisions(name, monkeypatch):
+    """Those of a start from published weights, with which torchvision freezes the first layers."""
+    with torch.device("meta"):  # shapes without content, which cost nothing
+        state = theirs(name).state_dict()
+        monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: state)
+        peer = theirs(name, weights="COCO_V1")
+        config = composed(name, "model.weights=COCO_V1")
+        config.model.weights = "none"
+        ours = build_model(config.model, config.roi, 91)
+    assert numbers(ours) == numbers(peer)
+    trainable = [{name for name, p in model.named_parameters() if p.requires_grad} for model in (ours, peer)]
+    # A deviation: batch norm of layers that are frozen is frozen too, where torchvision's goes on with its statistics.
+    assert trainable[0] == trainable[1]
+
+
+def test_detections_and_losses_are_torchvisions(trained, monkeypatch):
+    """With our pooler and with theirs. In float64, so that no two nearly equal scores change places."""
+    name, state = trained
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: state)
+    peer = theirs(name, weights="COCO_V1", trainable_backbone_layers=5, **SMALL).double()
+    config = composed(name, "model.weights=COCO_V1", "model.trainable_stages=5")
+    config.model = dataclasses.replace(config.model, weights="none", min_size=[64], max_size=96)
+    ours = build_model(config.model, config.roi, 91).double()
+    ours.load_state_dict(state)
+    for model in (ours, peer):  # fewer regions, for speed
+        model.rpn._post_nms_top_n = {"training": 16, "testing": 16}
+        model.roi_heads.fg_bg_sampler.batch_size_per_image = 8
+    images, targets = batch()
+    for kind in ("align", "torchvision_align"):
+        roi = dataclasses.replace(config.roi, kind=kind)
+        ours.roi_heads.box_roi_pool = build_pooler(roi, ours.roi_heads.box_roi_pool.featmap_names, STRIDES[name])
+        for a, b in zip(ours.eval()(images), peer.eval()(images), strict=True):
+            assert len(b["scores"]) > 5
+            for key in ("boxes", "labels", "scores"):
+                torch.testing.assert_close(a[key], b[key], rtol=1e-6, atol=1e-6)
+        losses = []
+        for model in (ours.train(), peer.train()):
+            torch.manual_seed(1)
+            losses.append(model(images, targets))
+        assert losses[0].keys() == losses[1].keys()
+        for key, value in losses[1].items():
+            assert value > 0
+            torch.testing.assert_close(losses[0][key], value, rtol=1e-8, atol=1e-10)
