@@ -1,15 +1,20 @@
 """The detectors that torchvision builds, beside torchvision's own builders: weights, detections and losses."""
 
 import dataclasses
+import json
+from functools import lru_cache
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
-from torchvision.models import detection
+from torchvision.models import detection, get_model_weights
 from torchvision.models._api import WeightsEnum
 
-from detector.config.schema import parse
+from detector.config.defaults import default
+from detector.config.schema import ExportConfig, parse
+from detector.export.export_model import export
+from detector.models.checkpoint import hyper_parameters
 from detector.models.faster_rcnn import build_model
 from detector.models.poolers import build_pooler
 
@@ -42,11 +47,11 @@ def batch():
     return images, [{"boxes": b.double(), "labels": torch.tensor([17, 90][: len(b)])} for b in boxes]
 
 
-@pytest.fixture(scope="module", params=STRIDES)
-def trained(request):
-    """A name and weights of torchvision's detector as of a trained one: its statistics are those of images."""
+@lru_cache
+def trained(name):
+    """Weights of torchvision's detector as of a trained one: the statistics of its norms are those of images."""
     torch.manual_seed(0)
-    model = theirs(request.param, rpn_post_nms_top_n_train=16, **SMALL).double()
+    model = theirs(name, rpn_post_nms_top_n_train=16, **SMALL).double()
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.momentum = None
@@ -55,7 +60,15 @@ def trained(request):
     with torch.no_grad():
         model(*batch())
         model.roi_heads.box_predictor.cls_score.weight *= 40  # else no class is likely
-    return request.param, model.float().state_dict()
+    return model.float().state_dict()
+
+
+def small(config, state):
+    """Our detector with the weights ``state``, for images of 64 pixels; ``config`` is then that of its checkpoint."""
+    config.model = dataclasses.replace(config.model, weights="none", min_size=[64], max_size=96)
+    model = build_model(config.model, config.roi, 91)
+    model.load_state_dict(state)
+    return model
 
 
 def numbers(model):
@@ -89,15 +102,16 @@ def test_numbers_and_frozen_weights_are_torchvisions(name, monkeypatch):
     assert trainable[0] == trainable[1]
 
 
-def test_detections_and_losses_are_torchvisions(trained, monkeypatch):
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "resnet50" in name else ()) for name in STRIDES]
+)
+def test_detections_and_losses_are_torchvisions(name, monkeypatch):
     """With our pooler and with theirs. In float64, so that no two nearly equal scores change places."""
-    name, state = trained
+    state = trained(name)
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: state)
     peer = theirs(name, weights="COCO_V1", trainable_backbone_layers=5, **SMALL).double()
     config = composed(name, "model.weights=COCO_V1", "model.trainable_stages=5")
-    config.model = dataclasses.replace(config.model, weights="none", min_size=[64], max_size=96)
-    ours = build_model(config.model, config.roi, 91).double()
-    ours.load_state_dict(state)
+    ours = small(config, state).double()
     for model in (ours, peer):  # fewer regions, for speed
         model.rpn._post_nms_top_n = {"training": 16, "testing": 16}
         model.roi_heads.fg_bg_sampler.batch_size_per_image = 8
@@ -117,3 +131,18 @@ def test_detections_and_losses_are_torchvisions(trained, monkeypatch):
         for key, value in losses[1].items():
             assert value > 0
             torch.testing.assert_close(losses[0][key], value, rtol=1e-8, atol=1e-10)
+
+
+def test_onnx_and_the_names_of_coco(tmp_path):
+    pytest.importorskip("onnxruntime")
+    name = "mobilenet_v3_large_320_fpn"
+    config = composed(name, "model.weights=COCO_V1")
+    state = {f"model.{key}": value for key, value in small(config, trained(name)).state_dict().items()}
+    names = get_model_weights(f"fasterrcnn_{name}")["COCO_V1"].meta["categories"][1:]
+    facts = hyper_parameters(config, names, range(1, 91))
+    torch.save({"state_dict": state, "global_step": 1, "hyper_parameters": facts}, tmp_path / "x.ckpt")
+    settings = {"checkpoint": str(tmp_path / "x.ckpt"), "output": str(tmp_path / "out.onnx"), "parity_images": 2}
+    files, parity = export(default(ExportConfig, image_size=[64, 96], dynamic=True, **settings))
+    assert parity["out.onnx"].holds
+    assert parity["out.onnx"].detections > 4
+    assert json.loads(files[1].read_text())["class_names"]["17"] == "cat"  # COCO's own number

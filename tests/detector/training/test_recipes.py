@@ -89,6 +89,34 @@ def test_every_recipe_with_drops_drops_where_its_source_says():
         assert [m * steps for m in optim.milestones] == pytest.approx(drops, rel=2e-4), name
 
 
+def test_every_recipe_has_the_network_of_its_source():
+    """Read in the files that the recipes name: norms, stages that train, layers of RPN and box head, regions. A variant
+    with MobileNetV2 says so in its name; the rest is that of its recipe."""
+    sources = {
+        "torchvision_reference": (["frozen", "none", "none"], 3, [1, 0], 2000),
+        "schedule_1x": (["frozen", "none", "none"], 3, [1, 0], 1000),
+        "schedule_3x": (["frozen", "none", "none"], 3, [1, 0], 1000),
+        "large_scale_jitter": (["sync", "sync", "sync"], 5, [2, 4], 1000),
+    }
+    variants = set(EXPERIMENTS) - set(OWN) - set(sources)
+    assert variants
+    for name, expected in sources.items():
+        config = composed(f"experiment={name}")
+        model = config.model
+        norms = [model.norm, model.fpn_norm, model.head.conv_norm]
+        depths = [model.rpn.conv_depth, model.head.conv_depth]
+        assert (norms, model.trainable_stages, depths, model.rpn.post_nms_top_n_train) == expected, name
+        assert model.backbone == "torchvision/resnet50"
+        assert model.weights == ("none" if name == "large_scale_jitter" else "ResNet50_Weights.IMAGENET1K_V1")
+        if (variant := f"{name}_mobilenet_v2") in variants:
+            found = composed(f"experiment={variant}")
+            assert (found.optim, found.trainer, found.augment) == (config.optim, config.trainer, config.augment)
+            assert (found.model.norm, found.model.min_size) == (model.norm, model.min_size)
+            assert found.model.backbone == "mobilenet_v2"
+            variants.remove(variant)
+    assert not variants
+
+
 @pytest.mark.parametrize(("name", "steps"), [("schedule_1x", 90_000), ("schedule_3x", 270_000)])
 def test_a_length_in_epochs_is_the_published_number_of_steps(name, steps):
     config = composed(f"experiment={name}", "trainer=ddp", "trainer.devices=8")
