@@ -57,10 +57,11 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one dict of dotted keys."""
+    """Nested groups as one dict of dotted keys. A node with ``_target_`` is a value."""
     found: dict[str, Any] = {}
     for key, value in group.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        is_group = isinstance(value, dict) and not is_target(value)
+        found |= flat(value, f"{prefix}{key}.") if is_group else {prefix + key: value}
     return found
 
 

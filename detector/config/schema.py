@@ -234,6 +234,7 @@ class EvaluateConfig:
     """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
 
     checkpoint: str
+    trust: str
     annotations: str
     predictions: str
     images: str
@@ -272,6 +273,7 @@ class PredictConfig:
     """The configuration of ``scripts/predict.py``: what a detector finds in images or a video."""
 
     checkpoint: str
+    trust: str
     source: str
     annotations: str
     output_dir: str
@@ -290,6 +292,7 @@ class ExportConfig:
     """The configuration of ``scripts/export.py``: a detector in another format."""
 
     checkpoint: str
+    trust: str
     format: str = one_of("onnx", "torch_export")
     output: str
     overwrite: bool
@@ -317,6 +320,7 @@ class IllustrateConfig:
     image_box: list[float]
     image_stride: int = number(1)
     checkpoint: str
+    trust: str
     image_bins: int = number(1, 32)
 
 
@@ -331,6 +335,7 @@ class BenchmarkConfig:
     quick: bool
     output_dir: str
     checkpoint: str
+    trust: str
     image_size: list[int] = number(64)
     annotations: str
     images: str
