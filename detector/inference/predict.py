@@ -110,7 +110,7 @@ def open_inputs(config: PredictConfig) -> tuple[Detector, Source, CocoDataset | 
     device = choose_device(config.accelerator)
     openers: tuple[Callable[[], Any], ...] = (
         lambda: open_source(config.source, config.annotations),
-        lambda: load(config.checkpoint, device),
+        lambda: load(config.checkpoint, device, config.trust),
     )
     opened: list[Any] = []
     errors: list[DetectorError] = []

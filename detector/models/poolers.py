@@ -16,8 +16,11 @@ from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.poolers import LevelMapper
 
 import roi_ops
+from detector.config.checks import is_target
 from detector.config.schema import RoiConfig
+from detector.config.targets import word_of
 from detector.exceptions import ConfigError
+from detector.models.given_pooler import build_given_pooler
 
 
 class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
@@ -64,18 +67,24 @@ class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
         return max_pool2d(fine, ratio)
 
 
-def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[int]) -> TorchvisionMultiScaleRoIAlign:
-    """The pooler that ``config`` describes. No operator has weights or draws random numbers.
+def build_pooler(
+    config: RoiConfig, featmap_names: list[str], strides: Sequence[int], channels: int | None = None
+) -> TorchvisionMultiScaleRoIAlign:
+    """The pooler that ``config`` describes. None of ours has weights or draws random numbers.
 
     Args:
         config: the operator and its parameters.
         featmap_names: names of the maps that it reads, ordered from the smallest stride.
         strides: their strides in pixels of the resized image.
+        channels: of the maps, if they are known, which an operator of the user's own is tried on.
 
     Raises:
-        ConfigError: ``aligned`` or ``mode`` is set and the operator does not have it.
+        ConfigError: ``aligned`` or ``mode`` is set and the operator does not have it; or what
+            :func:`~detector.models.given_pooler.build_given_pooler` raises.
     """
     check_parameters(config)
+    if is_target(config.kind):
+        return build_given_pooler(config, featmap_names, strides, channels)
     names, size, ratio = featmap_names, tuple(config.output_size), config.sampling_ratio
     rule: dict[str, Any] = {"canonical_scale": config.canonical_scale, "canonical_level": config.canonical_level}
     if config.kind == "torchvision_align":
@@ -107,12 +116,17 @@ def pooled_strides(model: FasterRCNN, side: int = 256) -> list[int]:
 
 
 def check_parameters(config: RoiConfig) -> None:
-    """Refuse what the operator does not have: ``aligned`` and ``mode``. Pool and prroi ignore ``sampling_ratio``."""
+    """Refuse what the operator does not have: ``aligned`` and ``mode``. Pool and prroi ignore ``sampling_ratio``.
+
+    Raises:
+        ConfigError: it is set nevertheless.
+    """
     if len(config.output_size) != 2:
         raise ConfigError(f"roi.output_size={config.output_size}: give two numbers, [height, width]")
     if config.kind == "align":
         return
+    kind = word_of(config.kind)
     if config.aligned:
-        raise ConfigError(f"roi.aligned=true: roi.kind={config.kind} has no such choice, only roi.kind=align has")
+        raise ConfigError(f"roi.aligned=true: roi.kind={kind} has no such choice, only roi.kind=align has")
     if config.mode != "avg":
-        raise ConfigError(f"roi.mode={config.mode}: roi.kind={config.kind} has no such choice, only roi.kind=align has")
+        raise ConfigError(f"roi.mode={config.mode}: roi.kind={kind} has no such choice, only roi.kind=align has")
