@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
+from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin, get_type_hints
 
 from detector.exceptions import ConfigError
@@ -20,7 +21,7 @@ def one_of(*choices: str, target: str = "") -> Any:
     """A field that may hold one of ``choices``.
 
     Args:
-        choices: words.
+        choices: words; with a star for any part, as in ``torchvision/*``, if there is a ``target``.
         target: what a node with ``_target_`` makes that the field, of type Any, may hold too, as in "a pooler".
     """
     return field(metadata={"choices": choices, "target": target})
@@ -163,7 +164,7 @@ def _wrong_targets(value: Any, key: str, choices: tuple[str, ...] | None, makes:
             yield from _wrong_targets(node, f"{key}.{name}", (), makes) if node is not None else ()
     elif is_target(value):
         yield from _wrong_names(value, key)
-    elif value not in (choices or ()):
+    elif not any(isinstance(value, str) and fnmatchcase(value, choice) for choice in choices or ()):
         words = f"one of {', '.join(choices)}, or " if choices else ""
         lacks = "has no _target_, which names the class; " if isinstance(value, dict) else ""
         yield f"{key}={value}: {lacks}must be {words}{{_target_: MODULE.CLASS, ...}} that makes {makes}"

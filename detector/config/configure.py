@@ -42,6 +42,7 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
     configs = Configs(config_folders(config_dir), name, schema)
     choices, values, wrong = {}, {}, []
     for key, value in _flat(keys, schema):
+        key = configs.full_key(key)
         try:
             if key in choices or key in values:
                 raise ConfigError(f"{key}: given twice")

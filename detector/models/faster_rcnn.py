@@ -12,6 +12,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
+from detector.models.catalogue import check_network
 from detector.models.heads import BoxPredictor, RegionHeads
 from detector.models.poolers import build_pooler
 from detector.models.preprocessing import DetectionTransform
@@ -66,6 +67,7 @@ def check_model(config: ModelConfig) -> None:
     Raises:
         ConfigError: naming the key.
     """
+    check_network(config.backbone)
     for key in ("image_mean", "image_std"):
         value = getattr(config, key)
         if len(value) not in (0, 3):

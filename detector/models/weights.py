@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detector.exceptions import WeightsError
 from detector.models.networks import Network
@@ -56,9 +56,7 @@ def read_state_dict(path: Path, choices: str) -> dict[str, Tensor]:
         WeightsError: the file is missing, damaged, or holds something else than named tensors.
     """
     if not path.is_file():
-        raise WeightsError(
-            f"model.weights={path}: there is no such file. Give one of {choices}."
-        )
+        raise WeightsError(f"model.weights={path}: there is no such file. Give one of {choices}.")
     state = read_tensors(path, f"model.weights={path}")
     if isinstance(state, dict) and "state_dict" in state and "hyper_parameters" in state:
         raise WeightsError(
