@@ -42,7 +42,7 @@ def config_of(backbone, **keys):
         pytest.importorskip("timm")
     stride = ONE_STRIDE.get(backbone.rpartition("/")[2])
     shape = {"name": {16: "c4", 32: "c5"}[stride]} if stride else {"fpn_strides": list(STRIDES), "fpn_channels": 8}
-    config = default(ModelConfig, backbone=backbone, min_size=[64], max_size=96, **shape, **keys)
+    config = default(ModelConfig, backbone=backbone, min_size=[96], max_size=128, **shape, **keys)
     config.anchors.sizes = [[16.0]] * (1 if stride else len(STRIDES))
     config.head.width = 8
     return config
@@ -53,7 +53,7 @@ def step(model):
     seen = []
     body = getattr(model.backbone, "body", model.backbone)
     hook = body.register_forward_hook(lambda module, args, out: seen.append(out))
-    images = [torch.rand(3, 64, 96), torch.rand(3, 64, 64)]
+    images = [torch.rand(3, 96, 128), torch.rand(3, 96, 96)]
     targets = [{"boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0]]), "labels": torch.tensor([1])}] * 2
     sum(model.train()(images, targets).values()).backward()
     hook.remove()
