@@ -31,20 +31,35 @@ def load_backbone_weights(features: nn.Sequential, weights: str) -> None:
     Raises:
         WeightsError: the weights cannot be downloaded, read, or do not fit.
     """
+    check_weights(weights)
     if weights == "none":
+        return
+    name = weights.removeprefix(f"{ENUM}.")
+    known = name in MobileNet_V2_Weights.__members__
+    state = _download(name) if known else read_state_dict(Path(weights).expanduser())
+    fit(features, features_only(state), weights)
+
+
+def check_weights(weights: str) -> None:
+    """Refuse what :func:`load_backbone_weights` will not find; nothing is read or downloaded.
+
+    Raises:
+        WeightsError: ``weights`` is empty, a name that torchvision does not know, or a file that is not there.
+    """
+    if weights == "none" or weights.removeprefix(f"{ENUM}.") in MobileNet_V2_Weights.__members__:
         return
     if not weights:
         raise WeightsError(
             f"model.weights: has to be given: a state-dict file, one of {', '.join(enum_names())}, or none"
         )
-    name = weights.removeprefix(f"{ENUM}.")
-    if name in MobileNet_V2_Weights.__members__:
-        state = _download(name)
-    elif weights.startswith(f"{ENUM}."):
+    if weights.startswith(f"{ENUM}."):
         raise WeightsError(f"model.weights={weights}: torchvision has {', '.join(enum_names())}")
-    else:
-        state = read_state_dict(Path(weights).expanduser())
-    fit(features, features_only(state), weights)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"model.weights={path}: there is no such file. Give the path of a MobileNetV2 state dict, "
+            f"one of {', '.join(enum_names())}, or none."
+        )
 
 
 def enum_names() -> list[str]:
@@ -53,16 +68,11 @@ def enum_names() -> list[str]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code from the file.
+    """Read a state dict from a file that is there, without running code from it.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds something else than named tensors.
+        WeightsError: the file is damaged, or holds something else than named tensors.
     """
-    if not path.is_file():
-        raise WeightsError(
-            f"model.weights={path}: there is no such file. Give the path of a MobileNetV2 state dict, "
-            f"one of {', '.join(enum_names())}, or none."
-        )
     state = read_tensors(path, f"model.weights={path}")
     if isinstance(state, dict) and "state_dict" in state and "hyper_parameters" in state:
         raise WeightsError(

@@ -80,7 +80,7 @@ def test_scheduler_sets_the_rates():
         OptimConfig, lr=2.0, schedule="step", warmup_steps=2, warmup_factor=0.5, milestones=[0.5], gamma=0.1
     )
     optimizer = build_optimizer(nn.Linear(2, 2), config)
-    scheduler = build_scheduler(optimizer, config, 6)
+    scheduler = build_scheduler(optimizer, config, lambda: 6)
     rates = []
     for _ in range(6):
         rates.append([group["lr"] for group in optimizer.param_groups])
@@ -127,6 +127,29 @@ def test_sgd_step_by_hand():
         assert model.weight.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "step", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_length_is_asked_after_the_first_step_only(schedule, warmup):
+    """A Trainer that is asked for it loads its data; the first rate is that of any length, infinity included."""
+    config = default(OptimConfig, lr=2.0, schedule=schedule, warmup_steps=warmup)
+    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    asked = []
+
+    def length():
+        asked.append(optimizer.param_groups[0]["lr"])
+        return math.inf
+
+    scheduler = build_scheduler(optimizer, config, length)
+    assert asked == []
+    first = optimizer.param_groups[0]["lr"]
+    assert first == pytest.approx(2.0 * lr_factor(0, config, 50))
+    for _ in range(9):
+        optimizer.step()
+        scheduler.step()
+    assert asked
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0)
+
+
 def detector_of(name, **keys):
     config = default(ModelConfig, name=name, fpn_channels=8, **keys)
     config.head.width = 8
@@ -160,7 +183,7 @@ def test_backbone_is_frozen_for_a_while():
     model = detector_of("c4")
     config = default(OptimConfig, lr=0.1, schedule="constant", warmup_steps=0, backbone_frozen_steps=2, backbone_lr=0.5)
     optimizer = build_optimizer(model, config)
-    scheduler = build_scheduler(optimizer, config, 10)
+    scheduler = build_scheduler(optimizer, config, lambda: 10)
     backbone, head = model.backbone[0][0].weight, model.rpn.head.cls_logits.weight
     changes = []
     for _ in range(4):
