@@ -99,12 +99,14 @@ def own_kind(config: RoiConfig) -> str:
 def own_pooler(model: FasterRCNN, config: RoiConfig) -> TorchvisionMultiScaleRoIAlign:
     """The pooler of ``roi_ops`` for a detector that is exported.
 
-    torchvision's poolers select rows by value, which a graph of fixed shapes cannot hold.
+    torchvision's poolers select rows by value, which a graph of fixed shapes cannot hold. One of the user's stays.
 
     Args:
         model: the detector that was built from ``config``.
         config: the operator and its parameters.
     """
+    if is_target(config.kind):
+        return model.roi_heads.box_roi_pool
     config = dataclasses.replace(config, kind=own_kind(config))
     return build_pooler(config, model.roi_heads.box_roi_pool.featmap_names, pooled_strides(model))
 

@@ -164,6 +164,11 @@ def build_given_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps
     return made
 
 
+def warmup_steps(config: OptimConfig) -> int:
+    """Optimiser steps in which the rate rises; a schedule of the user's has its own."""
+    return 0 if is_target(config.schedule) else config.warmup_steps
+
+
 def lr_factor(step: int, config: OptimConfig, total_steps: float) -> float:
     """The learning rate of optimiser step ``step`` (from 0) relative to ``config.lr``.
 
