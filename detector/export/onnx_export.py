@@ -55,7 +55,7 @@ class OnnxDetector(nn.Module):
 
 
 def check_operator(roi: RoiConfig) -> None:
-    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``; a class of the user's shows it later."""
+    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``; a class of the user's tells later."""
     if is_target(roi.kind):
         return
     try:
