@@ -302,11 +302,11 @@ def test_trust(trust, allowed):
 
 @pytest.mark.parametrize(
     "target",
-    ["user_parts.torch.hub.load", "user_parts.nn.Identity", "user_parts.MADE.append", "user_parts.Pooler.__init__.__call__",
-     "user_parts.Pooler.__class__", "user_parts.sys.exit", "user_parts.none.such"],
+    ["user_parts.torch.hub.load", "user_parts.nn.Identity", "user_parts.MADE.append", "user_parts.Pooler.__class__",
+     "user_parts.Pooler.__init__.__call__", "user_parts.Pooler.register_module", "user_parts.none.such"],
 )  # fmt: skip
 def test_trust_in_a_module_is_no_trust_in_what_it_imports(target):
-    with pytest.raises(CheckpointError, match="roi.kind"):
+    with pytest.raises(CheckpointError, match=r"roi\.kind"):
         check_trust({"roi.kind": target}, "user_parts")
 
 
