@@ -13,6 +13,10 @@ class DataError(DetectorError):
     """A data set cannot be used as it is. The message names the file, the annotation and the box."""
 
 
+class MissingData(DataError):
+    """A file or folder of a data set is not there. Who knows by which key the user gave it adds that to the message."""
+
+
 class WeightsError(DetectorError):
     """A weights or checkpoint file is missing, damaged or does not fit the configured model."""
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import hashlib
 import json
+import lzma
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from detector.exceptions import DataError
 
+PACKERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+"""How each kind of packed file begins, and what unpacks it."""
 LISTED_PROBLEMS = 20
 """Problems that one error message lists; the rest are counted."""
 HALF_CHARACTER = re.compile(
@@ -33,26 +39,15 @@ def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]
     """The parsed content of ``path``.
 
     Args:
-        path: a JSON file.
+        path: a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; compressed or not
+            (:func:`open_plain`).
         role: what the file should hold, for messages, such as ``"COCO annotations"``.
         object_hook: takes every object while it is parsed and returns what is kept of it, as in :func:`json.loads`.
 
     Raises:
         DataError: there is no such file, it cannot be read, is empty or is not JSON (with line and column).
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: there is no such file ({role} expected); relative paths start at {Path.cwd()}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not") from None
-    except OSError as error:
-        raise DataError(f"{path}: {role} cannot be read: {error.strerror}") from None
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; {role} expected")
+    text = _read_text(Path(path), role)
     half = HALF_CHARACTER.search(text) if "\\ud" in text or "\\uD" in text else None
     if half:
         line = text.count("\n", 0, half.start()) + 1
@@ -62,12 +57,58 @@ def read_json(path: str | Path, role: str, object_hook: Callable[[dict[str, Any]
     try:
         return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:
+        cut = error.msg.startswith("Unterminated string") or not text[error.pos :].strip()
         raise DataError(
-            f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
-            f"{role} expected (is the file complete?)"
+            f"{path}: not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; {role} expected"
+            f"{'. The text ends there: the file was cut off, copy or download it again' if cut else ''}"
         ) from None
     except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
         raise DataError(f"{path}: nesting or numbers too long to be {role}") from None
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """``path`` opened for reading, unpacked if gzip, bzip2 or xz packed it; the content tells, not the name.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        start = file.read(6)
+    return next((unpack for mark, unpack in PACKERS.items() if start.startswith(mark)), open)(path, "rb")
+
+
+def decode(raw: bytes) -> str:
+    """JSON text of bytes in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        UnicodeDecodeError: they are none of these.
+    """
+    return raw.decode(json.detect_encoding(raw))
+
+
+def _read_text(path: Path, role: str) -> str:
+    """The text of a file that is not empty."""
+    try:
+        with open_plain(path) as file:
+            raw = file.read()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: there is no such file ({role} expected); relative paths start at {Path.cwd()}"
+        ) from None
+    except (EOFError, zlib.error, lzma.LZMAError):
+        raise DataError(f"{path}: the packed file is damaged or cut off; copy or download it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: {role} cannot be read: {error.strerror or error}") from None
+    if not raw.strip(b"\0 \t\r\n"):
+        empty = "holds nothing but zeros" if raw.strip() else "is empty"
+        raise DataError(f"{path}: the file {empty}; {role} expected. Copy or download it again")
+    try:
+        return decode(raw)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: {role} must be JSON text in UTF-8; byte {error.start} is not. If the file is in Latin-1 "
+            "or another encoding of Windows, save it as UTF-8"
+        ) from None
 
 
 def problem_list(headline: str, problems: Sequence[str], advice: str = "") -> DataError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from roi_ops import scripting  # noqa: F401  (gives the functions their forms for torch.jit.script)
 from roi_ops.backends import instruction_set, use_backend
 from roi_ops.functional import (
     multiscale_prroi_pool,
@@ -16,6 +17,7 @@ from roi_ops.functional import (
 )
 
 if TYPE_CHECKING:
+    from roi_ops import onnx as onnx
     from roi_ops.modules import (
         MultiScalePrRoIPool,
         MultiScaleRoIAlign,
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
         RoIAlign,
         RoIPool,
         make_pooler,
-        replace_roi_pooling,
     )
+    from roi_ops.retrofit import replace_roi_pooling
 
 __all__ = [
     "MultiScalePrRoIPool",
@@ -49,6 +51,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The modules subclass torchvision's, whose import takes over a second: only who uses them waits for it.
+    if name == "onnx":  # a module, not a name of __all__
+        return importlib.import_module("roi_ops.onnx")
     if name in __all__:
-        return getattr(importlib.import_module("roi_ops.modules"), name)
+        module = "roi_ops.retrofit" if name == "replace_roi_pooling" else "roi_ops.modules"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'roi_ops' has no attribute '{name}'")

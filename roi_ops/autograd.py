@@ -4,28 +4,28 @@ First derivatives are operators themselves, so that compiled kernels serve them;
 features are operators again, those of box gradients come from autograd through the reference.
 
 A rule is two functions: one saves what the other needs. ``torch.library`` calls them for the registered operators. For
-eager calls a :class:`torch.autograd.Function` does, which takes less than half the time (see ``dispatch.py``).
+eager calls a :class:`torch.autograd.Function` does, which takes less than half the time (see ``dispatch.py``); within
+transforms of ``torch.func``, which refuse what ``torch.library`` makes, another one does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from roi_ops import backends, dispatch, ops, reference
+from roi_ops import backends, batching, dispatch, maps, ops, reference
 
 
 class Rule(NamedTuple):
     """The derivative of one operator.
 
     Attributes:
-        save: gets a context, the operator's inputs and its output. Inputs are tensors first and geometry last;
-            ``ctx.geom`` keeps the latter. Feature maps are kept for their shapes even where only the boxes matter: a
-            detector's RPN keeps them alive anyway.
+        save: gets a context, the operator's inputs and its output, and keeps for ``backward`` what that needs: feature
+            maps only where boxes require a gradient, for nothing else depends on their values. Inputs are tensors
+            first and geometry last; ``ctx.geom`` keeps the latter, ``ctx.maps`` the form of the maps.
         backward: gets the context, for each input whether its gradient is wanted (that of a list of tensors is if any
             tensor's is), and the gradients of the outputs. Returns the gradients of the inputs before the geometry.
     """
@@ -37,29 +37,34 @@ class Rule(NamedTuple):
 # ---------------------------------------------------------------------------------------- linear kinds
 def _save_linear(ctx: Any, inputs: tuple, output: Any) -> None:
     features, boxes, _, *ctx.geom = inputs
-    ctx.save_for_backward(boxes, *features)
+    ctx.maps = maps.describe(features)
+    ctx.save_for_backward(boxes, *(features if boxes.requires_grad else ()))
 
 
 def _linear_forward_backward(ctx: Any, wanted: list[bool], grad: Tensor) -> tuple:
     boxes, *features = ctx.saved_tensors
-    d_features: list = [None] * len(features)
+    d_features: list = [None] * len(ctx.maps[1])
     if wanted[0]:
-        d_features = dispatch.call("linear_backward_features", grad, features, boxes, *ctx.geom)
-    d_boxes = dispatch.call("linear_backward_boxes", grad, features, boxes, *ctx.geom) if wanted[1] else None
+        d_features = _call("linear_backward_features", grad, boxes, *ctx.maps, *ctx.geom)
+    d_boxes = _call("linear_backward_boxes", grad, features, boxes, *ctx.geom) if wanted[1] else None
     return d_features, d_boxes, None
 
 
-def _save_linear_backward(ctx: Any, inputs: tuple, output: Any) -> None:
+def _save_linear_backward_features(ctx: Any, inputs: tuple, output: Any) -> None:
+    grad, boxes, _, _, *ctx.geom = inputs
+    ctx.save_for_backward(boxes, *([grad] if boxes.requires_grad else ()))
+
+
+def _linear_backward_features_backward(ctx: Any, wanted: list[bool], v: list[Tensor]) -> tuple:
+    boxes, *grad = ctx.saved_tensors
+    d_grad = _call("linear_forward", v, boxes, False, *ctx.geom) if wanted[0] else None
+    d_boxes = _call("linear_backward_boxes", grad[0], v, boxes, *ctx.geom) if wanted[1] else None
+    return d_grad, d_boxes, None, None
+
+
+def _save_linear_backward_boxes(ctx: Any, inputs: tuple, output: Any) -> None:
     grad, features, boxes, *ctx.geom = inputs
     ctx.save_for_backward(grad, boxes, *features)
-
-
-def _linear_backward_features_backward(ctx: Any, wanted: list[bool], d_gradients: list[Tensor | None]) -> tuple:
-    grad, boxes, *features = ctx.saved_tensors
-    v = _zeros_for_none(d_gradients, features)
-    d_grad = dispatch.call("linear_forward", v, boxes, False, *ctx.geom) if wanted[0] else None
-    d_boxes = dispatch.call("linear_backward_boxes", grad, v, boxes, *ctx.geom) if wanted[2] else None
-    return d_grad, [None] * len(features), d_boxes
 
 
 def _linear_backward_boxes_backward(ctx: Any, wanted: list[bool], v: Tensor) -> tuple:
@@ -75,46 +80,60 @@ def _linear_backward_boxes_backward(ctx: Any, wanted: list[bool], v: Tensor) -> 
 
 
 # --------------------------------------------------------------------------------------- maximum kinds
+def _follows_boxes(boxes: Tensor, geom: list) -> bool:
+    """Whether a gradient with respect to the boxes is wanted that is not zero.
+
+    Quantised bins do not follow the box: RoIPool's gradient with respect to it is zero almost everywhere.
+    """
+    return boxes.requires_grad and geom[1] != "pool"
+
+
 def _save_max(ctx: Any, inputs: tuple, output: Any) -> None:
     features, boxes, _, *ctx.geom = inputs
-    ctx.save_for_backward(output[1], boxes, *features)
+    ctx.maps = maps.describe(features)
+    ctx.save_for_backward(output[1], boxes, *(features if _follows_boxes(boxes, ctx.geom) else ()))
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _max_forward_backward(ctx: Any, wanted: list[bool], grad: Tensor | None, _: Tensor | None) -> tuple:
     argmax, boxes, *features = ctx.saved_tensors
-    d_features: list = [None] * len(features)
+    d_features: list = [None] * len(ctx.maps[1])
     if grad is None:
         return d_features, None, None
     if wanted[0]:
-        d_features = dispatch.call("max_backward_features", grad, argmax, features, boxes, *ctx.geom)
+        d_features = _call("max_backward_features", grad, argmax, boxes, *ctx.maps, *ctx.geom)
     return d_features, _max_d_boxes(ctx, wanted[1], grad, argmax, features, boxes), None
 
 
 def _save_gather(ctx: Any, inputs: tuple, output: Any) -> None:
     features, argmax, boxes, *ctx.geom = inputs
-    ctx.save_for_backward(argmax, boxes, *features)
+    ctx.maps = maps.describe(features)
+    ctx.save_for_backward(argmax, boxes, *(features if _follows_boxes(boxes, ctx.geom) else ()))
 
 
 def _max_gather_backward(ctx: Any, wanted: list[bool], grad: Tensor) -> tuple:
     argmax, boxes, *features = ctx.saved_tensors
-    d_features: list = [None] * len(features)
+    d_features: list = [None] * len(ctx.maps[1])
     if wanted[0]:
-        d_features = dispatch.call("max_backward_features", grad, argmax, features, boxes, *ctx.geom)
+        d_features = _call("max_backward_features", grad, argmax, boxes, *ctx.maps, *ctx.geom)
     return d_features, None, _max_d_boxes(ctx, wanted[2], grad, argmax, features, boxes)
 
 
-def _save_max_backward(ctx: Any, inputs: tuple, output: Any) -> None:
+def _save_max_backward_features(ctx: Any, inputs: tuple, output: Any) -> None:
+    grad, argmax, boxes, _, _, *ctx.geom = inputs
+    ctx.save_for_backward(argmax, boxes, *([grad] if _follows_boxes(boxes, ctx.geom) else ()))
+
+
+def _max_backward_features_backward(ctx: Any, wanted: list[bool], v: list[Tensor]) -> tuple:
+    argmax, boxes, *grad = ctx.saved_tensors
+    d_grad = _call("max_gather", v, argmax, boxes, *ctx.geom) if wanted[0] else None
+    return d_grad, None, _max_d_boxes(ctx, wanted[2], grad[0] if grad else None, argmax, v, boxes), None, None
+
+
+def _save_max_backward_boxes(ctx: Any, inputs: tuple, output: Any) -> None:
     grad, argmax, features, boxes, *ctx.geom = inputs
     ctx.save_for_backward(grad, argmax, boxes, *features)
-
-
-def _max_backward_features_backward(ctx: Any, wanted: list[bool], d_gradients: list[Tensor | None]) -> tuple:
-    grad, argmax, boxes, *features = ctx.saved_tensors
-    v = _zeros_for_none(d_gradients, features)
-    d_grad = dispatch.call("max_gather", v, argmax, boxes, *ctx.geom) if wanted[0] else None
-    return d_grad, None, [None] * len(features), _max_d_boxes(ctx, wanted[3], grad, argmax, v, boxes)
 
 
 def _max_backward_boxes_backward(ctx: Any, wanted: list[bool], v: Tensor) -> tuple:
@@ -130,44 +149,57 @@ def _max_backward_boxes_backward(ctx: Any, wanted: list[bool], v: Tensor) -> tup
 
 
 def _max_d_boxes(
-    ctx: Any, wanted: bool, grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor
+    ctx: Any, wanted: bool, grad: Tensor | None, argmax: Tensor, features: list[Tensor], boxes: Tensor
 ) -> Tensor | None:
-    # Quantised bins do not follow the box: RoIPool's gradient with respect to it is zero almost everywhere.
     if not wanted or ctx.geom[1] == "pool":
         return None
-    return dispatch.call("max_backward_boxes", grad, argmax, features, boxes, *ctx.geom)
+    return _call("max_backward_boxes", grad, argmax, features, boxes, *ctx.geom)
 
 
 # ---------------------------------------------------------------------------------------------- shared
-def _zeros_for_none(gradients: list[Tensor | None], features: list[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(f) if g is None else g for g, f in zip(gradients, features, strict=True)]
-
-
 def _through_reference(
-    name: str, tensors: list[Tensor], wanted: list[bool], v: Tensor, call: Any
+    name: str, tensors: list[Tensor], wanted: list[bool], v: Tensor, call: Callable[..., Tensor]
 ) -> list[Tensor | None]:
-    """Vector-Jacobian product of a reference function by autograd; keeps the graph if one is being built."""
-    if isinstance(v, FakeTensor) or torch.compiler.is_compiling():
-        raise NotImplementedError(f"the derivative of {name} cannot be compiled; call it outside torch.compile")
+    """Vector-Jacobian product of a reference function by autograd; keeps the graph if one is being built.
+
+    Zero where nothing depends on a tensor: no box contributes.
+
+    Raises:
+        NotImplementedError: the call is being traced: what the reference does depends on values.
+    """
+    if dispatch.is_traced([v, *tensors]):
+        raise NotImplementedError(f"the derivative of {name} cannot be compiled or traced; call it outside")
+    positions = [i for i, w in enumerate(wanted) if w]
+
+    def function(*chosen: Tensor) -> Tensor:
+        inputs = list(tensors)
+        for i, t in zip(positions, chosen, strict=True):
+            inputs[i] = t
+        # 0, from sums of nothing: without a box too the result has derivatives by all of them, in every order.
+        return call(getattr(reference, name), inputs) + torch.stack([t[:0].sum() for t in chosen]).sum().expm1()
+
+    gradients = _vjp(function, [tensors[i] for i in positions], v)
+    found = dict(zip(positions, gradients, strict=True))
+    return [found.get(i) for i in range(len(tensors))]
+
+
+def _vjp(function: Callable[..., Tensor], inputs: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
+    if dispatch.is_transformed():
+        return torch.func.vjp(function, *inputs)[1](v)
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        inputs = [
-            t.view_as(t) if w and t.requires_grad else t.detach().requires_grad_(w)
-            for t, w in zip(tensors, wanted, strict=True)
-        ]
-        result = call(getattr(reference, name), inputs)
-        chosen = [t for t, w in zip(inputs, wanted, strict=True) if w]
-        found = iter(torch.autograd.grad(result, chosen, v, create_graph=v.requires_grad, allow_unused=True))
-    return [next(found) if w else None for w in wanted]
+        leaves = [t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        return torch.autograd.grad(function(*leaves), leaves, v, create_graph=create_graph)
 
 
 RULES = {
     "linear_forward": Rule(_save_linear, _linear_forward_backward),
-    "linear_backward_features": Rule(_save_linear_backward, _linear_backward_features_backward),
-    "linear_backward_boxes": Rule(_save_linear_backward, _linear_backward_boxes_backward),
+    "linear_backward_features": Rule(_save_linear_backward_features, _linear_backward_features_backward),
+    "linear_backward_boxes": Rule(_save_linear_backward_boxes, _linear_backward_boxes_backward),
     "max_forward": Rule(_save_max, _max_forward_backward),
     "max_gather": Rule(_save_gather, _max_gather_backward),
-    "max_backward_features": Rule(_save_max_backward, _max_backward_features_backward),
-    "max_backward_boxes": Rule(_save_max_backward, _max_backward_boxes_backward),
+    "max_backward_features": Rule(_save_max_backward_features, _max_backward_features_backward),
+    "max_backward_boxes": Rule(_save_max_backward_boxes, _max_backward_boxes_backward),
 }
 
 
@@ -223,11 +255,73 @@ def _function(name: str) -> Any:
 _FUNCTIONS = {name: _function(name) for name in ("linear_forward", "max_forward")}
 
 
+# ------------------------------------------------------------------------ within torch.func's transforms
+def _transformable(name: str) -> Any:
+    """An autograd function over the registered operator, in the form that ``torch.func`` asks for.
+
+    It takes tensors only as arguments of their own: ``form`` says how many belong to each argument of the operator.
+    """
+    rule, operator = RULES[name], ops.OPERATORS[name]
+
+    def forward(form: tuple, *flat: Any) -> Any:
+        out = operator(*_nest(form, flat))
+        return tuple(out) if isinstance(out, list) else out
+
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.form, *flat = inputs
+        _save(rule, ctx, tuple(_nest(ctx.form, flat)), output)
+
+    def backward(ctx: Any, *gradients: Any) -> tuple:
+        wanted = [any(w) if isinstance(w, list) else w for w in _nest(ctx.form, ctx.needs_input_grad[1:])]
+        if name.endswith("backward_features"):
+            gradients = (list(gradients),)
+        found = _backward(rule, ctx, wanted, gradients)
+        flat = [g for n, gs in zip(ctx.form, found, strict=False) for g in (gs if n else [gs])]
+        return None, *flat, *[None] * len(ctx.geom)
+
+    def vmap(info: Any, in_dims: tuple, form: tuple, *flat: Any) -> tuple[Any, int]:
+        call = lambda *args: _apply_transformable(name, args)
+        out = batching.batched(name, call, info.batch_size, _nest(form, in_dims[1:]), _nest(form, flat))
+        return tuple(out) if isinstance(out, list) else out, 0
+
+    methods = {f.__name__: staticmethod(f) for f in (forward, setup_context, backward, vmap)}
+    return type(name, (torch.autograd.Function,), methods)
+
+
+def _nest(form: tuple, flat: Sequence[Any]) -> list[Any]:
+    items = iter(flat)
+    return [[next(items) for _ in range(n)] if n else next(items) for n in form]
+
+
+def _apply_transformable(name: str, args: Sequence[Any]) -> Any:
+    are_tensors = [isinstance(a, list) and isinstance(a[0], Tensor) for a in args]
+    form = tuple(len(a) if many else 0 for a, many in zip(args, are_tensors, strict=True))
+    flat = [item for a, many in zip(args, are_tensors, strict=True) for item in (a if many else [a])]
+    return _TRANSFORMABLE[name].apply(form, *flat)
+
+
+_TRANSFORMABLE = {name: _transformable(name) for name in RULES}
+
+
+# ------------------------------------------------------------------------------------------- the calls
+def _call(name: str, *args: Any) -> Any:
+    """Call an operator: the backend's function, or the operator in the form in which PyTorch has to see it."""
+    tensors = [t for a in args for t in (a if isinstance(a, list) else (a,)) if isinstance(t, Tensor)]
+    dispatch.refuse_forward_mode(tensors)
+    if not dispatch.is_plain(tensors):
+        return _call_seen(name, args)
+    return ops.OPERATORS[name](*args) if dispatch.is_recorded(tensors) else dispatch.run(name, *args)
+
+
+def _call_seen(name: str, args: Sequence[Any]) -> Any:
+    return _apply_transformable(name, args) if dispatch.is_transformed() else ops.OPERATORS[name](*args)
+
+
 def pool(name: str, features: list[Tensor], boxes: Tensor, channels_last: bool, *geometry: Any) -> Any:
     """Call ``linear_forward`` or ``max_forward`` with its derivatives."""
     tensors = [boxes, *features]
     if not dispatch.is_plain(tensors):
-        return ops.OPERATORS[name](features, boxes, channels_last, *geometry)
+        return _call_seen(name, (features, boxes, channels_last, *geometry))
     if dispatch.is_recorded(tensors):
         return _FUNCTIONS[name].apply(channels_last, geometry, boxes, *features)
     return dispatch.run(name, features, boxes, channels_last, *geometry)

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.overrides import has_torch_function
 
-from roi_ops import backends, ops
+from roi_ops import backends
 
 try:
     _keys_of_thread = torch._C._dispatch_tls_local_include_set
@@ -25,6 +26,8 @@ try:
     _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
     _is_profiled = torch.autograd._profiler_enabled
     _AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+    _innermost_transform = torch._C._functorch.peek_interpreter_stack
+    _FUNCTIONALIZE = torch._C._functorch.TransformType.Functionalize
     # The dispatch keys of plain CPU and CUDA tensors, and those that every thread has. They are bits: a tensor or a
     # thread with any other bit set asks PyTorch for something more than to run the operator.
     _PLAIN_KEYS = functools.reduce(
@@ -48,6 +51,27 @@ def is_plain(tensors: list[Tensor]) -> bool:
     for tensor in tensors:
         keys |= _keys_of_tensor(tensor).raw_repr()
     return not keys & ~_PLAIN_KEYS
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.vmap`` or a derivative of ``torch.func`` is at work."""
+    if not HAS_SHORTCUT or torch.compiler.is_compiling():
+        return False
+    transform = _innermost_transform()
+    return transform is not None and transform.key() != _FUNCTIONALIZE
+
+
+def is_traced(tensors: list[Tensor]) -> bool:
+    """Whether a graph is being made of a call with these tensors, which must not depend on their values."""
+    from torch._subclasses.functional_tensor import FunctionalTensor
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or get_proxy_mode() is not None
+        or any(isinstance(t, (FakeTensor, FunctionalTensor)) for t in tensors)
+    )
 
 
 def refuse_forward_mode(tensors: list[Tensor]) -> None:
@@ -87,12 +111,3 @@ def run(name: str, *args: Any) -> Any:
         with torch.profiler.record_function(f"roi_ops::{name}"):
             return function(*args)
     return function(*args)
-
-
-def call(name: str, *args: Any) -> Any:
-    """Call an operator: the backend's function, or the registered operator where PyTorch has to see it or record it."""
-    tensors = [t for a in args for t in (a if isinstance(a, list) else (a,)) if isinstance(t, Tensor)]
-    refuse_forward_mode(tensors)
-    if is_plain(tensors) and not is_recorded(tensors):
-        return run(name, *args)
-    return ops.OPERATORS[name](*args)

@@ -14,8 +14,8 @@ Common to all:
 * An image index out of range raises ValueError on the CPU and pools to 0 on CUDA.
 * No boxes, no images or no channels give an empty result of the right shape.
 * Deterministic: equal arguments give bitwise equal results and gradients.
-* ``torch.compile`` and ``torch.export`` take them; ``torch.vmap``, the transforms of ``torch.func``,
-  ``torch.jit.script`` and forward-mode derivatives do not and raise.
+* ``torch.compile``, ``torch.export``, ``torch.jit.script``, ``torch.fx``, ``torch.vmap`` and ``torch.func`` take them;
+  forward-mode derivatives raise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from roi_ops import autograd, dispatch
+from roi_ops import autograd, dispatch, fx
 from roi_ops.geometry import LINEAR_KINDS, MAX_SAMPLES
 from roi_ops.levels import level_range
 
@@ -38,6 +38,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_PIXELS = 2**31 - 1
 
 
+@fx.node
 def roi_align(
     input: Tensor,
     boxes: Boxes,
@@ -61,13 +62,21 @@ def roi_align(
             in both.
         channels_last: memory format of the result.
 
-    Differentiable twice in ``input`` and ``boxes``.
+    Differentiable twice in ``input`` and ``boxes``. A quantised ``input`` gives a result that is quantised alike, as
+    torchvision's operator does; quantised ``boxes``, as Tensor[K, 5], are for a batch of one image.
     """
+    if isinstance(input, Tensor) and input.is_quantized:
+        pooled = roi_align(
+            input.dequantize(), _dequantized(boxes, len(input)), output_size, spatial_scale, sampling_ratio, aligned,
+            mode=mode, channels_last=channels_last,
+        )  # fmt: skip
+        return torch.quantize_per_tensor(pooled, input.q_scale(), input.q_zero_point(), input.dtype)
     return multiscale_roi_align(
         [input], boxes, output_size, [spatial_scale], sampling_ratio, aligned, mode=mode, channels_last=channels_last
     )
 
 
+@fx.node
 def roi_pool(
     input: Tensor,
     boxes: Boxes,
@@ -84,6 +93,7 @@ def roi_pool(
     return multiscale_roi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
 
 
+@fx.node
 def prroi_pool(
     input: Tensor,
     boxes: Boxes,
@@ -99,6 +109,7 @@ def prroi_pool(
     return multiscale_prroi_pool([input], boxes, output_size, [spatial_scale], channels_last=channels_last)
 
 
+@fx.node
 def multiscale_roi_align(
     features: Sequence[Tensor],
     boxes: Boxes,
@@ -130,6 +141,7 @@ def multiscale_roi_align(
     return _pool(features, boxes, _Bins(kind, output_size, sampling_ratio), levels, channels_last)
 
 
+@fx.node
 def multiscale_roi_pool(
     features: Sequence[Tensor],
     boxes: Boxes,
@@ -145,6 +157,7 @@ def multiscale_roi_pool(
     return _pool(features, boxes, _Bins("pool", output_size), levels, channels_last)
 
 
+@fx.node
 def multiscale_prroi_pool(
     features: Sequence[Tensor],
     boxes: Boxes,
@@ -261,8 +274,21 @@ def _boxes_tensor(boxes: Boxes, feature: Tensor, dtype: torch.dtype) -> Tensor:
     if not boxes:
         return feature.new_zeros(0, 5, dtype=dtype)
     corners = (torch.cat(boxes) if len(boxes) > 1 else boxes[0]).to(dtype)
-    index = torch.cat([corners.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+    # Not ``len(b)``: where a call is traced, it is a number of this call, and every later one would be divided alike.
+    index = torch.cat([corners.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)])
     return torch.cat([index, corners], 1)
+
+
+def _dequantized(boxes: Boxes, images: int) -> Boxes:
+    if not isinstance(boxes, Tensor):
+        return [b.dequantize() if b.is_quantized else b for b in boxes]
+    if not boxes.is_quantized:
+        return boxes
+    if images > 1:  # torchvision's message: the image's index is quantised with the coordinates, so it may be another
+        raise RuntimeError("Only one image per batch is allowed in roi_align when quantized tensors are passed.")
+    rois = boxes.dequantize()
+    rois[:, 0] = 0
+    return rois
 
 
 def _check_box_tensor(boxes: Tensor, feature: Tensor) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from roi_ops import fx
+
 # torchvision's epsilon: a box of exactly the canonical size must not fall below its level by rounding.
 EPSILON = 1e-6
 
@@ -54,18 +56,25 @@ def level_range(scales: Sequence[float]) -> tuple[int, int]:
     return k_min, k_max
 
 
+@fx.node
+def map_scales(features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[float]:
+    """:func:`infer_scales` of feature maps Tensor[N, C, H_l, W_l]."""
+    return infer_scales([(f.shape[-2], f.shape[-1]) for f in features], image_sizes)
+
+
 def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[int, int]]) -> list[float]:
     """Spatial scale of each feature map, a power of two, from its size and the sizes of the images.
 
     Padding of the batch makes the ratio of map to image too large, the more so the shorter the side: so the
-    longer side decides, and the shorter one must not contradict it. (torchvision looks at the height only.)
+    longer side decides, and the map must hold the shorter one and no more of either than the padding.
+    (torchvision looks at the height only.)
 
     Args:
         sizes: (height, width) of each feature map.
         image_sizes: (height, width) of each image before batching, pixels.
 
     Raises:
-        ValueError: no images, an empty image, or a map whose two axes tell scales more than a factor 2 apart.
+        ValueError: no images, an empty image, or a map whose size contradicts the scale.
     """
     if not image_sizes:
         raise ValueError("image_sizes is empty: spatial scales cannot be inferred; give spatial_scales")
@@ -76,14 +85,26 @@ def infer_scales(sizes: Sequence[tuple[int, int]], image_sizes: Sequence[tuple[i
     for h, w in sizes:
         if h <= 0 or w <= 0:
             raise ValueError(f"a feature map of size {(h, w)} has no scale; give spatial_scales")
-        (long_map, long_image), (short_map, short_image) = sorted(
-            ((h, height), (w, width)), key=lambda pair: pair[1], reverse=True
-        )
-        scale = 2.0 ** round(math.log2(long_map / long_image))
-        if not math.floor(short_image * scale) <= short_map <= math.ceil((short_image + PADDING) * scale) + 1:
+        # Comparisons of integers, which do not ask which side is the longer one: torch.compile then knows of sizes only
+        # what those of other images fulfil as well.
+        halvings = _halvings(max(height, width), max(h, w))
+        scale = 2.0**-halvings
+        up, down = 2 ** max(-halvings, 0), 2 ** max(halvings, 0)
+        most = [-(-(side + PADDING) * up // down) + 1 for side in (height, width)]
+        if min(h, w) < min(height, width) * up // down or h > most[0] or w > most[1]:
             raise ValueError(
                 f"a feature map of size {(h, w)} does not belong to images of size {(height, width)}: the longer side "
                 f"tells scale {scale:g}, and the other contradicts it; give spatial_scales"
             )
         scales.append(scale)
     return scales
+
+
+def _halvings(of_image: int, of_map: int) -> int:
+    """How often a side of an image is halved to be that of its map: log2 of their ratio, rounded."""
+    n = 0
+    while of_image**2 > of_map**2 * 2 ** (2 * n + 1):
+        n += 1
+    while of_image**2 * 2 ** (1 - 2 * n) < of_map**2:
+        n -= 1
+    return n

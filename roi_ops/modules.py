@@ -1,22 +1,23 @@
-"""The operators as modules, and the exchange of the poolers inside a torchvision R-CNN.
+"""The operators as modules.
 
 ``torchvision.models.detection.FasterRCNN`` accepts only instances of torchvision's ``MultiScaleRoIAlign`` as
 RoI poolers: so the multi-scale modules here are subclasses of it. They share its call convention and its constructor,
 which keeps ``output_size``, ``sampling_ratio`` and the names of the maps, and those of its arguments that they have.
+
+``torch.jit.script`` compiles every ``forward`` here, and what it calls: so their annotations and their Python are those
+that it knows.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torchvision.ops
 from torch import Tensor, nn
 
-from roi_ops import functional
-from roi_ops.levels import infer_scales
+from roi_ops import functional, fx
+from roi_ops.levels import map_scales
 
 
 class RoIAlign(nn.Module):
@@ -38,18 +39,20 @@ class RoIAlign(nn.Module):
         self.aligned = aligned
         self.mode = mode
 
-    def forward(self, input: Tensor, rois: functional.Boxes) -> Tensor:
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
         """Tensor[N, C, H, W] and boxes to Tensor[K, C, output_h, output_w]."""
+        scale = float(self.spatial_scale)
         return functional.roi_align(
-            input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned, mode=self.mode
+            input, rois, self.output_size, scale, self.sampling_ratio, self.aligned, mode=self.mode
         )
 
     def extra_repr(self) -> str:
-        """The arguments, for ``print``."""
-        return (
+        """The arguments, for ``print``; what torchvision's module does not have only where it was given."""
+        text = (
             f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}, mode={self.mode!r}"
+            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
         )
+        return text + _given(mode=(self.mode, "avg"))
 
 
 class RoIPool(nn.Module):
@@ -60,9 +63,9 @@ class RoIPool(nn.Module):
         self.output_size = output_size
         self.spatial_scale = spatial_scale
 
-    def forward(self, input: Tensor, rois: functional.Boxes) -> Tensor:
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
         """Tensor[N, C, H, W] and boxes to Tensor[K, C, output_h, output_w]."""
-        return functional.roi_pool(input, rois, self.output_size, self.spatial_scale)
+        return functional.roi_pool(input, rois, self.output_size, float(self.spatial_scale))
 
     def extra_repr(self) -> str:
         """The arguments, for ``print``."""
@@ -72,13 +75,43 @@ class RoIPool(nn.Module):
 class PrRoIPool(RoIPool):
     """Module form of :func:`roi_ops.prroi_pool`."""
 
-    def forward(self, input: Tensor, rois: functional.Boxes) -> Tensor:
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
         """Tensor[N, C, H, W] and boxes to Tensor[K, C, output_h, output_w]."""
-        return functional.prroi_pool(input, rois, self.output_size, self.spatial_scale)
+        return functional.prroi_pool(input, rois, self.output_size, float(self.spatial_scale))
+
+
+@fx.node
+def select_maps(x: dict[str, Tensor], names: list[str], strict: bool) -> list[Tensor]:
+    """The maps of ``x`` that are named, in the order of the names; if not ``strict``, those that are there, in its own.
+
+    Raises:
+        ValueError: a map is missing, or all are; the message lists those there are.
+    """
+    missing: list[str] = []
+    for name in names:
+        if name not in x:
+            missing.append(name)
+    if len(missing) > 0 and (strict or len(missing) == len(names)):
+        raise ValueError(f"no feature map named {missing}; there are {list(x.keys())}")
+    maps: list[Tensor] = []
+    for name in names if strict else list(x.keys()):
+        if name in names:
+            maps.append(x[name])
+    return maps
+
+
+def _given(**arguments: tuple[Any, Any]) -> str:
+    """Text of the arguments, each with its default, that have another value than that."""
+    return "".join(f", {name}={value!r}" for name, (value, default) in arguments.items() if value != default)
 
 
 class _MultiScalePooler(torchvision.ops.MultiScaleRoIAlign):
-    """What the multi-scale modules share: the choice of maps and their scales."""
+    """What the multi-scale modules share: the choice of maps and their scales.
+
+    Attributes:
+        strict: whether a named map that is not there is an error. :func:`roi_ops.replace_roi_pooling` sets it to False:
+            torchvision passes over such names, and its MobileNetV3 detectors have some.
+    """
 
     def __init__(
         self,
@@ -96,6 +129,7 @@ class _MultiScalePooler(torchvision.ops.MultiScaleRoIAlign):
         if spatial_scales is not None and len(spatial_scales) != len(self.featmap_names):
             raise ValueError(f"{len(self.featmap_names)} feature map names but {len(spatial_scales)} spatial scales")
         self.spatial_scales = None if spatial_scales is None else [float(scale) for scale in spatial_scales]
+        self.strict = True
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool every box from the feature map that fits its size.
@@ -112,14 +146,10 @@ class _MultiScalePooler(torchvision.ops.MultiScaleRoIAlign):
         Raises:
             ValueError: a feature map is missing; the message lists those there are.
         """
-        missing = [name for name in self.featmap_names if name not in x]
-        if missing:
-            raise ValueError(f"no feature map named {missing}; there are {list(x)}")
-        features = [x[name] for name in self.featmap_names]
-        scales = self.spatial_scales
-        if scales is None:
-            scales = infer_scales([tuple(f.shape[-2:]) for f in features], image_shapes)  # type: ignore[misc]
-        return self.pool(features, boxes, scales)
+        features = select_maps(x, self.featmap_names, self.strict)
+        if self.spatial_scales is None:
+            return self.pool(features, boxes, map_scales(features, image_shapes))
+        return self.pool(features, boxes, self.spatial_scales)
 
     def pool(self, features: list[Tensor], boxes: list[Tensor], scales: list[float]) -> Tensor:
         """The operator itself; see the subclasses."""
@@ -129,6 +159,15 @@ class _MultiScalePooler(torchvision.ops.MultiScaleRoIAlign):
         return (
             f"{type(self).__name__}(featmap_names={self.featmap_names}, output_size={self.output_size}"
             f"{self.extra_repr()})"
+        )
+
+    def extra_repr(self) -> str:
+        """The arguments that follow the names and the size, with a comma before each."""
+        return _given(
+            canonical_scale=(self.canonical_scale, 224),
+            canonical_level=(self.canonical_level, 4),
+            spatial_scales=(self.spatial_scales, None),
+            strict=(self.strict, True),
         )
 
 
@@ -171,20 +210,19 @@ class MultiScaleRoIAlign(_MultiScalePooler):
             scales,
             self.sampling_ratio,
             self.aligned,
-            canonical_scale=self.canonical_scale,
-            canonical_level=self.canonical_level,
+            canonical_scale=float(self.canonical_scale),
+            canonical_level=float(self.canonical_level),
             mode=self.mode,
         )
 
     def extra_repr(self) -> str:
-        """The arguments that are RoIAlign's own."""
-        return f", sampling_ratio={self.sampling_ratio}, aligned={self.aligned}, mode={self.mode!r}"
+        """See :class:`MultiScaleRoIPool`; the rest is torchvision's text."""
+        given = _given(aligned=(self.aligned, False), mode=(self.mode, "avg"))
+        return f", sampling_ratio={self.sampling_ratio}{given}{super().extra_repr()}"
 
 
 class MultiScaleRoIPool(_MultiScalePooler):
     """RoIPool on a feature pyramid; its arguments are those of :class:`MultiScaleRoIAlign` that it has."""
-
-    operator = staticmethod(functional.multiscale_roi_pool)
 
     def __init__(
         self,
@@ -199,20 +237,29 @@ class MultiScaleRoIPool(_MultiScalePooler):
 
     def pool(self, features: list[Tensor], boxes: list[Tensor], scales: list[float]) -> Tensor:
         """See :func:`roi_ops.multiscale_roi_pool`."""
-        return self.operator(
+        return functional.multiscale_roi_pool(
             features,
             boxes,
             self.output_size,
             scales,
-            canonical_scale=self.canonical_scale,
-            canonical_level=self.canonical_level,
+            canonical_scale=float(self.canonical_scale),
+            canonical_level=float(self.canonical_level),
         )
 
 
 class MultiScalePrRoIPool(MultiScaleRoIPool):
     """PrRoIPool on a feature pyramid; its arguments are those of :class:`MultiScaleRoIAlign` that it has."""
 
-    operator = staticmethod(functional.multiscale_prroi_pool)
+    def pool(self, features: list[Tensor], boxes: list[Tensor], scales: list[float]) -> Tensor:
+        """See :func:`roi_ops.multiscale_prroi_pool`."""
+        return functional.multiscale_prroi_pool(
+            features,
+            boxes,
+            self.output_size,
+            scales,
+            canonical_scale=float(self.canonical_scale),
+            canonical_level=float(self.canonical_level),
+        )
 
 
 KINDS = ("align", "align_aligned", "align_max", "pool", "prroi")
@@ -236,50 +283,3 @@ def make_pooler(
         return cls(featmap_names, output_size, **levels)
     levels |= {"aligned": kind == "align_aligned", "mode": "max" if kind == "align_max" else "avg"}
     return MultiScaleRoIAlign(featmap_names, output_size, sampling_ratio, **levels)
-
-
-def replace_roi_pooling(model: nn.Module, kind: str = "align", *, sampling_ratio: int | None = None) -> nn.Module:
-    """Exchange the RoI poolers of a torchvision Faster, Mask or Keypoint R-CNN, in place; weights are kept.
-
-    Args:
-        model: has ``backbone`` and ``roi_heads`` as torchvision's ``GeneralizedRCNN``.
-        kind: one of :data:`KINDS`; "align" gives the results of torchvision's own pooler.
-        sampling_ratio: None keeps each pooler's.
-
-    Returns:
-        ``model``.
-
-    Raises:
-        TypeError: the model has no poolers of torchvision's kind.
-    """
-    heads = getattr(model, "roi_heads", None)
-    poolers = {
-        name: module
-        for name, module in (heads.named_children() if isinstance(heads, nn.Module) else ())
-        if isinstance(module, torchvision.ops.MultiScaleRoIAlign)
-    }
-    if not isinstance(heads, nn.Module) or not poolers:
-        raise TypeError(f"{type(model).__name__} has no roi_heads with torchvision's MultiScaleRoIAlign in them")
-    maps = _feature_names(model.backbone)  # type: ignore[arg-type]
-    for name, old in poolers.items():
-        new = make_pooler(
-            kind,
-            # torchvision passes over names that the backbone does not give: its MobileNetV3 models have some.
-            [n for n in maps if n in old.featmap_names],
-            old.output_size,
-            old.sampling_ratio if sampling_ratio is None else sampling_ratio,
-            canonical_scale=old.canonical_scale,
-            canonical_level=old.canonical_level,
-            spatial_scales=getattr(old, "spatial_scales", None),
-        )
-        new.sampling_ratio = old.sampling_ratio if sampling_ratio is None else sampling_ratio  # also where unused
-        setattr(heads, name, new.train(old.training))
-    return model
-
-
-def _feature_names(backbone: nn.Module) -> list[str]:
-    """Names of the maps a backbone gives, found on the meta device: nothing is computed or changed."""
-    shadow = copy.deepcopy(backbone).eval().to("meta")
-    with torch.no_grad():
-        maps = shadow(torch.empty(1, 3, 64, 64, device="meta"))
-    return ["0"] if isinstance(maps, Tensor) else list(maps)

@@ -1,7 +1,8 @@
 """The operators as PyTorch sees them: ``torch.library`` schemas, fake kernels, choice of backend.
 
 Seven operators carry everything (see ``reference`` for what each computes). Their derivatives are registered in
-``autograd.py``; ``dispatch.py`` decides which calls go through them.
+``autograd.py``, what ``torch.vmap`` makes of them in ``batching.py``; ``dispatch.py`` decides which calls go through
+them.
 
 A :class:`torch.library.Library` with Python kernels costs a few microseconds a call, where
 ``torch.library.custom_op`` costs ninety for a list of four features.
@@ -9,28 +10,27 @@ A :class:`torch.library.Library` with Python kernels costs a few microseconds a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from roi_ops import backends
+from roi_ops import backends, maps
 from roi_ops.geometry import Geometry
-from roi_ops.reference.rois import gradient_format
 
 _GEOMETRY = (
     "float[] scales, str kind, int pooled_h, int pooled_w, int sampling_ratio, int k_min, int k_max, "
     "float canonical_scale, float canonical_level"
 )
+_MAPS = "SymInt[] sizes, bool[] channels_last"  # see maps.describe
 SCHEMAS = {
     "linear_forward": f"(Tensor[] features, Tensor boxes, bool channels_last, {_GEOMETRY}) -> Tensor",
-    "linear_backward_features": f"(Tensor grad, Tensor[] features, Tensor boxes, {_GEOMETRY}) -> Tensor[]",
+    "linear_backward_features": f"(Tensor grad, Tensor boxes, {_MAPS}, {_GEOMETRY}) -> Tensor[]",
     "linear_backward_boxes": f"(Tensor grad, Tensor[] features, Tensor boxes, {_GEOMETRY}) -> Tensor",
     "max_forward": f"(Tensor[] features, Tensor boxes, bool channels_last, {_GEOMETRY}) -> (Tensor, Tensor)",
     "max_gather": f"(Tensor[] features, Tensor argmax, Tensor boxes, {_GEOMETRY}) -> Tensor",
-    "max_backward_features": (
-        f"(Tensor grad, Tensor argmax, Tensor[] features, Tensor boxes, {_GEOMETRY}) -> Tensor[]"
-    ),
+    "max_backward_features": f"(Tensor grad, Tensor argmax, Tensor boxes, {_MAPS}, {_GEOMETRY}) -> Tensor[]",
     "max_backward_boxes": f"(Tensor grad, Tensor argmax, Tensor[] features, Tensor boxes, {_GEOMETRY}) -> Tensor",
 }
 
@@ -58,14 +58,17 @@ OPERATORS = {name: getattr(torch.ops.roi_ops, name).default for name in SCHEMAS}
 
 
 # ---------------------------------------------------------------------------------------- fake kernels
+def _empty(like: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
+    return like.new_empty(shape).to(memory_format=maps.memory_format(channels_last))
+
+
 def _pooled(feature: Tensor, boxes: Tensor, channels_last: bool, geometry: Geometry) -> Tensor:
-    return feature.new_empty(boxes.shape[0], feature.shape[1], geometry.pooled_h, geometry.pooled_w).to(
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format
-    )
+    shape = (boxes.shape[0], feature.shape[1], geometry.pooled_h, geometry.pooled_w)
+    return _empty(feature, shape, channels_last)
 
 
-def _gradients(features: list[Tensor]) -> list[Tensor]:
-    return [f.new_empty(f.shape).to(memory_format=gradient_format(f)) for f in features]
+def _gradients(grad: Tensor, sizes: list[int], channels_last: list[bool]) -> list[Tensor]:
+    return [_empty(grad, *form) for form in zip(maps.shapes(sizes), channels_last, strict=True)]
 
 
 @torch.library.register_fake("roi_ops::linear_forward", lib=library)
@@ -74,8 +77,8 @@ def _(features, boxes, channels_last, *geom):
 
 
 @torch.library.register_fake("roi_ops::linear_backward_features", lib=library)
-def _(grad, features, boxes, *geom):
-    return _gradients(features)
+def _(grad, boxes, sizes, channels_last, *geom):
+    return _gradients(grad, sizes, channels_last)
 
 
 @torch.library.register_fake("roi_ops::linear_backward_boxes", lib=library)
@@ -95,8 +98,8 @@ def _(features, argmax, boxes, *geom):
 
 
 @torch.library.register_fake("roi_ops::max_backward_features", lib=library)
-def _(grad, argmax, features, boxes, *geom):
-    return _gradients(features)
+def _(grad, argmax, boxes, sizes, channels_last, *geom):
+    return _gradients(grad, sizes, channels_last)
 
 
 @torch.library.register_fake("roi_ops::max_backward_boxes", lib=library)

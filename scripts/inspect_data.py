@@ -8,13 +8,17 @@ It takes the arguments of train.py as well, and inspects what would be trained o
 
 from detector.config.command_line import run
 from detector.config.schema import InspectConfig
+from detector.exceptions import DataError
 
 
 def main(config: InspectConfig) -> None:
     from detector.inspection.inspect_data import inspect_from_config  # PyTorch takes seconds to import: not for --help
     from detector.terminal import show
 
-    show(inspect_from_config(config))
+    found = inspect_from_config(config)
+    show(found)
+    if found.refused:
+        raise DataError("\n".join(found.refused))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ TABLES = {"detector.config.schema"}  # may be longer: the schema is one list of 
 # Signatures that torchvision or torch.library give: torchvision's functions and modules with our keywords, their forms
 # for several maps, and what a registered operator takes one by one, as an operator has no structures.
 GIVEN = {"roi_align", "multiscale_roi_align", "multiscale_roi_pool", "multiscale_prroi_pool"}
+GIVEN |= {f"_{name}" for name in GIVEN} | {"_roi_pool"}  # the same for TorchScript
 GIVEN |= {"MultiScaleRoIAlign.__init__", "_"}
 
 

@@ -20,8 +20,8 @@ from detector.ablation.cells import RECORD
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import now
 from detector.config.schema import Config
+from detector.config.targets import targets_of
 from detector.data.splits import validation_split
-from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.intervals import replicate, resample
 from detector.evaluation.matches import Matches, match
@@ -60,6 +60,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         "seconds": outcome.seconds,
         "images_per_second": training_speed(outcome.run_dir / "metrics.csv"),
         "costs": costs,
+        "classes": targets_of(cell["config"]),  # of the user's, which the hash knows by name and arguments only
         "data": fingerprint_of_validation(matches),
         **environment(),
     })  # fmt: skip
@@ -68,8 +69,8 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
 def matches_of(config: Config, run: Path) -> Matches:
     """Which detection of a run's best weights matches which object of its validation images."""
     split = validation_split(config.data, str(run))
-    truth = GroundTruth(split.annotations, split.drops_invalid)
-    found = Detections.from_json(run / "predictions.json", truth.image_ids, truth.category_ids)
+    truth = GroundTruth.of(split)
+    found = truth.read_detections(run / "predictions.json")
     scored = split.dataset().image_ids
     return match(truth, found, scored[: config.trainer.limit_eval_images or None])
 

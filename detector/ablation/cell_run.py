@@ -59,9 +59,9 @@ def run_cell(
 
 
 def keep_weights(best: Path, out: Path) -> None:
-    """Copy what :func:`detector.load` needs from a checkpoint; the state of the optimiser is most of it."""
+    """Copy what :func:`detector.load`, and Lightning, need from a checkpoint; the optimiser's state is most of it."""
     content = read_checkpoint(best).content
-    kept = {key: content[key] for key in ("state_dict", "hyper_parameters")}
+    kept = {key: content[key] for key in ("state_dict", "hyper_parameters", "pytorch-lightning_version")}
     buffer = io.BytesIO()  # on a full disk torch.save to a file raises no OSError
     torch.save(kept, buffer)
     with replacing(out) as temporary:

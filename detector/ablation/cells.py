@@ -25,7 +25,7 @@ CELL, RECORD, FAILURE = "cell.json", "record.json", "failure.json"
 WITHOUT_EFFECT = (
     "run_dir", "resume", "seed", "logger", "data.root", "data.workers", "trainer.progress_bar", "trainer.log_every",
     "trainer.threads", "trainer.checkpoint_every", "trainer.checkpoint_minutes", "trainer.profile_steps",
-    "trainer.detect_anomaly",
+    "trainer.detect_anomaly", "trainer.val_loss",
 )  # fmt: skip
 Levels = dict[str, str]
 """Factor -> level."""

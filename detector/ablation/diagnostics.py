@@ -87,7 +87,7 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
         module = load_trained_model(cell.folder / WEIGHTS, device, trust_in(cell.config))
         module.config.data.root = cell.config.data.root
         split = validation_split(cell.config.data, cell.name)
-        truth = GroundTruth(split.annotations, split.drops_invalid)
+        truth = GroundTruth.of(split)
         dataset = split.dataset()
         count = min(EVALUATED, len(dataset))
         result["jitter"][level] = jitter(module, [dataset[i] for i in range(min(SHIFTED, len(dataset)))])

@@ -92,10 +92,10 @@ def backward(name: str, scene: Scene, maps: dict[str, Tensor], boxes: list[Tenso
 
 def reaches(maps: dict[str, Tensor], boxes: list[Tensor]) -> Iterator[tuple[Reach, Reach]]:
     """Of the RoIs of each level: along y and along x."""
-    features = list(maps.values())
+    shapes = [f.shape for f in maps.values()]
     geometry = Geometry(SCALES, "align", BINS, BINS, RATIO, 2, 5, 224.0, 4.0)
-    for group in groups(features, with_indices(boxes), geometry):
-        height, width = features[group.level].shape[2:]
+    for group in groups(shapes, with_indices(boxes), geometry):
+        height, width = shapes[group.level][2:]
         yield reach(*group.y, height, TILE_H), reach(*group.x, width, TILE_W)
 
 

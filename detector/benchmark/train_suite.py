@@ -48,13 +48,6 @@ TAPS = {3: 24, 6: 32, 13: 96, 18: 1280}  # of MobileNetV2: last block of the str
 WARM = 3  # steps of each that do not count
 
 
-class Module(DetectionModule):
-    """The module without anything to evaluate against."""
-
-    def on_fit_start(self) -> None:
-        """Nothing is read."""
-
-
 class Turns(pl.Callback):
     """After each of our steps runs one of the plain loop on the same batch; notes the seconds of both.
 
@@ -107,7 +100,7 @@ def measure_step(name: str, channels_last: bool, bench: Bench) -> Row:
         config = configured(name, channels_last, side, folder, bench)
         names, batches = drawn(config, bench.device)
         torch.manual_seed(0)
-        module = Module(config, names, list(range(1, len(names) + 1)))
+        module = DetectionModule(config, names)
         peer = plain_model(config, len(names) + 1).to(bench.device)
         if channels_last:
             peer = peer.to(memory_format=torch.channels_last)

@@ -13,9 +13,9 @@ import hydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.composition import config_folders, in_quotes, own_files, quote, search_path
+from detector.config.composition import SEARCH, config_folders, in_quotes, own_files, quote, search_path
 from detector.config.job import check_resolved, parse_job
-from detector.config.overrides import SEARCH, Configs, check_lengths, parse_overrides, raise_together
+from detector.config.overrides import Configs, check_lengths, parse_overrides, raise_together
 from detector.config.sweep import jobs, search_space
 from detector.exceptions import ConfigError
 

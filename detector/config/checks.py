@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin, get_type_hints
 
+from detector.config.synonyms import EXPLAINED, WORDS, plain
 from detector.exceptions import ConfigError
 
 
@@ -106,19 +107,33 @@ def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = N
 
 
 def unknown_key(key: str, schema: type) -> str:
-    """The message for a key that does not exist: the nearest key, or the keys of its group."""
+    """The message for a key that does not exist: the key that is meant, or the keys of its group."""
     everything = known_keys(schema)
-    nearest = difflib.get_close_matches(key, everything, n=1, cutoff=0.6)
-    if not nearest:  # the right name in the wrong group, e.g. `lr` for `optim.lr`
-        last = key.rsplit(".", 1)[-1]
-        by_name = {k.rsplit(".", 1)[-1]: k for k in everything}
-        match = difflib.get_close_matches(last, by_name, n=1, cutoff=0.7)
-        nearest = [by_name[m] for m in match]
-    if nearest:
-        return f"unknown key '{key}'; did you mean '{nearest[0]}'?"
-    group = key.rsplit(".", 1)[0] + "." if "." in key else ""
-    siblings = [k for k in everything if k.startswith(group) and "." not in k[len(group) :]]
+    group, _, last = key.rpartition(".")
+    if group.rpartition(".")[2] == last and group in everything:  # model.model
+        return f"unknown key '{key}'; the keys in a file of the group {group} stand alone, without '{last}:' above them"
+    if meant := meant_key(key, everything):
+        return f"unknown key '{key}'; did you mean '{meant}'?"
+    if why := EXPLAINED.get(plain(key)):
+        return f"unknown key '{key}'; {why}"
+    siblings = [k for k in everything if k.rpartition(".")[0] == group]
     return f"unknown key '{key}'; known here: {', '.join(siblings or [f.name for f in fields(schema)])}"
+
+
+def meant_key(key: str, known: Sequence[str]) -> str:
+    """The one of ``known`` that is meant by ``key``; "" if none is near.
+
+    The right name in the wrong group (``lr`` for ``optim.lr``), another framework's word, or a slip of the pen.
+    """
+    last = key.rpartition(".")[2]
+    same = [k for k in known if k.rpartition(".")[2] == last]
+    others = [k for k in WORDS.get(plain(key), ()) if k in known]
+    slip, near = (difflib.get_close_matches(key, known, n=1, cutoff=cutoff) for cutoff in (0.9, 0.6))
+    ends = {k.rpartition(".")[2]: k for k in known}
+    near_ends = [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.7)]
+    if plain(key) in EXPLAINED:
+        return ""
+    return next(iter([*slip, *(same if len(same) == 1 else ()), *others, *near, *near_ends]), "")
 
 
 def check_values(config: Any) -> None:

@@ -25,6 +25,10 @@ from detector.exceptions import ConfigError
 # Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional own/GROUP@GROUP` after the data for each.
 TUNED = ("model", "roi", "optim", "trainer")
 
+RECIPES = ("experiment", "debug")  # groups whose files set keys of other groups
+SEARCH = "hparams"  # the group whose choices make sense with --multirun only; they set keys of Hydra
+AT_TOP = "# @package _global_"
+
 
 def config_folders(config_dir: str | Path = "", configs: Path | None = None) -> list[Path]:
     """The folders of configs that a command looks into: the user's own, those of plugin packages, the shipped ones.
@@ -108,6 +112,12 @@ def default_choices(folder: Path, config_name: str) -> dict[str, str | None]:
     return found
 
 
+def foreign_groups(folder: Path, config_name: str) -> set[str]:
+    """The groups in ``folder`` that other primary configs choose from than ``config_name``."""
+    own = {key.partition("@")[0] for key in default_choices(folder, config_name)}
+    return set(group_names([folder])) - own - ({"tuning"} if "data" in own else set())  # data=NAME chooses the tuning
+
+
 def first_comment(folders: Sequence[Path], group: str, choice: str) -> str:
     """What the first line of a choice's file says of it."""
     for folder in folders:
@@ -136,7 +146,7 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str],
     searchpath = search_path([folder for folder in folders if folder != home])
     try:
         with own_files(folders), no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
-            return hydra.compose(config_name, [*arguments, *searchpath], return_hydra_config=hydras)
+            composed = hydra.compose(config_name, [*arguments, *searchpath], return_hydra_config=hydras)
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         if "hydra/launcher" in str(error):
@@ -146,6 +156,37 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str],
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
+    check_packages(folders, composed)
+    return composed
+
+
+def check_packages(folders: Sequence[Path], composed: DictConfig) -> None:
+    """Raise :class:`ConfigError` if the keys of a recipe or a search lie below the name of its group.
+
+    Its file sets keys of other groups, so it has to say that they start at the top.
+    """
+    for group in (*RECIPES, SEARCH):
+        below = composed.get(group)
+        if isinstance(below, DictConfig):
+            files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+            wrong = [str(path) for path in files if not at_top(path) and top_keys(path) & {str(key) for key in below}]
+            raise ConfigError(
+                f"{', '.join(wrong) or group}: sets keys below '{group}', as its first line is not '{AT_TOP}'; add "
+                "that line"
+            )
+
+
+def at_top(path: Path) -> bool:
+    """Whether a config file says that its keys start at the top."""
+    return AT_TOP in path.read_text(encoding="utf-8", errors="replace")
+
+
+def top_keys(path: Path) -> set[str]:
+    """The keys at the top of a config file; none if it cannot be read."""
+    try:
+        return set(map(str, read_config(path)))
+    except ConfigError:
+        return set()
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,17 +13,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_inside, is_known, unknown_key
+from detector.config.checks import is_inside, is_known
 from detector.config.composition import (
     TUNED,
     check_choice,
     choices_of,
     compose,
+    foreign_groups,
     group_names,
     quote,
     read_config,
 )
-from detector.config.schema import Config
+from detector.config.unknown_argument import unknown_argument
 from detector.exceptions import ConfigError
 
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
@@ -31,8 +32,7 @@ EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": 
 
 # What the command line, and `configure`, call a key in short.
 SHORT = {"backbone": "model.backbone"}
-
-SEARCH = "hparams"  # the group whose choices make sense with --multirun only
+CLOSING = {"[": "]", "{": "}", "'": "'", '"': '"'}  # the ends of what Hydra reads as a list, a dict or a text
 
 
 class Configs:
@@ -59,15 +59,31 @@ class Configs:
         self.has_choices = "defaults" in content
         lacking = [field.name for field in fields(schema) if field.name not in content]
         if given and lacking and not self.has_choices:  # not the user's file, or one that was cut
+            go_on = (
+                " To go on with its run without it, give run_dir and resume=auto and the other arguments as they were."
+                if is_known("resume", schema)
+                else ""
+            )
             raise ConfigError(
                 f"{self.file}: has no {', '.join(lacking)}. A config without a defaults list is a whole one, as a run "
-                "writes it; was this one cut? To go on with its run without it, give run_dir and resume=auto and the "
-                "other arguments as they were."
+                f"writes it; was this one cut?{go_on}"
             )
 
     def choices(self, group: str) -> list[str]:
         """Names of the choices of a group, sorted; none if there is no such group."""
         return choices_of(self.folders, group)
+
+    def groups(self) -> list[str]:
+        """Names of the groups that the command chooses from, sorted."""
+        return [group for group in group_names(self.folders) if not self.is_foreign(group)]
+
+    def is_group(self, name: str) -> bool:
+        """Whether the command chooses from a group of this name, which may be nested (``roi/fusion``)."""
+        return bool(self.choices(name)) and not self.is_foreign(name)
+
+    def is_foreign(self, group: str) -> bool:
+        """Whether ``group`` is a shipped one that other commands choose from, as ``model`` is for evaluate."""
+        return not self.given and group in foreign_groups(self.folders[-1], self.name)
 
     def compose(self, arguments: Sequence[str], hydras: bool = False) -> DictConfig:
         """The configuration that overrides in Hydra's grammar make; with ``hydras`` that of Hydra too.
@@ -86,7 +102,8 @@ class Configs:
     def for_hydra(self, argument: str) -> str:
         """``argument`` with the full key, and its value in quotes where Hydra would read it as something else, or not.
 
-        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have. It
+        Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
+        path with a comma would be a sweep, one that begins with a bracket a list. It
         wants two plus signs for what may be new, as the arguments of a class are that the command line names.
         """
         key, equals, value = argument.partition("=")
@@ -95,7 +112,10 @@ class Configs:
         argument = f"{key}{equals}{value}"
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
-        if value and value[0] not in "[{'\"":
+        if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):
+            return f"{key}={quote(value)}"
+        close = CLOSING.get(value[:1], "")
+        if value and (not close or (close in value[1:] and not value.endswith(close))):
             try:
                 parse_overrides([argument])
             except ConfigError:
@@ -106,7 +126,7 @@ class Configs:
     def check(self, override: Override) -> None:
         """Raise :class:`ConfigError` unless the override names a group and a choice of it, or a key."""
         key = override.key_or_group
-        if not self.choices(key):
+        if not self.is_group(key):
             self.check_key(key, (override.input_line or "").partition("=")[2])
             if override.is_add() and not override.is_force_add():
                 raise ConfigError(f"+{key}: this key exists; give {key}=VALUE, without the plus")
@@ -135,15 +155,9 @@ class Configs:
                     check_choice(self.folders, key, str(name))
 
     def check_key(self, key: str, value: Any) -> None:
-        """Raise :class:`ConfigError` with the nearest key or group unless the schema has ``key``."""
-        if is_known(key, self.schema):
-            return
-        if is_known("set", self.schema) and is_known(key, Config):
-            raise ConfigError(f"unknown key '{key}'; settings of the study's runs are given as 'set={{{key}:{value}}}'")
-        nearest = difflib.get_close_matches(key, group_names(self.folders), n=1, cutoff=0.7)
-        if nearest and "." not in key:
-            raise ConfigError(f"unknown key '{key}'; did you mean '{nearest[0]}'?")
-        raise ConfigError(unknown_key(key, self.schema))
+        """Raise :class:`ConfigError` that says what may be meant unless the schema has ``key``."""
+        if not is_known(key, self.schema):
+            raise ConfigError(unknown_argument(key, value, self.schema, self.groups()))
 
 
 def check_lengths(cfg: DictConfig, given: Collection[str]) -> None:

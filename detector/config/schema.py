@@ -83,7 +83,7 @@ class RoiConfig:
 
     kind: Any = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool", target="a pooler")
     output_size: list[int] = number(1)
-    sampling_ratio: int = number(-1)
+    sampling_ratio: int = number(-1, 32768)  # the most that the operators take
     aligned: bool
     mode: str = one_of("avg", "max")
     canonical_scale: int = number(1)
@@ -117,6 +117,9 @@ class DataConfig:
     val_images: str
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
+    drop_categories: list[str]
+    exif: str = one_of("auto", "apply", "ignore")
+    white: int = number(1, 65535)
     overfit_images: int = number(0)
     batch_size: int = number(1)
     eval_batch_size: int = number(1)
@@ -186,6 +189,7 @@ class TrainerConfig:
     threads: int = number(0)
     deterministic: bool
     limit_eval_images: int = number(0)
+    val_loss: bool
     profile_steps: int = number(0)
     detect_anomaly: bool
     progress_bar: bool
@@ -223,6 +227,7 @@ class InspectConfig(Config):
 
     fix: str
     fix_val: str
+    force: bool
     output_dir: str
     overwrite: bool
     open_images: bool
@@ -239,6 +244,8 @@ class EvaluateConfig:
     annotations: str
     predictions: str
     images: str
+    drop_categories: list[str]
+    on_invalid: str = one_of("as_trained", "error", "drop")
     output_dir: str
     overwrite: bool
     accelerator: str = one_of("auto", "cpu", "gpu")
@@ -261,6 +268,7 @@ class CompareConfig:
     runs: list[str]
     annotations: str
     images: str
+    drop_categories: list[str]
     output_dir: str
     overwrite: bool
     max_detections: int = number(0)

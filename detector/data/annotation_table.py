@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.data.annotations import Annotations, no_such_file, read_annotations
-from detector.data.problems import CORRECT, Problem, describe
-from detector.data.systematic import TOLERANCE, exchange_sizes, find_files, straighten_boxes
-from detector.exceptions import DataError
+from detector.data.annotations import Annotations
+from detector.data.file_names import Found, absent, find_files
+from detector.data.problems import CORRECT, InvalidData, Problem
+from detector.data.systematic import TOLERANCE, exchange_sizes, straighten_boxes
+from detector.exceptions import MissingData
 from detector.words import counted
 
 # A box has no area if a side is below this many pixels. torchvision drops detections with a shorter side too.
@@ -36,7 +37,9 @@ class Table:
     boxes: np.ndarray  # float32 [A, 4]: x1, y1, x2, y2 in pixels, inside the image
     labels: np.ndarray  # int64 [A], in 1..K
     area: np.ndarray  # float32 [A]: the annotation's area (a mask's, maybe), times the share that clipping left
-    iscrowd: np.ndarray  # int8 [A]
+    iscrowd: np.ndarray  # int8 [A]: 1 for what is not trained on: crowd regions, and what is marked "ignore"
+    ignore: np.ndarray  # bool [A]: which of them are no crowds but marked "ignore"
+    dropped: dict[str, int]  # annotations of each class that was left out by its name
 
     def select(self, images: np.ndarray) -> Table:
         """The table of the images at the positions ``images`` (int [m]) and their annotations."""
@@ -49,14 +52,14 @@ class Table:
         return replace(self, first=first, **columns)
 
 
-ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd")
+ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd", "ignore")
 
 
-def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
-    """Read ``file``, check it against itself and against the files in the folder ``images``.
+def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
+    """Check annotations against themselves and against the files in the folder ``images``.
 
     Args:
-        file: COCO annotation JSON.
+        read: of an annotation file.
         images: folder that the ``file_name`` entries are relative to.
         on_invalid: "error": raise if anything is wrong. "drop": leave out what is wrong. "clip": the same, but a
             box that is partly outside its image is clipped to it and kept.
@@ -65,11 +68,9 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
         The table, and what was left out or clipped.
 
     Raises:
-        DataError: no such file or folder, not a COCO annotation file, or problems that ``on_invalid`` does not cover.
+        DataError: no such folder, or problems that ``on_invalid`` does not cover.
     """
-    if not file.is_file():
-        raise DataError(f"{no_such_file(file)} Set data.root, data.train_annotations and data.val_annotations.")
-    read = read_annotations(file)
+    file = read.file
     missing, _, problems = missing_files(images, read)
     read, exchanged = exchange_sizes(read, images)
     read, strange = straighten_boxes(read)
@@ -77,7 +78,7 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
 
     problems = exchanged + strange + problems + in_order(read.problems + geometric)
     if problems and (on_invalid == "error" or any(p.remedy == CORRECT for p in problems)):
-        raise DataError(describe(file, problems))
+        raise InvalidData(file, problems)
     clipped = ("clip",) if on_invalid == "clip" else ()
     problems = [replace(p, action="clipped" if p.remedy in clipped else "dropped") for p in problems]
 
@@ -91,6 +92,7 @@ def read_table(file: Path, images: Path, on_invalid: str) -> tuple[Table, list[P
         file_names=read.file_names,
         sizes=read.sizes,
         first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        dropped=read.dropped,
         **{name: values[order] for name, values in columns.items()},
     )
     return table.select(np.flatnonzero(~missing)) if missing.any() else table, problems
@@ -142,46 +144,43 @@ def check_boxes(read: Annotations, clip: bool) -> tuple[dict[str, np.ndarray], l
         "boxes": clipped.astype(np.float32),
         "labels": read.label + 1,
         "area": (read.area * share).astype(np.float32),
-        "iscrowd": read.iscrowd,
+        "iscrowd": read.iscrowd | read.ignore,
+        "ignore": read.ignore & (read.iscrowd == 0),
     }
     return {name: values[keep] for name, values in columns.items()}, problems
 
 
 def missing_files(folder: Path, read: Annotations) -> tuple[np.ndarray, dict[int, str], list[Problem]]:
-    """Look for the image files. Lists folders: that is faster than to ask for every file.
+    """Look for the image files.
 
     Returns:
-        Which images have no file (bool [M]); the files that seem to be meant, by image id; a problem for each image.
+        Which images have no file (bool [M]); the files that they seem to mean, by image id; a problem for each image
+        that means none, and one for all others whose names are written otherwise in the same way.
 
     Raises:
-        DataError: there is no such folder, or no image of the file is in it and none that could be meant.
+        MissingData: there is no such folder, or no image of the file is in it and none that could be meant.
     """
     if not folder.is_dir():
-        raise DataError(
-            f"no image folder {folder}, which the file names in {read.file} are relative to. "
-            "Set data.train_images and data.val_images (relative to data.root)."
-        )
-    listings: dict[Path, set[str]] = {}
-    missing = np.zeros(len(read.file_names), dtype=bool)
-    for i, name in enumerate(read.file_names.tolist()):
-        path = folder / name
-        if path.parent not in listings:
-            listings[path.parent] = {f.name for f in path.parent.iterdir()} if path.parent.is_dir() else set()
-        missing[i] = path.name not in listings[path.parent]
-    names = read.file_names[missing].tolist()
-    found = find_files(folder, names) if names else {}
-    if names and missing.all() and not found:
-        raise DataError(
+        raise MissingData(f"no image folder {folder}, which the file names in {read.file} are relative to.")
+    all_names = read.file_names.tolist()
+    missing = absent(folder, all_names)
+    names, ids = read.file_names[missing].tolist(), read.image_ids[missing].tolist()
+    found = find_files(folder, names, read.file_names[~missing].tolist()) if names else Found()
+    if names and missing.all() and not found.files and not found.several:
+        raise MissingData(
             f"{read.file}: none of its {counted(len(names), 'image')} is in the folder {folder}; the first would be "
-            f"{folder / names[0]}. Set data.train_images and data.val_images (relative to data.root) to the folder "
-            "that the file names start at."
+            f"{folder / names[0]}. The file names have to start at the folder of the images."
         )
     renamed, problems = {}, []
-    for image, name in zip(read.image_ids[missing].tolist(), names, strict=True):
+    sentences = found.sentences(all_names, folder)
+    for image, name in zip(ids, names, strict=True):
+        if name in found.files:
+            renamed[image] = found.files[name]
+            if name in sentences:
+                problems.append(Problem("misnamed_file", sentences.pop(name)))
+            continue
         what = f"there is no file {folder / name}"
-        if name in found:
-            renamed[image] = found[name]
-            problems.append(Problem("misnamed_file", f"{what}, but {folder / found[name]}", name, image))
-        else:
-            problems.append(Problem("missing_file", what, name, image))
+        if name in found.several:
+            what += f", and what it means cannot be told: {', '.join(sorted(found.several[name])[:5])}"
+        problems.append(Problem("missing_file", what, name, image))
     return missing, renamed, problems

@@ -8,19 +8,20 @@ of all of them (https://github.com/pytorch/pytorch/issues/13246).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detector.data.coco_files import ANNOTATIONS, in_folder, read_coco
+from detector.data.left_out import as_flag
 from detector.data.problems import Problem, describe
-from detector.exceptions import DataError
-from detector.files import LARGEST, as_id, is_box, read_json, shown
+from detector.exceptions import DataError, MissingData
+from detector.files import LARGEST, as_id, is_box, shown
 
 LISTS = ("images", "annotations", "categories")
-
 
 COLUMNS = {
     "position": np.int64,
@@ -30,6 +31,7 @@ COLUMNS = {
     "boxes_xywh": np.float64,
     "area": np.float64,
     "iscrowd": np.int8,
+    "ignore": bool,
     "area_given": bool,
     "crowd_given": bool,
 }
@@ -54,10 +56,13 @@ class Annotations:
         boxes_xywh: float64 ``[A, 4]``: left, top, width, height in pixels, finite and otherwise as they are.
         area: float64 ``[A]``, in square pixels; width times height where ``area_given`` is False.
         iscrowd: int8 ``[A]``.
+        ignore: bool ``[A]``, whether the key ``ignore`` says that the object is not to be learned.
         area_given: bool ``[A]``, whether the file has a finite area that is not negative.
         crowd_given: bool ``[A]``, whether it says ``iscrowd``.
         problems: what is wrong with the other annotations, in the order of the file.
         structure: what is wrong with images and categories that were left out; without ``strict`` only.
+        dropped: number of annotations of each category that was left out by its name.
+        dropped_ids: ids of these categories.
     """
 
     file: Path
@@ -73,10 +78,13 @@ class Annotations:
     boxes_xywh: np.ndarray
     area: np.ndarray
     iscrowd: np.ndarray
+    ignore: np.ndarray
     area_given: np.ndarray
     crowd_given: np.ndarray
     problems: list[Problem]
     structure: list[Problem] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    dropped_ids: list[int] = field(default_factory=list)
 
     def problem(self, row: int, kind: str, what: str) -> Problem:
         """A problem of the annotation in ``row``."""
@@ -86,22 +94,30 @@ class Annotations:
         return Problem(kind, what, name, int(self.image_ids[image]), int(self.ids[row]), box, position)
 
 
-def read_annotations(file: str | Path, need_pictures: bool = True, strict: bool = True) -> Annotations:
+def read_annotations(
+    file: str | Path, need_pictures: bool = True, strict: bool = True, drop_categories: Collection[str] = ()
+) -> Annotations:
     """Read the entries of a COCO annotation file.
 
     Args:
         file: COCO annotation JSON. Keys beside those of boxes are ignored.
         need_pictures: every image must have its file name, width and height, and there must be an image and a category.
         strict: False: images and categories that cannot be read are left out and are no error.
+        drop_categories: names of categories to leave out, with their annotations. Those that the file does not have
+            are passed over: :func:`check_dropped`.
 
     Raises:
         DataError: the file is missing, not JSON, not an annotation file, or an image or a category cannot be read.
     """
-    return parse_annotations(Path(file), load_lists(Path(file)), need_pictures, strict)
+    return parse_annotations(Path(file), load_lists(Path(file)), need_pictures, strict, drop_categories)
 
 
 def parse_annotations(
-    file: Path, content: Mapping[str, list[Any]], need_pictures: bool = True, strict: bool = True
+    file: Path,
+    content: Mapping[str, list[Any]],
+    need_pictures: bool = True,
+    strict: bool = True,
+    drop_categories: Collection[str] = (),
 ) -> Annotations:
     """What :func:`read_annotations` does with the three lists of the file.
 
@@ -116,8 +132,9 @@ def parse_annotations(
     for key in LISTS[::2] if need_pictures and strict else ():
         if not content[key]:
             raise DataError(f"{file}: the list {key!r} is empty.")
-    category_ids = sorted(names)
-    rows, wrong = _read_rows(content["annotations"], image_ids, file_names, category_ids)
+    dropped = {i: 0 for i, name in names.items() if name in drop_categories}
+    category_ids = sorted(names.keys() - dropped.keys())
+    rows, wrong = _read_rows(content["annotations"], image_ids, file_names, category_ids, dropped)
     return Annotations(
         file=file,
         category_ids=category_ids,
@@ -127,31 +144,42 @@ def parse_annotations(
         sizes=sizes,
         problems=wrong,
         structure=problems,
+        dropped={names[i]: count for i, count in dropped.items()},
+        dropped_ids=list(dropped),
         **rows,
     )
 
 
-def load_lists(file: Path) -> dict[str, list[Any]]:
+def load_lists(file: Path, needed: Sequence[str] = LISTS) -> dict[str, list[Any]]:
     """The annotation file as a dict with the lists "images", "annotations" and "categories", without segmentations.
 
+    Args:
+        file: COCO annotation JSON.
+        needed: the lists that it must have; the others are empty where it lacks them.
+
     Raises:
-        DataError: the file is missing, not JSON, or not an annotation file.
+        MissingData: there is no such file.
+        DataError: it is not JSON, or not an annotation file.
     """
     if not file.is_file():
-        raise DataError(no_such_file(file))
+        raise MissingData(no_such_file(file))
     # Polygons and masks are most of a COCO file; dropped while parsing they never pile up in memory.
-    content = read_json(file, "COCO annotations", _without_segmentation)
+    content = read_coco(file, ANNOTATIONS, _without_segmentation)
     if not isinstance(content, dict):
         hint = "; it looks like a results file: are the two files swapped?" if isinstance(content, list) else ""
         raise DataError(
             f"{file}: COCO annotations are an object with 'images', 'annotations' and 'categories', found "
             f"{shown(content)}{hint}"
         )
-    for key in LISTS:
+    lists = {key: content[key] if isinstance(content.get(key), list) else [] for key in LISTS}
+    for key in needed:
         if not isinstance(content.get(key), list):
             found = f"'{key}' is {shown(content[key])}" if key in content else f"there is no '{key}'"
-            raise DataError(f"{file}: {found}, but COCO annotations need a list of {key}")
-    return content
+            bare = "; it lists images without their objects, which is enough to predict only" if lists["images"] else ""
+            raise DataError(
+                f"{file}: {found}, but COCO annotations need a list of {key}{bare if key == 'annotations' else ''}"
+            )
+    return {**content, **lists}
 
 
 def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +194,9 @@ def no_such_file(file: Path) -> str:
     text = f"{file}: {missing} (COCO annotations expected); relative paths start at {Path.cwd()}."
     if not folder.is_dir():
         return f"{text} There is no folder {folder} either."
-    found = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
+    if file.is_dir() and (kinds := in_folder(file)):
+        return f"{text} {kinds}"
+    found = sorted(f for level in ("", "*/") for ending in ("", ".gz") for f in folder.glob(f"{level}*.json{ending}"))
     listed = ", ".join(str(f.relative_to(folder)) for f in found[:5]) + (", ..." if len(found) > 5 else "")
     return f"{text} JSON files in {folder}: {listed}." if found else text
 
@@ -224,9 +254,14 @@ def _read_images(
 
 
 def _read_rows(
-    entries: Sequence[Any], image_ids: np.ndarray, file_names: np.ndarray, category_ids: list[int]
+    entries: Sequence[Any],
+    image_ids: np.ndarray,
+    file_names: np.ndarray,
+    category_ids: list[int],
+    dropped: dict[int, int],
 ) -> tuple[dict[str, np.ndarray], list[Problem]]:
-    """The annotations whose keys make sense, column by column, and the problems of the others."""
+    """The annotations whose keys make sense, column by column, and the problems of the others. Those of the categories
+    in ``dropped`` are counted there instead."""
     row_of = {image: i for i, image in enumerate(image_ids.tolist())}
     label_of = {category: i for i, category in enumerate(category_ids)}
     rows, problems = [], []
@@ -236,8 +271,11 @@ def _read_rows(
         number, image, category = (as_id(entry.get(key)) for key in ("id", "image_id", "category_id"))
         box: Any = entry.get("bbox")
         area: Any = entry.get("area")
-        crowd = entry.get("iscrowd")
+        crowd, ignored = entry.get("iscrowd"), as_flag(entry.get("ignore"))
         name = str(file_names[row_of[image]]) if image in row_of else ""
+        if category in dropped:
+            dropped[category] += 1
+            continue
         if number is None or image is None or category is None:
             ids = {"id": number, "image_id": image, "category_id": category}
             lacking = " and ".join(repr(key) for key, value in ids.items() if value is None)
@@ -252,6 +290,8 @@ def _read_rows(
             box = "missing" if box is None else box
         elif crowd not in (None, 0, 1):
             kind, what = "bad_iscrowd", f"iscrowd is {crowd!r}, not 0 or 1"
+        elif ignored is None:
+            kind, what = "bad_ignore", f"ignore is {shown(entry['ignore'])}, not 0 or 1"
         elif image not in row_of:
             kind, what = "unknown_image", f"there is no image with the id {image}"
         elif category not in label_of:
@@ -260,8 +300,8 @@ def _read_rows(
             used.add(number)
             given = type(area) in (int, float) and 0 <= area < LARGEST**2
             area = area if given else box[2] * box[3]
-            row = (number, row_of[image], label_of[category], box, area, int(crowd or 0), given, crowd is not None)
-            rows.append((position, *row))
+            flags = (int(crowd or 0), bool(ignored), given, crowd is not None)
+            rows.append((position, number, row_of[image], label_of[category], box, area, *flags))
             continue
         problems.append(Problem(kind, what, name, image, number, box, position))
     columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)

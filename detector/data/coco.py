@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detector.data.annotation_table import read_table
-from detector.data.images import read_image
+from detector.data.annotations import Annotations, read_annotations
+from detector.data.images import WHITE, Reading, read_image
+from detector.data.orientation import Evidence, Headers, find_evidence
 from detector.data.problems import Problem
 
 Target = dict[str, Tensor]
@@ -29,20 +31,27 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     labels    int64 [N]        1..K; label k is category ``category_ids[k - 1]``
     image_id  int64 []         the image's id in the file
     area      float32 [N]      the file's area in pixels, times the share that clipping left
-    iscrowd   int64 [N]        1 for a crowd region, which only ``keep_crowd`` leaves in
+    iscrowd   int64 [N]        1 for a crowd region or what is marked ``ignore``; only ``keep_crowd`` leaves them in
     ========= ================ ==========================================================
 
     A box that leaves its image by at most one pixel is clipped without a word; everything else that is wrong with
     the file is a :class:`Problem`, and ``on_invalid`` says what becomes of it.
 
     Args:
-        annotations: COCO annotation JSON.
+        annotations: COCO annotation JSON, or what is read from one, without some of its classes, say
+            (:func:`~detector.data.annotations.read_annotations`).
         images: folder that its file names are relative to.
         on_invalid: "error": raise, listing the problems. "drop": leave out the annotation (or the image whose file is
             missing). "clip": the same, but clip a box that is partly outside its image.
         keep_empty: keep images that have no box.
-        keep_crowd: keep crowd regions in the targets; detectors are not trained on them.
+        keep_crowd: keep crowd regions, and annotations marked ``ignore``, in the targets; detectors are not trained on
+            them.
         transform: applied to every item.
+
+    Attributes:
+        exif: how pictures that EXIF turns are read where the size in their entry does not tell: "apply": turned;
+            "ignore": as they are stored; "auto", at first: as the other entries tell (:attr:`evidence`), else turned.
+        white: the value of 16-bit files that is white.
 
     Raises:
         DataError: a missing file or folder, a malformed file, or problems with ``on_invalid="error"``; from an item: a
@@ -51,7 +60,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
     def __init__(
         self,
-        annotations: str | Path,
+        annotations: str | Path | Annotations,
         images: str | Path,
         *,
         on_invalid: str = "error",
@@ -61,12 +70,15 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     ) -> None:
         if on_invalid not in ("error", "drop", "clip"):
             raise ValueError(f"on_invalid must be 'error', 'drop' or 'clip', not {on_invalid!r}")
-        self.annotations = Path(annotations).expanduser()
+        read = annotations if isinstance(annotations, Annotations) else read_annotations(Path(annotations).expanduser())
+        self.annotations = read.file
         self.images = Path(images).expanduser()
         self.keep_crowd = keep_crowd
         self.transform = transform
         self.problems: list[Problem]
-        self.table, self.problems = read_table(self.annotations, self.images, on_invalid)
+        self.exif, self.white = "auto", WHITE
+        self.table, self.problems = read_table(read, self.images, on_invalid)
+        self._entries = self.table  # images without a box tell as much as others
         if not keep_empty:
             self.table = self.table.select(np.flatnonzero(self.box_counts))
 
@@ -79,6 +91,16 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     def category_ids(self) -> list[int]:
         """Category id in the file of label i + 1 at position i, ascending."""
         return self.table.category_ids
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the file tells about pictures that EXIF turns; it is looked for once."""
+        return find_evidence(Headers(self.images, self._entries.file_names), self._entries.sizes)
+
+    @property
+    def reading(self) -> Reading:
+        """How the image files are read."""
+        return Reading.of(self.evidence.exif if self.exif == "auto" else self.exif, self.white)
 
     @cached_property
     def image_ids(self) -> list[int]:
@@ -131,6 +153,6 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         height, width = self.table.sizes[index].tolist()
-        image = read_image(self.file_path(index), (height, width), str(self.annotations))
+        image = read_image(self.file_path(index), (height, width), str(self.annotations), self.reading)
         target = self.target(index)
         return self.transform(image, target) if self.transform else (image, target)

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import Subset
+from omegaconf import OmegaConf
 
-from detector.config.schema import AugmentConfig, DataConfig
-from detector.data.coco import CocoDataset
+from detector.config.commands import configs_folder
+from detector.config.composition import compose
+from detector.config.defaults import parse_partial
+from detector.config.schema import AugmentConfig, Config, DataConfig, parse, to_dict
+from detector.data.coco import CocoDataset, Transform
+from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
+from detector.data.orientation import first_told
 from detector.data.repeats import repeat_factors
-from detector.data.samplers import EpochOrder, StepBatchSampler, shard
+from detector.data.samplers import EpochOrder, ShardedBatches, StepBatchSampler
 from detector.data.splits import Split, find_split
-from detector.data.transforms import Augment, AugmentedDataset
+from detector.data.transforms import Augment, AugmentedDataset, OwnTransform
 from detector.exceptions import DataError
 from detector.files import file_digest, problem_list
 from detector.words import counted
 
 
 class DetectionDataModule(pl.LightningDataModule):
-    """Both splits of a data set and their loaders.
+    """Both splits of a data set and their loaders, for any module and any Trainer.
 
     Loaders yield ``(list of images, list of targets)`` as :class:`CocoDataset` describes them. Training batches follow
     :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only. A
-    Trainer that resumes goes on with the next batch. It needs ``use_distributed_sampler=False``: the data module shares
-    the images out between processes itself.
+    Trainer that resumes goes on with the next batch. A Trainer with several processes needs
+    ``use_distributed_sampler=False``: the data module shares the images out itself.
 
     Args:
-        data: where the files are, and how they are loaded.
+        data: a folder with ``train.json``, ``val.json`` and ``images/``; or the ``data`` group, which says where files
+            are and how they are loaded, or a dict of some of its keys; or the whole configuration of a run, or a dict
+            of some of its keys, from which the other arguments are taken too unless they are given.
         augment: of the training images.
         seed: of order and augmentation of the training images.
         limit_eval_images: evaluate on the first so many validation images only; 0: all.
+        transform: of the training images, in place of ``augment``; see :class:`OwnTransform`.
 
     Attributes:
+        batch_size: images per training batch and process.
         skipped: what is wrong with each image that could not be read in training, in the order they came.
-        val_padding: this process has no validation image of its own, and the one that it gets does not count.
         identity: what tells the data of two runs apart, for both splits: the annotation file, the ``digest`` of its
             content, and numbers of images and boxes; there after :meth:`setup`.
         train_dataset: the training images without augmentation; there after :meth:`setup`.
@@ -47,13 +57,21 @@ class DetectionDataModule(pl.LightningDataModule):
         val_split: their files.
     """
 
-    def __init__(self, data: DataConfig, augment: AugmentConfig, seed: int, limit_eval_images: int = 0) -> None:
+    def __init__(
+        self,
+        data: Config | DataConfig | Mapping[str, Any] | str | Path,
+        augment: AugmentConfig | None = None,
+        seed: int | None = None,
+        limit_eval_images: int | None = None,
+        transform: Transform | None = None,
+    ) -> None:
         super().__init__()
-        self.data = data
-        self.augment = Augment(augment)
-        self.seed = seed
-        self.limit_eval_images = limit_eval_images
-        self.val_padding = False
+        config = data if isinstance(data, Config) else configuration(data)
+        self.data = replace(config.data)  # the batch size may be changed here
+        self.augment = OwnTransform(transform) if transform else Augment(augment or config.augment)
+        self.seed = config.seed if seed is None else seed
+        limit = config.trainer.limit_eval_images
+        self.limit_eval_images = limit if limit_eval_images is None else limit_eval_images
         self.skipped: list[str] = []
         self.identity: dict[str, dict[str, Any]] = {}
         self.train_dataset: CocoDataset
@@ -69,19 +87,25 @@ class DetectionDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: a split cannot be used, the categories of the two differ, or there is nothing to train on.
+            ConfigError: ``drop_categories`` names a class that there is not.
         """
         if hasattr(self, "train_dataset"):
             return
         train_split, self.val_split = (find_split(self.data, name) for name in ("train", "val"))
         train, val = train_split.dataset(), self.val_split.dataset()
+        check_dropped(self.data.drop_categories, [train.table, val.table], "data.drop_categories")
         _check_same_categories(train, val)
+        if self.data.exif == "auto":  # splits of one data set: one tells for the other if that does not tell itself
+            own, other = train.evidence.exif, val.evidence.exif
+            train.exif, val.exif = first_told(own, other), first_told(other, own)
         if self.data.overfit_images:
             self.val_split = replace(train_split, name="val")
             val = self.val_split.dataset()
+            val.exif = train.exif
             for split in (train, val):
                 split.table = split.table.select(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
         if not train.used.any():
-            raise DataError(f"{train.annotations} has no box to train on{_left_out(train)}.")
+            raise DataError(f"{train.annotations} has no box to train on{_left_out(train, training=True)}.")
         if not len(val):
             raise DataError(f"{val.annotations} has no image to evaluate on{_left_out(val)}.")
         self.train_dataset, self.val_dataset = train, val
@@ -97,14 +121,36 @@ class DetectionDataModule(pl.LightningDataModule):
         return self.identity
 
     @property
+    def batch_size(self) -> int:
+        """Images per training batch and process; Lightning's ``Tuner.scale_batch_size`` sets it."""
+        return self.data.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.data.batch_size = size
+
+    @property
     def class_names(self) -> list[str]:
-        """Name of label i + 1 at position i."""
+        """Name of label i + 1 at position i; reads the data if :meth:`setup` has not."""
+        self.setup()
         return self.train_dataset.class_names
 
     @property
     def category_ids(self) -> list[int]:
-        """Category id of label i + 1 at position i."""
+        """Category id of label i + 1 at position i; reads the data if :meth:`setup` has not."""
+        self.setup()
         return self.train_dataset.category_ids
+
+    @property
+    def val_annotations(self) -> Split:
+        """The file of the validation boxes, and what is left out of it; reads the data if :meth:`setup` has not."""
+        self.setup()
+        return self.val_split
+
+    @property
+    def exif(self) -> str:
+        """``data.exif`` as it was decided; as it is if nothing tells, or if the splits tell different things."""
+        return self.train_dataset.exif if self.train_dataset.exif == self.val_dataset.exif else self.data.exif
 
     @property
     def val_image_ids(self) -> list[int]:
@@ -175,15 +221,16 @@ class DetectionDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DetectionLoader:
         """The validation images of this process, in the order of the file; each image goes to one process.
 
-        If there are fewer batches than processes, a process without images gets one that does not count: it has to
-        meet the others at the end of the loop. ``val_padding`` says so. An image that cannot be read is an error here
+        If there are fewer batches than processes, a process without images gets the first image, which it has to meet
+        the others at the end of the loop; rank 0 has that image too. An image that cannot be read is an error here
         whatever ``data.on_error`` says, as scores of other images are not comparable.
         """
-        part = shard(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
-        self.val_padding = not part
-        return DetectionLoader(
-            Subset(self.val_dataset, part or range(1)), batch_size=self.data.eval_batch_size, **self._loading()
-        )
+        batches = ShardedBatches(len(self.val_image_ids), self.data.eval_batch_size, *self._ranks())
+        return DetectionLoader(self.val_dataset, batch_sampler=batches, **self._loading())
+
+    def predict_dataloader(self) -> DetectionLoader:
+        """The validation images."""
+        return self.val_dataloader()
 
     def summary(self) -> str:
         """Images, boxes and classes of both splits, to be printed: a table of the classes with their category ids."""
@@ -194,8 +241,14 @@ class DetectionDataModule(pl.LightningDataModule):
             lines.append(
                 f"{name:<6}{counted(len(split), 'image')} ({empty:,} without a box), "
                 f"{counted(int(split.used.sum()), 'box', 'boxes')}, "
-                f"{split.annotations}{_left_out(split)}"
+                f"{split.annotations}{_left_out(split, training=name == 'train')}"
             )
+            undecided = len(split.evidence.undecided) if split.exif == "auto" else 0
+            if undecided:
+                lines.append(
+                    f"      {counted(undecided, 'image')} of {name} turned by EXIF without a change of size, and "
+                    "nothing tells how the boxes were drawn: read as viewers show them (data.exif)"
+                )
         width = max(5, *(len(name) for name in self.class_names))
         lines.append(f"{'class':<{width}}  {'label':>5}  {'category id':>11}  {'train boxes':>11}  {'val boxes':>9}")
         rows = zip(self.class_names, self.category_ids, *(s.class_counts for s in splits.values()), strict=True)
@@ -218,6 +271,26 @@ class DetectionDataModule(pl.LightningDataModule):
         }
 
 
+def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
+    """What the first argument of :class:`DetectionDataModule` stands for.
+
+    Keys of the ``data`` group that are lacking have the values of ``configs/data/``: of ``coco.yaml`` for a folder and
+    for ``name: coco``, else of ``shapes.yaml``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    if isinstance(data, str | Path):
+        data = {"name": "coco", "root": str(data)}
+    plain = to_dict(data) if isinstance(data, DataConfig) else dict(data)
+    if not plain.keys() & {field.name for field in fields(DataConfig)}:
+        return parse_partial(plain, Config)
+    choice = "coco" if plain.get("name") == "coco" else "shapes"
+    shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
+    OmegaConf.set_struct(shipped, False)  # wrong keys are for `parse` to name
+    return parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
+
+
 def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
     of_train, of_val = (dict(zip(d.category_ids, d.class_names, strict=True)) for d in (train, val))
     if of_train == of_val:
@@ -234,15 +307,20 @@ def _named(names: dict[int, str], category: int) -> str:
     return repr(names[category]) if category in names else "none"
 
 
-def _left_out(dataset: CocoDataset) -> str:
-    """What ``on_invalid`` did to the data set, in brackets; "" for nothing."""
+def _left_out(dataset: CocoDataset, training: bool = False) -> str:
+    """What of the data set is left out, and with ``training`` what is not trained on, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.remedy == "image" for p in dropped)
-    counts = (images, len(dropped) - images, len(clipped))
+    ignored = int(dataset.table.ignore.sum())
+    crowds = int(dataset.table.iscrowd.sum()) - ignored
+    counts = (images, len(dropped) - images, len(clipped), crowds * training, ignored * training)
     words = (
         ("image without a file", "images without a file"),
         ("annotation dropped", "annotations dropped"),
         ("box clipped", "boxes clipped"),
+        ("crowd not trained on", "crowds not trained on"),
+        ("annotation marked ignore not trained on", "annotations marked ignore not trained on"),
     )
-    told = ", ".join(counted(count, *what) for count, what in zip(counts, words, strict=True) if count)
-    return f" ({told})" if told else ""
+    told = [counted(count, *what) for count, what in zip(counts, words, strict=True) if count]
+    told += [f"{dropped_classes(dataset.table.dropped)} left out"] if dataset.table.dropped else []
+    return f" ({', '.join(told)})" if told else ""

@@ -87,8 +87,10 @@ class DetectionLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], on_skip: Callable[[str], None] | None = None, **arguments: Any) -> None:
-        caught = _CatchingDataset(dataset, skip=on_skip is not None)
-        super().__init__(caught, collate_fn=collate, worker_init_fn=start_process_group, **arguments)
+        # Lightning makes a loader anew, from its attributes, for predictions.
+        caught = dataset if isinstance(dataset, _CatchingDataset) else _CatchingDataset(dataset, on_skip is not None)
+        arguments = {**arguments, "collate_fn": collate, "worker_init_fn": start_process_group}
+        super().__init__(caught, **arguments)
         self.on_skip = on_skip
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

@@ -146,12 +146,22 @@ class StepBatchSampler(Sampler[list[Key]]):
         return self.batches
 
 
-def shard(length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
-    """The images of process ``rank`` in evaluation: an unbroken part of ``range(length)``; each image is in one part.
+class ShardedBatches(Sampler[list[int]]):
+    """The batches of process ``rank`` in evaluation: an unbroken part of those of ``range(length)``.
 
-    Parts consist of the very batches that a single process would make, so that every image is padded alike and gets
-    the same detections whatever the number of processes. A part may be empty.
+    They are the very batches that a single process would make, so that every image is padded alike and gets the same
+    detections whatever the number of processes. Each is in one part; a part that would be empty has image 0, which is
+    in the part of rank 0 too.
     """
-    batches = -(-length // batch_size)
-    first, last = (min(length, batches * r // world_size * batch_size) for r in (rank, rank + 1))
-    return range(first, last)
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        starts = range(0, length, batch_size)
+        first, last = (-(-len(starts) * r // world_size) for r in (rank, rank + 1))
+        own = [list(range(start, min(start + batch_size, length))) for start in starts[first:last]]
+        self.parts = own or [[0]]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)

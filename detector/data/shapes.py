@@ -46,7 +46,7 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
         DataError: the folder cannot be written.
     """
     check_config(config)
-    folder = root / f"shapes-{fingerprint(config)}"
+    folder = folder_of(root, config)
     if folder.is_dir():
         return folder
     log.info("drawing %d images into %s", config.train_images + config.val_images, folder)
@@ -60,13 +60,15 @@ def ensure_shapes(root: Path, config: ShapesConfig) -> Path:
             if not folder.is_dir():  # it is if another process was faster
                 raise
     except OSError as error:
-        raise DataError(
-            f"cannot write the built-in data set to {root}: {error.strerror}. Set data.root to a folder "
-            "that can be written."
-        ) from None
+        raise DataError(f"cannot write the built-in data set to {root}: {error.strerror}.") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def folder_of(root: Path, config: ShapesConfig) -> Path:
+    """Where the data set of ``config`` is below ``root``, drawn or not."""
+    return root / f"shapes-{fingerprint(config)}"
 
 
 def files(split: str) -> tuple[str, str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.config.schema import DataConfig
 from detector.data import shapes
-from detector.exceptions import DataError
+from detector.data.problems import InvalidData
+from detector.exceptions import DataError, MissingData
 from detector.files import file_digest
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ class Split:
         images: folder that its file names are relative to.
         on_invalid: what :class:`CocoDataset` does about problems: "error", "drop" or "clip".
         keep_empty: keep images without a box.
+        drop_categories: names of classes to leave out; those that the file does not have are passed over.
+        exif, white: how image files are read; see :class:`CocoDataset`.
+        on_invalid_key: the key that sets ``on_invalid``, for messages.
+        keys: the keys that name the file and the folder, for messages.
     """
 
     name: str
@@ -32,6 +39,11 @@ class Split:
     images: Path
     on_invalid: str = "error"
     keep_empty: bool = True
+    drop_categories: tuple[str, ...] = ()
+    exif: str = "auto"
+    white: int = 65535
+    on_invalid_key: str = "on_invalid"
+    keys: str = "annotations and images"
 
     @property
     def drops_invalid(self) -> bool:
@@ -44,17 +56,33 @@ class Split:
         Raises:
             DataError: a file is missing or cannot be used; lists what is wrong.
         """
-        from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
+        from detector.data.annotations import read_annotations  # PyTorch takes seconds to import
+        from detector.data.coco import CocoDataset
 
-        return CocoDataset(self.annotations, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        with self.naming_keys():
+            read = read_annotations(self.annotations, drop_categories=self.drop_categories)
+            dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
+        dataset.exif, dataset.white = self.exif, self.white
+        return dataset
+
+    @contextmanager
+    def naming_keys(self) -> Iterator[None]:
+        """Adds to an error which keys name a file or folder that is not there, or say what becomes of bad entries."""
+        try:
+            yield
+        except MissingData as error:
+            raise DataError(f"{error} Set {self.keys}.") from None
+        except InvalidData as error:
+            raise InvalidData(error.file, error.problems, self.on_invalid_key) from None
 
 
-def find_split(data: DataConfig, name: str) -> Split:
+def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a folder that can be written.") -> Split:
     """The files of a split, whether they are there or not; the built-in data set is drawn if it is not there.
 
     Args:
         data: configuration of the data set.
         name: "train" or "val".
+        elsewhere: how the user can have the built-in data set in another folder, for messages.
 
     Raises:
         ConfigError: the built-in data set cannot be drawn with these keys.
@@ -62,29 +90,39 @@ def find_split(data: DataConfig, name: str) -> Split:
     """
     root = Path(data.root).expanduser()
     if is_builtin(data):
-        root = shapes.ensure_shapes(root, data.shapes)
+        try:
+            root = shapes.ensure_shapes(root, data.shapes)
+        except DataError as error:
+            raise DataError(f"{error} {elsewhere}".strip()) from None
         annotations, images = shapes.files(name)
     elif has_split(data, name):
         annotations, images = _named_files(data, name)
     else:
         raise DataError(f"data.{name}_annotations is empty: name the annotation file of the {name} images")
     # Every image counts in evaluation, those without a box too.
-    return Split(name, root / annotations, root / images, data.on_invalid, data.keep_empty or name != "train")
+    keep_empty = data.keep_empty or name != "train"
+    split = Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
+    keys = f"data.root, data.{name}_annotations and data.{name}_images"
+    return replace(split, exif=data.exif, white=data.white, keys=keys, on_invalid_key="data.on_invalid")
 
 
-def validation_split(data: DataConfig, trained: str) -> Split:
+def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:
     """The validation split that ``trained``, a checkpoint or a run, was trained with.
+
+    Args:
+        data: its configuration.
+        trained: its name, for messages.
+        elsewhere: how the user can say where the data are now; "": in no way.
 
     Raises:
         DataError: its files are not where they were in training.
     """
-    split = find_split(data, "val")
+    split = find_split(data, "val", elsewhere)
     for path in (split.annotations, split.images):
         if not path.exists():
             raise DataError(
                 f"{trained} was trained with the validation set {split.annotations} and the images in {split.images}, "
-                f"but there is no {path} (relative paths start at {Path.cwd()}); say where the data are with "
-                "annotations=FILE.json images=FOLDER"
+                f"but there is no {path} (relative paths start at {Path.cwd()}). {elsewhere}".strip()
             )
     return split
 
@@ -102,6 +140,11 @@ def _named_files(data: DataConfig, name: str) -> tuple[str, str]:
 def is_builtin(data: DataConfig) -> bool:
     """Whether the data set is the built-in one, which is drawn from a seed."""
     return data.name == "shapes"
+
+
+def is_undrawn(data: DataConfig) -> bool:
+    """Whether the data set is the built-in one and not there: :func:`find_split` would draw it."""
+    return is_builtin(data) and not shapes.folder_of(Path(data.root).expanduser(), data.shapes).is_dir()
 
 
 def fingerprint(data: DataConfig) -> str:

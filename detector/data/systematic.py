@@ -1,21 +1,17 @@
 """Mistakes of a whole annotation file, each told once for the file instead of once per box.
 
-Width and height exchanged, boxes given as corners or as fractions, file names that a tool has written in its own way.
+Width and height exchanged, boxes given as corners or as fractions.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from detector.data.annotations import COLUMNS, Annotations
-from detector.data.images import ORIENTATION, SIDEWAYS, quiet_open
+from detector.data.orientation import Headers
 from detector.data.problems import Problem
 from detector.words import counted
 
@@ -24,6 +20,7 @@ from detector.words import counted
 TOLERANCE = 1.0
 FEWEST = 10  # boxes from which those of a file can be told to be corners
 LEAVING = 0.25  # share of them that leave their images if the corners are taken for sizes
+FAR = 0.05  # by this share of a side a box leaves a picture that it was not drawn on; a careless one leaves by less
 
 
 def leaving(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -50,59 +47,80 @@ def seem_corners(boxes: np.ndarray, sizes: np.ndarray) -> bool:
 
 
 def exchange_sizes(
-    read: Annotations, folder: Path, stored: np.ndarray | None = None
+    read: Annotations, folder: Path, headers: Headers | None = None
 ) -> tuple[Annotations, list[Problem]]:
-    """``read`` with the sizes of the image files where the annotation file has width and height exchanged.
+    """``read`` with the sizes that its boxes are in, where the annotation file has width and height exchanged.
 
-    Only where the boxes fit the image files at least as well: pictures that were turned after they were labelled
-    have exchanged sizes too.
+    Either the entries of all pictures are exchanged, or those of pictures that EXIF turns: their boxes were drawn on
+    the picture as viewers show it, and their sizes are those as stored. Entries are corrected only if the boxes fit
+    better: pictures that were turned after they were labelled have exchanged sizes too.
 
     Args:
         read: with image sizes.
         folder: of the images.
-        stored: int64 ``[M, 2]``, height and width of the image files that have another size than ``read`` says, 0 for
-            the others. None: files are opened, but only if boxes leave their images.
+        headers: of the image files, as far as they are known. Others are opened only if boxes leave their images.
 
     Returns:
-        The corrected annotations, and one or no problem.
+        The corrected annotations, and a problem for each of the two kinds that there is.
     """
+    headers = Headers(folder, read.file_names) if headers is None else headers
     leave = leaving(read.boxes_xywh, read.sizes[read.image])
-    if stored is None:
-        rows = np.unique(read.image[leave])
-        stored = np.zeros_like(read.sizes)
-        stored[rows] = wrong_sizes(folder, read, rows)
-        if (stored == read.sizes[:, ::-1]).all(axis=1).any():
-            stored = wrong_sizes(folder, read, np.arange(len(stored)))
-    exchanged = (stored == read.sizes[:, ::-1]).all(axis=1)
-    turned = replace(read, sizes=np.where(exchanged[:, None], stored, read.sizes))
-    if not exchanged.any() or leaving(read.boxes_xywh, turned.sizes[read.image]).sum() > leave.sum():
-        return read, []
-    row = int(exchanged.argmax())
-    height, width = stored[row].tolist()
-    what = (
-        f"width and height are exchanged in the entries of {exchanged.sum():,} of {counted(len(exchanged), 'image')}: "
-        f"image {read.image_ids[row]} ({read.file_names[row]}) is {width} x {height} pixels (width x height), its "
-        f"entry says {height} x {width}"
-    )
-    return turned, [Problem("exchanged_size", what)]
-
-
-def wrong_sizes(folder: Path, read: Annotations, rows: np.ndarray) -> np.ndarray:
-    """int64 ``[len(rows), 2]``: height and width of the image files of another size than ``read`` says, else 0.
-
-    Files that cannot be read and pictures that EXIF turns to the size of their entry are no other size.
-    """
-    sizes = np.zeros((len(rows), 2), dtype=np.int64)
-    for i, row in enumerate(rows.tolist()):
-        try:
-            with quiet_open(folder / str(read.file_names[row])) as image:
-                size, sideways = (image.height, image.width), image.getexif().get(ORIENTATION) in SIDEWAYS
-        except Exception:  # Pillow's decoders raise what they like; the reader of the image tells
+    headers.open(np.unique(read.image[leave]))
+    plain, turned = exchanged(read, headers), drawn_upright(read, headers)
+    if plain.any() or turned.any():
+        headers.open(np.arange(len(read.sizes)))
+        plain, turned = exchanged(read, headers), drawn_upright(read, headers)
+    problems = []
+    for rows, why in ((plain, "{file}, its entry says {entry}"), (turned, UPRIGHT)):
+        sizes = np.where(rows[:, None], read.sizes[:, ::-1], read.sizes)
+        if not rows.any() or leaving(read.boxes_xywh, sizes[read.image]).sum() > leave.sum():
             continue
-        said = tuple(read.sizes[row].tolist())
-        if size != said and not (sideways and size[::-1] == said):
-            sizes[i] = size
-    return sizes
+        row = int(rows.argmax())
+        height, width = headers.sizes[row].tolist()
+        entry = "{1} x {0}".format(*read.sizes[row].tolist())
+        what = (
+            f"width and height are exchanged in the entries of {rows.sum():,} of {counted(len(rows), 'image')}: "
+            f"image {read.image_ids[row]} ({read.file_names[row]}) is "
+            + why.format(file=f"{width} x {height} pixels (width x height)", entry=entry)
+        )
+        read = replace(read, sizes=sizes)
+        problems.append(Problem("exchanged_size", what))
+    return read, problems
+
+
+UPRIGHT = (
+    "stored as {file}, as its entry says, but EXIF turns it, and boxes that leave it as it is stored fit it as viewers "
+    "show it"
+)
+
+
+def exchanged(read: Annotations, headers: Headers) -> np.ndarray:
+    """bool ``[M]``: the entries whose width and height are those of the opened file exchanged, whatever EXIF says."""
+    other = (headers.sizes == read.sizes[:, ::-1]).all(axis=1) & (read.sizes[:, 0] != read.sizes[:, 1])
+    return other & ~headers.sideways
+
+
+def drawn_upright(read: Annotations, headers: Headers) -> np.ndarray:
+    """bool ``[M]``: the entries with the size of a file as stored whose boxes are of the picture as EXIF turns it.
+
+    All entries of pictures that EXIF lays on another side, if the boxes of some leave the picture as stored and fit the
+    turned one, and of none the other way round. If both occur, those whose own boxes tell.
+    """
+    sideways = headers.sideways & (headers.sizes == read.sizes).all(axis=1)
+    if not sideways.any():
+        return sideways
+    of_box = read.sizes[read.image]
+
+    def none_leaves(sizes: np.ndarray) -> np.ndarray:
+        return np.bincount(read.image[leaving(read.boxes_xywh, sizes)], minlength=len(sideways)) == 0
+
+    def some_far_out(sizes: np.ndarray) -> np.ndarray:
+        beyond = read.boxes_xywh[:, :2] + read.boxes_xywh[:, 2:] > sizes[:, ::-1] * (1 + FAR)
+        return np.bincount(read.image[beyond.any(axis=1)], minlength=len(sideways)) > 0
+
+    upright = sideways & some_far_out(of_box) & none_leaves(of_box[:, ::-1])
+    as_stored = sideways & some_far_out(of_box[:, ::-1]) & none_leaves(of_box)
+    return sideways if upright.any() and not as_stored.any() else upright
 
 
 def straighten_boxes(read: Annotations) -> tuple[Annotations, list[Problem]]:
@@ -132,27 +150,3 @@ def straighten_boxes(read: Annotations) -> tuple[Annotations, list[Problem]]:
     sizes = np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1)
     area = np.where(read.area_given, read.area, sizes[:, 2] * sizes[:, 3])
     return replace(read, boxes_xywh=sizes, area=area), [Problem("corner_boxes", what)]
-
-
-def find_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The files below ``folder`` that ``names``, which are not there, seem to mean, as paths relative to it.
-
-    A file of the same name in another folder, with a path as Windows writes it, in other case or of another kind
-    (``.jpg``, ``.png``): if there is only one.
-    """
-    by_name, by_stem = defaultdict(list), defaultdict(list)
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in KINDS and path.is_file():
-            by_name[path.name.lower()].append(path)
-            by_stem[path.stem.lower()].append(path)
-    found = {}
-    for name in names:
-        last = re.split(r"[\\/]", name)[-1].lower()
-        candidates = by_name[last] or by_stem[Path(last).stem]
-        if len(candidates) == 1:
-            found[name] = candidates[0].relative_to(folder).as_posix()
-    return found
-
-
-Image.init()
-KINDS = frozenset(Image.EXTENSION)  # suffixes of image files, in lower case

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,8 @@ from detector.config.schema import AugmentConfig
 from detector.data.box_transforms import crop, keep_visible, resize, sides
 from detector.data.coco import CocoDataset, Target
 from detector.data.mixing import DrawSample, copy_paste, mosaic
-from detector.exceptions import ConfigError
+from detector.exceptions import ConfigError, DataError
+from detector.models.seeding import seed_of, seeded
 
 Step = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
@@ -108,6 +111,65 @@ class Augment:
         return image, keep_visible({**target, "boxes": boxes.as_subclass(Tensor)}, height, width, before)
 
 
+class OwnTransform:
+    """A function of the user's own on training images, such as one of ``torchvision.transforms.v2``.
+
+    It gets a ``tv_tensors.Image`` (float32 [3, H, W] in 0..1) and the target of :class:`CocoDataset`, whose ``boxes``
+    are ``tv_tensors.BoundingBoxes``; both are tensors to all other functions. Of what it returns the image, ``boxes``
+    and ``labels`` count. Boxes are clipped to the new image, and those that are left without area are removed;
+    ``area`` is that of the boxes. PyTorch's, NumPy's and Python's random numbers depend on the image and on how often
+    it was drawn, as those of :class:`Augment` do.
+
+    Args:
+        transform: ``(image, target) -> (image, target)``.
+
+    Raises:
+        DataError: when called, if it does not return this.
+    """
+
+    def __init__(self, transform: Callable[[Any, Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
+        """The image and the target that the function makes; the arguments are left alone."""
+        before = random.getstate(), np.random.get_state()
+        seed = int(torch.randint(2**32, ()))
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            given = {**target, "boxes": wrapped(target["boxes"], image)}
+            returned = self.transform(tv_tensors.Image(image.clone()), given)
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+        try:
+            new, made = returned
+            boxes = torch.as_tensor(made["boxes"], dtype=torch.float32).as_subclass(Tensor).reshape(-1, 4)
+            labels = torch.as_tensor(made["labels"], dtype=torch.int64).as_subclass(Tensor)
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"the transform {self.transform!r} must return (image, target) with boxes and labels: "
+                f"{type(error).__name__}: {error}"
+            ) from None
+        if not isinstance(new, Tensor) or not new.is_floating_point() or new.ndim != 3 or len(boxes) != len(labels):
+            what = f"{new.dtype} {list(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise DataError(
+                f"the transform {self.transform!r} must return an image of floats [3, H, W] and as many boxes as "
+                f"labels; got an image of {what}, {len(boxes)} boxes and {len(labels)} labels"
+            )
+        height, width = new.shape[-2:]
+        boxes = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
+        size = sides(boxes)
+        keep = (size > 0).all(dim=1)
+        return new.as_subclass(Tensor).contiguous(), {
+            "boxes": boxes[keep],
+            "labels": labels[keep],
+            "image_id": target["image_id"],
+            "area": size.prod(dim=1)[keep],
+            "iscrowd": torch.zeros(int(keep.sum()), dtype=torch.int64),
+        }
+
+
 def wrapped(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
     """Boxes [N, 4] (x1, y1, x2, y2) as torchvision's transforms take them."""
     return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=F.get_size(image))
@@ -160,31 +222,25 @@ def _random_offset(room: int) -> int:
     return int(torch.randint(room + 1, ())) if room > 0 else 0
 
 
-@contextmanager
-def item_rng(*key: int) -> Iterator[None]:
-    """Seed PyTorch's CPU generator with ``key`` inside the block, and put back its state afterwards.
+def item_rng(*key: int) -> AbstractContextManager[None]:
+    """Inside the block PyTorch's CPU generator starts from ``key``; afterwards it goes on where it was.
 
-    Not ``torch.manual_seed``: that would reseed the CUDA generators as well, but only in the process that has them,
-    so that training would depend on the number of loader processes.
+    The generators of GPUs are left alone: only the training process has them, so that training would depend on the
+    number of loader processes.
     """
-    generator = torch.default_generator
-    state = generator.get_state()
-    try:
-        low, high = np.random.SeedSequence(key).generate_state(2)
-        generator.manual_seed(int(low) | int(high) << 32)
-        yield
-    finally:
-        generator.set_state(state)
+    return seeded(seed_of(*key))
 
 
 class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
-    """A data set seen through an :class:`Augment`; items are asked for by (number of the draw, index).
+    """A data set seen through an :class:`Augment` or an :class:`OwnTransform`.
+
+    Items are asked for by (number of the draw, index).
 
     What happens to an image depends on (seed, draw, index) only: not on the other images of its batch, the number of
     loader processes or what was drawn before.
     """
 
-    def __init__(self, dataset: CocoDataset, augment: Augment, seed: int) -> None:
+    def __init__(self, dataset: CocoDataset, augment: Augment | OwnTransform, seed: int) -> None:
         self.dataset = dataset
         self.augment = augment
         self.seed = seed

@@ -13,20 +13,20 @@ from rich.console import Group
 
 from detector.config.commands import command
 from detector.config.results_folder import check_overwrite, discard, now, results_folder
-from detector.config.schema import CompareConfig
+from detector.config.schema import CompareConfig, DataConfig
 from detector.data.annotations import read_annotations
-from detector.data.images import read_image
+from detector.data.images import SHOWN, read_drawn
+from detector.data.left_out import check_dropped
 from detector.evaluation.comparison_tables import comparison_tables, reading_notes
-from detector.evaluation.detections import Detections
 from detector.evaluation.draw_comparison import draw_changes, plot_differences
 from detector.evaluation.evaluate import image_folder, resolved
-from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.matches import match
 from detector.evaluation.paired import Changes, Comparison, compare
 from detector.evaluation.result_tables import note_lines, write_csv
-from detector.evaluation.stored_detections import StoredDetections, find_stored
+from detector.evaluation.stored_detections import StoredDetections, find_stored, image_note
 from detector.exceptions import ConfigError, DataError
-from detector.files import write_json
+from detector.files import file_digest, write_json
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress
 from detector.words import counted
@@ -66,7 +66,9 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, METRICS_TABLE, CLASSES, IMAGES, PLOT, SHEET))
 
     # A run that was evaluated with data.on_invalid=drop is compared as it was evaluated; a note says what is left out.
-    truth = GroundTruth(annotations, drop_invalid=True)
+    trained_without = {name for s in sources for name in s.drop_categories}
+    truth = GroundTruth(annotations, drop_invalid=True, drop_categories={*config.drop_categories, *trained_without})
+    check_dropped(config.drop_categories, [truth], "drop_categories")
     limit, scored, notes = config.max_detections or max(s.limit for s in sources), None, []
     first = [s.first_images for s in sources if s.first_images]
     if first:
@@ -74,13 +76,14 @@ def compare_from_config(config: CompareConfig) -> Outcome:
         notes.append(
             f"Compared on the first {counted(len(scored), 'image')} of the file: a run was evaluated on these only."
         )
+    for source, path in zip(sources, config.runs, strict=True):
+        notes += [note] if config.annotations and (note := image_note(source, path, truth)) else []
     matches = []
     for source in sources:
-        found = Detections.from_json(source.predictions, truth.image_ids, truth.category_ids)
-        matches.append(match(truth, found, scored, limit))
+        matches.append(match(truth, truth.read_detections(source.predictions), scored, limit))
     with slow_progress("resampling the images", config.progress_bar) as tell:
         comparison = compare([s.name for s in sources], matches, config.resamples, progress=tell)
-    notes += reading_notes(comparison) + truth.notes
+    notes += same_notes(sources) + reading_notes(comparison) + truth.notes
 
     file_names = truth.names_of(matches[0].image_ids.tolist())
     meta = {"inputs": inputs, "date": now(), "max_detections": limit, "images": len(file_names)}
@@ -91,13 +94,25 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     plot_differences(comparison, folder / PLOT)
     chosen = shown_images(comparison.changes, config.sheet_images)
     if chosen:
-        draw_changes(comparison, chosen, panels_of(chosen, matches[0].image_ids, truth, images), folder / SHEET)
+        trained = next((s.trained.data for s in sources if s.trained), None)
+        panels = panels_of(chosen, matches[0].image_ids, truth, images, trained)
+        draw_changes(comparison, chosen, panels, folder / SHEET)
     else:
         discard(folder, [SHEET])
     return Outcome(comparison, folder, file_names, notes)
 
 
 # ---------------------------------------------------------------------------------------------- inputs
+def same_notes(sources: Sequence[StoredDetections]) -> list[str]:
+    """A sentence for each run whose detections are those of one before it."""
+    digests = [file_digest(source.predictions) for source in sources]
+    first = [sources[digests.index(digest)].name for digest in digests]
+    return [
+        f"{source.name} has the very detections of {other}: every difference between them is 0."
+        for source, other in zip(sources, first, strict=True) if source.name != other
+    ]  # fmt: skip
+
+
 def common_data(config: CompareConfig, sources: Sequence[StoredDetections]) -> tuple[Path, Path | None]:
     """The annotation file of all runs, and the folder of its images if that is known.
 
@@ -146,15 +161,22 @@ def shown_images(changes: Sequence[Changes], count: int) -> list[tuple[int, int]
 
 
 def panels_of(
-    chosen: Sequence[tuple[int, int]], image_ids: np.ndarray, truth: GroundTruth, folder: Path | None
+    chosen: Sequence[tuple[int, int]],
+    image_ids: np.ndarray,
+    truth: GroundTruth,
+    folder: Path | None,
+    trained: DataConfig | None = None,
 ) -> dict[int, Panel]:
-    """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read."""
-    panels = {}
+    """The pictures of the images at the positions ``chosen``, without boxes; grey where they cannot be read.
+
+    They are read as in the training with the keys ``trained``, if there was one.
+    """
+    panels, reading = {}, reading_of(truth, folder, trained) if folder and chosen else SHOWN
     for position in dict.fromkeys(i for i, _ in chosen):
         image_id = int(image_ids[position])
         (name,), (height, width) = truth.names_of([image_id]), truth.size_of(image_id)
         try:
-            pixels = read_image(folder / name) if folder and name else None
+            pixels = read_drawn(folder / name, (height, width), reading) if folder and name else None
         except DataError:
             pixels = None
         if pixels is not None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from detector.data.coco_files import RESULTS, WANTED, read_coco
+from detector.evaluation.mask_results import box_and_area
 from detector.exceptions import DataError
-from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, read_json, replacing, shown
+from detector.files import LARGEST, as_id, is_box, is_finite, problem_list, replacing, shown
 from detector.words import counted
 
-RESULTS_FORMAT = (
-    'a results file is a list of {"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
-)
+RESULTS_FORMAT = f"a results file is {WANTED[RESULTS]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Detections:
         images: int64 ``[M]``, the images that the detector looked at, those without a detection included.
             Left out: the images that have a detection.
         source: the file the detections were read from, for messages; ``""`` if there is none.
+        area: float64 ``[N]`` in square pixels: whether a detection that finds nothing counts as small, medium or large.
+            Left out: that of the box.
 
     The order of the detections matters: COCO evaluation breaks ties of equal scores by it.
     """
@@ -42,6 +44,7 @@ class Detections:
     score: np.ndarray
     images: np.ndarray = None  # type: ignore[assignment]  # __post_init__ fills it
     source: str = ""
+    area: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         store = lambda name, value: object.__setattr__(self, name, value)
@@ -49,9 +52,12 @@ class Detections:
             store(name, np.asarray(getattr(self, name), dtype=np.int64).reshape(-1))
         store("score", np.asarray(self.score, dtype=np.float64).reshape(-1))
         store("boxes_xywh", np.asarray(self.boxes_xywh, dtype=np.float64).reshape(-1, 4))
+        area = self.boxes_xywh[:, 2] * self.boxes_xywh[:, 3] if self.area is None else self.area
+        store("area", np.asarray(area, dtype=np.float64).reshape(-1))
         seen = np.unique(self.image_id) if self.images is None else self.images
         store("images", np.asarray(seen, dtype=np.int64).reshape(-1))
-        lengths = {name: len(getattr(self, name)) for name in ("image_id", "category_id", "boxes_xywh", "score")}
+        columns = ("image_id", "category_id", "boxes_xywh", "score", "area")
+        lengths = {name: len(getattr(self, name)) for name in columns}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"every array needs one entry per detection, got lengths {lengths}")
         if not np.isin(self.image_id, self.images).all():
@@ -115,19 +121,28 @@ class Detections:
         if not kept:
             return cls.empty()
         joined = lambda name: np.concatenate([getattr(part, name) for part in kept])
-        return cls(joined("image_id"), joined("category_id"), joined("boxes_xywh"), joined("score"), joined("images"))
+        return cls(
+            joined("image_id"),
+            joined("category_id"),
+            joined("boxes_xywh"),
+            joined("score"),
+            joined("images"),
+            area=joined("area"),
+        )
 
     def only(self, images: Sequence[int]) -> Detections:
         """The detections in ``images``, in the order they have."""
-        rows = np.isin(self.image_id, np.asarray(images, dtype=np.int64))
-        return Detections(
-            self.image_id[rows],
-            self.category_id[rows],
-            self.boxes_xywh[rows],
-            self.score[rows],
-            self.images[np.isin(self.images, np.asarray(images, dtype=np.int64))],
-            self.source,
-        )
+        wanted = np.asarray(images, dtype=np.int64)
+        return self._rows(np.isin(self.image_id, wanted), self.images[np.isin(self.images, wanted)])
+
+    def without(self, categories: Sequence[int]) -> Detections:
+        """All detections but those of ``categories``, in the order they have."""
+        return self._rows(~np.isin(self.category_id, np.asarray(categories, dtype=np.int64)), self.images)
+
+    def _rows(self, kept: np.ndarray, images: np.ndarray) -> Detections:
+        """The detections of ``kept`` (bool ``[N]``) on ``images``."""
+        names = ("image_id", "category_id", "boxes_xywh", "score", "area")
+        return replace(self, images=images, **{name: getattr(self, name)[kept] for name in names})
 
     @classmethod
     def from_json(
@@ -136,7 +151,8 @@ class Detections:
         """Read a COCO results file: a JSON list of ``{"image_id", "category_id", "bbox", "score"}``.
 
         Args:
-            path: the file. Keys other than these four are ignored.
+            path: the file. Keys other than these four are ignored. An entry without a ``bbox`` has that of its mask, a
+                ``segmentation`` as run-length encoding, or of its ``keypoints``, as in pycocotools.
             image_ids: the images there are; None: do not check.
             category_ids: the categories there are; None: do not check.
 
@@ -146,12 +162,14 @@ class Detections:
                 category, a box that is not four finite numbers or has a negative size, a score that is not a
                 finite number.
         """
-        entries = read_json(path, "COCO results")
+        entries = read_coco(Path(path), RESULTS)
         if not isinstance(entries, list):
             keys = ", ".join(sorted(entries)[:8]) if isinstance(entries, dict) else ""
             found = f"an object with the keys {keys}" if keys else f"{shown(entries)}"
             hint = " (these look like annotations: are the two files swapped?)" if "annotations" in keys else ""
             raise DataError(f"{path}: expected a list of detections, found {found}{hint}; {RESULTS_FORMAT}")
+        around = {i: told for i, entry in enumerate(entries) if (told := _without_box(entry))}
+        entries = [{**e, "bbox": around[i][0]} if i in around else e for i, e in enumerate(entries)]
         images = None if image_ids is None else frozenset(image_ids)
         categories = None if category_ids is None else frozenset(category_ids)
         problems = []
@@ -169,9 +187,10 @@ class Detections:
         return cls(
             np.array([int(e["image_id"]) for e in entries], dtype=np.int64),
             np.array([int(e["category_id"]) for e in entries], dtype=np.int64),
-            np.array([e["bbox"] for e in entries], dtype=np.float64),
+            boxes := np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4),
             np.array([e["score"] for e in entries], dtype=np.float64),
             source=str(path),
+            area=np.array([around[i][1] if i in around else w * h for i, (_, _, w, h) in enumerate(boxes.tolist())]),
         )
 
     def to_json(self, path: str | Path) -> None:
@@ -194,13 +213,20 @@ class Detections:
             file.write("\n]\n")
 
 
+def _without_box(entry: Any) -> tuple[list[float], float] | None:
+    """Box and area of an entry that has no box but something that tells it."""
+    return box_and_area(entry) if isinstance(entry, dict) and not entry.get("bbox") else None
+
+
 def entry_problem(entry: Any, images: frozenset[int] | None, categories: frozenset[int] | None) -> str:
     """What makes one entry of a results file unusable, ``""`` if nothing does."""
     if not isinstance(entry, dict):
         return f"is {shown(entry)}, not an object"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
     if missing:
-        return f"has no {' and no '.join(repr(key) for key in missing)}"
+        told = [key for key in ("segmentation", "keypoints") if "bbox" in missing and key in entry]
+        unreadable = f"; its {told[0]} cannot be read (a mask must be a run-length encoding)" if told else ""
+        return f"has no {' and no '.join(repr(key) for key in missing)}{unreadable}"
     for key, known, noun in (("image_id", images, "image"), ("category_id", categories, "category")):
         number = as_id(entry[key])
         if number is None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
-from detector.config.schema import EvaluateConfig
+from detector.config.schema import DataConfig, EvaluateConfig
+from detector.data.coco import CocoDataset
+from detector.data.images import SHOWN, Reading
+from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
+from detector.data.orientation import first_told
+from detector.data.problems import InvalidData
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import Diagnosis, diagnose
 from detector.evaluation.findings import findings
 from detector.evaluation.gallery import make_gallery
-from detector.evaluation.ground_truth import GroundTruth
+from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.html_report import write_report
 from detector.evaluation.intervals import resample
 from detector.evaluation.matches import match
@@ -28,12 +34,13 @@ from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
 from detector.evaluation.scoring import CocoResult, summarize
+from detector.evaluation.stored_detections import ELSEWHERE, METRICS_FILE, PREDICTIONS, find_one, image_note
 from detector.exceptions import ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
-METRICS_FILE, PREDICTIONS, SHEET, REPORT = "metrics.json", "predictions.json", "predictions.png", "report.html"
+SHEET, REPORT = "predictions.png", "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
@@ -67,6 +74,7 @@ class ScoringInputs:
         limit: detections counted for each image and class.
         image_ids: images to be scored; None: all.
         images: folder of the images, for the report; None if unknown.
+        reading: how they are read.
         facts: what else ``meta`` in ``metrics.json`` says.
         notes: sentences for the reader of the numbers.
     """
@@ -76,6 +84,7 @@ class ScoringInputs:
     limit: int
     image_ids: list[int] | None = None
     images: Path | None = None
+    reading: Reading = SHOWN
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -99,10 +108,17 @@ def evaluate_files(config: EvaluateConfig) -> Evaluation:
     Raises:
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
-    truth = GroundTruth(Path(config.annotations).expanduser())
-    detections = Detections.from_json(Path(config.predictions).expanduser(), truth.image_ids, truth.category_ids)
+    annotations, dropped = Path(config.annotations).expanduser(), config.drop_categories
+    truth = GroundTruth(annotations, config.on_invalid == "drop", drop_categories=dropped)
+    check_dropped(dropped, [truth], "drop_categories")
+    detections = truth.read_detections(Path(config.predictions).expanduser())
     limit = config.max_detections or COCO_LIMIT
-    outcome = write_results(config, ScoringInputs(truth, detections, limit, images=image_folder(config.images)))
+    folder, stored = image_folder(config.images), find_one(config.predictions)
+    reading = reading_of(truth, folder, stored.trained.data if stored.trained else None) if folder else SHOWN
+    notes = [note] if (note := image_note(stored, config.predictions, truth)) else []
+    outcome = write_results(
+        config, ScoringInputs(truth, detections, limit, images=folder, reading=reading, notes=notes)
+    )
     if resolved(outcome.folder / PREDICTIONS) != resolved(config.predictions):
         discard(outcome.folder, [PREDICTIONS, SHEET])  # of a checkpoint that was evaluated here before
     return outcome
@@ -124,21 +140,16 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh
-    data = module.config.data
-    if config.annotations:
-        annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
-        split = Split("val", annotations, images, data.on_invalid)
-    else:
-        split = validation_split(data, config.checkpoint)
-    dataset = split.dataset()
-    truth = GroundTruth(split.annotations, split.drops_invalid)
+    dataset, truth = data_of(config, module.config.data)
+    # A class that the detector has and that is not scored is detected, and then left out.
+    unscored = {i: n for i, n in zip(truth.dropped_ids, truth.dropped, strict=True) if n in module.class_names}
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,
-        dataset.class_names,
-        dataset.category_ids,
+        [*dataset.class_names, *unscored.values()],
+        [*dataset.category_ids, *unscored],
         config.checkpoint,
-        str(split.annotations),
+        str(truth.path),
     )
 
     # Spread over the data set: neighbours in a file are often alike.
@@ -148,14 +159,19 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         dataset, batch_size=config.batch_size, num_workers=config.workers, pin_memory=device.type == "cuda"
     )
     found = run_detector(module, loader, category_ids, chosen, config.progress_bar)
-    found.detections.to_json(folder / PREDICTIONS)
+    detections = found.detections.without(list(unscored))
+    detections.to_json(folder / PREDICTIONS)
     if found.samples:
+        left_out = torch.tensor([k for k, i in enumerate(category_ids, start=1) if i in unscored])
+        for _, _, output in found.samples:
+            kept = ~torch.isin(output["labels"], left_out)
+            output.update({key: value[kept] for key, value in output.items()})
         draw_prediction_sheet(found.samples, module.class_names, folder / SHEET)
     else:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(split.annotations), "images": resolved(split.images)},
+        "data": {"annotations": resolved(truth.path), "images": resolved(dataset.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(device),
@@ -164,9 +180,42 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     return write_results(
         config,
         ScoringInputs(
-            truth, found.detections, limit, dataset.image_ids, split.images, facts, [renumbered] if renumbered else []
+            truth,
+            detections,
+            limit,
+            dataset.image_ids,
+            dataset.images,
+            dataset.reading,
+            facts,
+            [renumbered] if renumbered else [],
         ),
     )
+
+
+def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, GroundTruth]:
+    """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
+
+    Raises:
+        ConfigError: ``drop_categories`` names a class that there is not.
+        DataError: a file is missing or cannot be used; lists the entries that are wrong.
+    """
+    if config.annotations:
+        annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
+        dropped = tuple(trained.drop_categories)
+        split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
+    else:
+        split = validation_split(trained, config.checkpoint, ELSEWHERE)
+    split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
+    drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"
+    # Boxes are scored as the file has them, those that leave their image too; the data set's own are only drawn.
+    dataset = replace(split, on_invalid="clip").dataset()
+    lost = [problem for problem in dataset.problems if problem.remedy == "image"]
+    if lost and not drop:
+        raise InvalidData(split.annotations, lost)
+    if dataset.exif == "auto":
+        dataset.exif = first_told(dataset.evidence.exif, trained.exif)
+    check_dropped(config.drop_categories, [dataset.table], "drop_categories")
+    return dataset, GroundTruth.of(replace(split, on_invalid="drop" if drop else "error"))
 
 
 def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
@@ -182,6 +231,7 @@ def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
         "date": now(),
         "evaluator": config.evaluator,
         "max_detections": inputs.limit,
+        "drop_categories": list(truth.dropped),
         **inputs.facts,
     }
     if not config.report:
@@ -195,7 +245,7 @@ def write_results(config: EvaluateConfig, inputs: ScoringInputs) -> Evaluation:
     write_csv(folder / CLASSES, diagnosis.class_rows())
     write_csv(folder / IMAGES, diagnosis.image_rows(truth.names_of(matches.image_ids.tolist())))
     plots = plot_diagnosis(diagnosis, folder / PLOTS)
-    gallery = make_gallery(diagnosis, truth, inputs.images, config.gallery_images)
+    gallery = make_gallery(diagnosis, truth, inputs.images, inputs.reading, config.gallery_images)
     write_report(folder / REPORT, result, diagnosis, plots, gallery, meta)
     return Evaluation(result, diagnosis, folder)
 
@@ -217,7 +267,9 @@ def check_inputs(config: EvaluateConfig) -> None:
         {"annotations", "predictions", "images"},
     )
     if set(given) not in usages:
-        raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {usage}")
+        lacking = sorted(f"{key}=" for keys in usages for key in keys - set(given) if keys - {key} == set(given))
+        missing = f"{' or '.join(lacking)} is missing; " if lacking else ""
+        raise ConfigError(f"cannot tell what to evaluate from the keys {', '.join(given)}: {missing}{usage}")
 
 
 def image_folder(images: str) -> Path | None:

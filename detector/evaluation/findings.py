@@ -47,6 +47,8 @@ def findings(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.errors.ap50 is None:
         return ["There is no ground truth in these images: nothing can be said."]
     said = _nothing_found(diagnosis) or _costs(diagnosis) + _overlap(diagnosis) + _sizes(diagnosis) + _scores(diagnosis)
+    if any("model." in sentence for sentence in said):
+        said.append(f"The keys named here are those of `{command('train')}`: they count in the next training.")
     return said or ["No kind of error costs more than a rounding error of AP50."]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torchvision.transforms.functional import to_pil_image
 
-from detector.data.images import read_image
+from detector.data.images import Reading, read_drawn
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
@@ -139,10 +139,10 @@ def _boxes(diagnosis: Diagnosis, image: int, kind: int) -> tuple[list[Box], str]
     return drawn, f"{len(wrong)} {KINDS[kind]}{part}; {counted(len(objects), 'object')} in the image"
 
 
-def picture(folder: Path, card: Card) -> str | None:
+def picture(folder: Path, card: Card, reading: Reading) -> str | None:
     """The image of a card as a data URI of a small JPEG; None if it cannot be read."""
     try:
-        image = to_pil_image(read_image(folder / card.file_name))
+        image = to_pil_image(read_drawn(folder / card.file_name, (card.height, card.width), reading))
     except DataError:
         return None
     image.thumbnail((LONG_SIDE, LONG_SIDE))
@@ -156,17 +156,20 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def make_gallery(diagnosis: Diagnosis, truth: GroundTruth, folder: Path | None, count: int) -> Gallery:
+def make_gallery(
+    diagnosis: Diagnosis, truth: GroundTruth, folder: Path | None, reading: Reading, count: int
+) -> Gallery:
     """The gallery of a run.
 
     Args:
         diagnosis: of the run.
         truth: its annotations.
         folder: of the images; None: boxes are drawn on grey.
+        reading: how they are read.
         count: images per kind.
     """
     kinds = sorted(range(len(KINDS)), key=lambda k: -diagnosis.errors.cost[KINDS[k]])
     cards = {KINDS[k]: make_cards(diagnosis, truth, k, count) for k in kinds}
     used = {card.image_id: card for some in cards.values() for card in some}
-    pictures = {i: picture(folder, card) for i, card in used.items()} if folder else {}
+    pictures = {i: picture(folder, card, reading) for i, card in used.items()} if folder else {}
     return Gallery(cards, {i: uri for i, uri in pictures.items() if uri}, folder is not None)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from detector.data.annotations import read_annotations
+from detector.config.schema import DataConfig
+from detector.data.annotations import Annotations, parse_annotations, read_annotations
+from detector.data.areas import NO_AREA, odd_areas
+from detector.data.coco import Target
+from detector.data.images import WHITE, Reading
+from detector.data.left_out import dropped_classes
+from detector.data.orientation import Headers, find_evidence
+from detector.data.splits import Split
 from detector.evaluation.detections import Detections
 from detector.files import LARGEST, problem_list
 
@@ -20,10 +28,12 @@ class GroundTruth:
     pycocotools is left out. What it silently ignores is ignored and said in :attr:`notes`.
 
     Args:
-        path: COCO annotation JSON with ``images``, ``annotations`` and ``categories``; ``info``, ``licenses``, file
-            names, sizes, and an annotation's ``area`` and ``iscrowd`` may be missing.
+        source: COCO annotation JSON (or what was read from one) with ``images``, ``annotations`` and ``categories``;
+            ``info``, ``licenses``, file names, sizes, and an annotation's ``area`` and ``iscrowd`` may be missing.
         drop_invalid: leave annotations out that cannot be read (no box, NaN, no id), with a note; the
             default is an error. For runs with ``data.on_invalid=drop`` or ``clip``.
+        drop_categories: names of classes to leave out, with their annotations and detections; those that the file does
+            not have are passed over.
 
     Attributes:
         path: the file.
@@ -38,16 +48,22 @@ class GroundTruth:
         boxes_xywh: float64 ``[A, 4]``: left, top, width, height in pixels.
         area: float64 ``[A]``, in square pixels; of a mask, if the file says so.
         iscrowd: bool ``[A]``.
+        dropped: the number of annotations of each class that was left out by its name.
+        dropped_ids: the category ids of these classes.
         notes: sentences on what a reader of the numbers must know about this file.
 
     Raises:
         DataError: the file is missing, not JSON or not COCO annotations, or lists the annotations that cannot be read.
     """
 
-    def __init__(self, path: str | Path, drop_invalid: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, source: str | Path | Annotations, drop_invalid: bool = False, drop_categories: Collection[str] = ()
+    ) -> None:
+        read = source
+        if not isinstance(read, Annotations):
+            read = read_annotations(read, need_pictures=False, drop_categories=drop_categories)
+        self.path = read.file
         self.notes: list[str] = []
-        read = read_annotations(path, need_pictures=False)
         stray = [p for p in read.problems if p.kind in ("unknown_image", "unknown_category")]
         unreadable = [str(p) for p in read.problems if p not in stray]
         if unreadable and not drop_invalid:
@@ -55,8 +71,8 @@ class GroundTruth:
             raise problem_list(
                 f"{self.path}: {len(unreadable)} of {total} annotations cannot be evaluated",
                 unreadable,
-                "Correct or remove them in the file; an annotation needs id, image_id, "
-                "category_id and bbox [x, y, width, height].",
+                "Correct or remove them in the file, or leave them out with on_invalid=drop; an annotation needs id, "
+                "image_id, category_id and bbox [x, y, width, height].",
             )
         by_id = np.argsort(read.image_ids)
         self.image_ids: list[int] = read.image_ids[by_id].tolist()
@@ -68,11 +84,17 @@ class GroundTruth:
         self.boxes_xywh, self.area = read.boxes_xywh[order], read.area[order]
         self.iscrowd = read.iscrowd[order].astype(bool)
 
+        self.dropped, self.dropped_ids = read.dropped, read.dropped_ids
         flat = read.ids[(read.boxes_xywh[:, 2:] <= 0).any(axis=1)].tolist()
         self._note("Annotations left out because they cannot be read", len(unreadable), "; ".join(unreadable[:3]))
-        self._note(
-            "Annotations without an area", int((~read.area_given).sum()), "width times height of the box is used"
-        )
+        for what, rows in odd_areas(read.boxes_xywh, read.area, read.area_given).items():
+            used = "width times height of the box is used" if what == NO_AREA else "used as it is, as in pycocotools"
+            self._note(
+                f"Annotations {what}",
+                int(rows.sum()),
+                f"{used}; the AP and AR of small, medium and large objects go by it; annotation ids "
+                f"{some(read.ids[rows].tolist())}",
+            )
         self._note("Annotations without iscrowd", int((~read.crowd_given).sum()), "they count as single objects")
         self._note(
             "Annotations of an image or a category that the file does not list",
@@ -86,9 +108,80 @@ class GroundTruth:
         )
         if (self.ids == 0).any():
             self.notes.append(
-                "An annotation has the id 0, which pycocotools takes for 'no match': what detects it "
-                "counts as a false positive. Number the annotations from 1."
+                "An annotation has the id 0, which pycocotools takes for 'no match': what detects it is a false "
+                "positive there. The numbers here are those of the file with its annotations numbered from 1."
             )
+        self._note(
+            "Annotations marked ignore",
+            int((read.ignore & (read.iscrowd == 0)).sum()),
+            "they count as objects, as in pycocotools, which looks at iscrowd only; training leaves them out",
+        )
+        if read.dropped:
+            self.notes.append(f"Not scored (drop_categories): {dropped_classes(read.dropped)}.")
+
+    @classmethod
+    def of(cls, split: Split) -> GroundTruth:
+        """The annotations of ``split``, without what its data set leaves out.
+
+        Raises:
+            DataError: as the class.
+        """
+        return cls(split.annotations, split.drops_invalid, split.drop_categories)
+
+    @property
+    def file(self) -> Path:
+        """The same as ``path``."""
+        return self.path
+
+    def read_detections(self, path: str | Path) -> Detections:
+        """The detections of a COCO results file, without those of dropped classes.
+
+        Raises:
+            DataError: as :meth:`Detections.from_json`; an image or a category is not in the annotation file.
+        """
+        found = Detections.from_json(path, self.image_ids, [*self.category_ids, *self.dropped_ids])
+        return found.without(self.dropped_ids) if self.dropped_ids else found
+
+    @classmethod
+    def from_targets(
+        cls,
+        targets: Mapping[int, Target],
+        sizes: Mapping[int, tuple[int, int]],
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+    ) -> GroundTruth:
+        """The targets of a detector as ground truth, for data that have no annotation file.
+
+        Args:
+            targets: by image id. Each has ``boxes`` [N, 4] xyxy in pixels and ``labels`` [N] in 1..K; ``area`` [N]
+                (else that of the box) and ``iscrowd`` [N] (else no box is a crowd) may be missing.
+            sizes: height and width of each image.
+            class_names: ``class_names[k - 1]`` is the name of label k.
+            category_ids: and this its category id.
+
+        Raises:
+            DataError: lists the boxes that are not finite.
+        """
+        annotations: list[dict[str, Any]] = []
+        for image_id, target in targets.items():
+            boxes = target["boxes"].detach().cpu().double().reshape(-1, 4)
+            xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+            rows = zip(
+                xywh.tolist(),
+                target["labels"].tolist(),
+                target.get("area", xywh[:, 2] * xywh[:, 3]).tolist(),
+                target.get("iscrowd", torch.zeros(len(xywh))).tolist(),
+                strict=True,
+            )
+            annotations += [
+                {"id": number, "image_id": image_id, "category_id": category_ids[int(label) - 1],
+                 "bbox": box, "area": area, "iscrowd": int(crowd)}
+                for number, (box, label, area, crowd) in enumerate(rows, len(annotations) + 1)
+            ]  # fmt: skip
+        images = [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in targets]
+        categories = [{"id": i, "name": name} for i, name in zip(category_ids, class_names, strict=True)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        return cls(parse_annotations(Path("targets"), content, need_pictures=False))
 
     def _note(self, subject: str, count: int, treatment: str) -> None:
         if count:
@@ -145,6 +238,14 @@ class GroundTruth:
                 f"{detections.source or 'detections'}: not usable with the annotations {self.path}",
                 [f"detection {row} (from 0): {message}" for row, message in sorted(problems)],
             )
+
+
+def reading_of(truth: GroundTruth, folder: Path, trained: DataConfig | None = None) -> Reading:
+    """How the images of ``truth`` in ``folder`` are read: by the keys of ``trained``, else as the file tells."""
+    exif, white = (trained.exif, trained.white) if trained else ("auto", WHITE)
+    if exif == "auto":
+        exif = find_evidence(Headers(folder, truth.file_names), truth.sizes).exif
+    return Reading.of(exif, white)
 
 
 def some(ids: Sequence[Any], limit: int = 5) -> str:

@@ -121,11 +121,10 @@ def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float],
     parts = [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
     # Images outermost: what is gathered and added are rows of neighbouring resamples.
     columns = [np.ascontiguousarray(weights[part].T, dtype=np.float32) for part in parts]
-    sizes = matches.boxes_xywh[:, 2] * matches.boxes_xywh[:, 3]
 
     def fill(job: tuple[int, int]) -> None:
         k, p = job
-        _replicate_class(matches, sizes, k, columns[p], result, parts[p])
+        _replicate_class(matches, k, columns[p], result, parts[p])
 
     with ThreadPoolExecutor(THREADS) as pool:  # NumPy lets go of the interpreter's lock in all of this
         jobs = [(k, p) for k in range(classes) for p in range(len(parts))]
@@ -135,9 +134,7 @@ def replicate(matches: Matches, weights: np.ndarray, progress: Callable[[float],
     return result
 
 
-def _replicate_class(
-    matches: Matches, sizes: np.ndarray, k: int, weights: np.ndarray, result: Replicates, part: slice
-) -> None:
+def _replicate_class(matches: Matches, k: int, weights: np.ndarray, result: Replicates, part: slice) -> None:
     """Fill in class ``k`` for the resamples ``part``; ``weights`` is float32 ``[I, b]``."""
     rows, objects = matches.detections_of[k], matches.objects_of[k]
     image, rank = matches.image[rows], matches.rank[rows]
@@ -147,7 +144,7 @@ def _replicate_class(
             continue
         known = np.where(positives > 0, positives, np.nan)
         outcome = matches.outcome[a, :, rows]
-        in_range = (sizes[rows] >= low) & (sizes[rows] <= high)
+        in_range = (matches.area[rows] >= low) & (matches.area[rows] <= high)
         hits = outcome == TRUE
         ap = _average_precision(hits, outcome != IGNORED, in_range, image, weights, known)
         ever = np.flatnonzero(hits.any(axis=0))

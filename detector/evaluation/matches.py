@@ -44,6 +44,7 @@ class Matches:
         rank: int32 ``[N]``, 0 for the best of its image and class.
         score: float64 ``[N]``.
         boxes_xywh: float64 ``[N, 4]`` in pixels.
+        area: float64 ``[N]``, see :class:`~detector.evaluation.detections.Detections`.
         outcome: uint8 ``[A, T, N]``: :data:`FALSE`, :data:`TRUE` or :data:`IGNORED`.
         partner: int32 ``[T, N]``, the object matched without regard to areas, crowds included; -1: none.
         object_id: int64 ``[G]``, annotation ids; objects are sorted by class, then image.
@@ -66,6 +67,7 @@ class Matches:
     rank: np.ndarray
     score: np.ndarray
     boxes_xywh: np.ndarray
+    area: np.ndarray
     outcome: np.ndarray
     partner: np.ndarray
     object_id: np.ndarray
@@ -205,11 +207,10 @@ def match(
     again = np.lexsort((rank, image[order], -score[order], label[order]))
     order, rank = order[again], rank[again]
     rows, image, label, score = rows[order], image[order], label[order], score[order]
-    boxes = detections.boxes_xywh[rows]
+    boxes, size = detections.boxes_xywh[rows], detections.area[rows]
 
     bounds = np.array(list(AREAS.values()))
     counted = ~crowd & (area >= bounds[:, :1]) & (area <= bounds[:, 1:])
-    size = boxes[:, 2] * boxes[:, 3]
     outside = (size < bounds[:, :1]) | (size > bounds[:, 1:])
     # Unmatched until shown otherwise.
     outcome = np.repeat(np.where(outside, IGNORED, FALSE).astype(np.uint8)[:, None], len(IOU_THRESHOLDS), axis=1)
@@ -226,6 +227,7 @@ def match(
         as_int(rank),
         score,
         boxes,
+        size,
         outcome,
         np.full((len(IOU_THRESHOLDS), len(rows)), -1, dtype=np.int32),
         truth.ids[objects],
@@ -316,10 +318,6 @@ def _match_group(group: _Group, matches: Matches) -> None:
         g = best[a, t, p]
         free[a, t, p, g] = is_crowd[p, g]
         row, which = group.detections[p, d], group.objects[p, g]
-        # pycocotools takes a match with an annotation of id 0 for none.
-        real = matches.object_id[which] != 0
-        usual = normal[a, t, p]
-        matches.outcome[a[~usual], t[~usual], row[~usual]] = IGNORED
-        matches.outcome[a[usual & real], t[usual & real], row[usual & real]] = TRUE
+        matches.outcome[a, t, row] = np.where(normal[a, t, p], TRUE, IGNORED)
         everywhere = a == 0
         matches.partner[t[everywhere], row[everywhere]] = which[everywhere]

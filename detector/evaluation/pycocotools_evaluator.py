@@ -29,9 +29,8 @@ def accumulate(
         image_ids: images to be scored.
         max_detections: detections counted for each image and class, best first.
     """
-    size = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
     annotations = {
-        "id": truth.ids,
+        "id": np.arange(1, len(truth.ids) + 1),  # pycocotools takes a match with the id 0 for none
         "image_id": np.array(truth.image_ids, dtype=np.int64)[truth.image],
         "category_id": np.array(truth.category_ids, dtype=np.int64)[truth.label],
         "bbox": truth.boxes_xywh,
@@ -43,7 +42,7 @@ def accumulate(
         "image_id": detections.image_id,
         "category_id": detections.category_id,
         "bbox": detections.boxes_xywh,
-        "area": size,
+        "area": detections.area,
         "iscrowd": np.zeros(len(detections), dtype=int),
         "score": detections.score,
     }

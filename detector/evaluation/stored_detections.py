@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from detector.config.commands import command
 from detector.config.defaults import parse_partial
-from detector.data.splits import validation_split
-from detector.evaluation.evaluate import METRICS_FILE, PREDICTIONS
+from detector.config.schema import Config
+from detector.data.splits import is_undrawn, validation_split
+from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
-from detector.files import read_json_or_empty
+from detector.files import file_digest, read_json_or_empty
+from detector.words import counted
+
+METRICS_FILE, PREDICTIONS = "metrics.json", "predictions.json"
+ELSEWHERE = "Say where the data are with annotations=FILE.json images=FOLDER."
 
 
 class StoredDetections(NamedTuple):
@@ -27,7 +33,8 @@ class StoredDetections(NamedTuple):
     images: Path | None = None  # folder, None: not known
     first_images: int = 0  # the run was evaluated on the first so many images of the file; 0: on all
     limit: int = COCO_LIMIT  # detections counted for each image and class
-    trained: dict[str, Any] | None = None  # the configuration of a run's folder
+    trained: Config | None = None  # the configuration of a run's folder
+    drop_categories: tuple[str, ...] = ()  # classes that were not scored
 
 
 def find_stored(paths: Sequence[str], locate: bool = True) -> list[StoredDetections]:
@@ -76,7 +83,12 @@ def find_one(path: str) -> StoredDetections:
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
     annotations, images = (Path(w) if isinstance(w, str) else None for w in where)
-    limit = meta.get("max_detections")
+    run = trained(folder)
+    # An evaluation says what it did; a run was evaluated as it was trained.
+    limit, dropped = meta.get("max_detections"), meta.get("drop_categories")
+    if run is not None:
+        limit = run.model.head.detections_per_image if limit is None else limit
+        dropped = run.data.drop_categories if dropped is None else dropped
     return StoredDetections(
         folder.resolve().name,
         folder.resolve(),
@@ -85,7 +97,8 @@ def find_one(path: str) -> StoredDetections:
         images,
         0,
         max(limit, COCO_LIMIT) if isinstance(limit, int) else COCO_LIMIT,
-        trained(folder),
+        run,
+        tuple(str(name) for name in dropped or ()),
     )
 
 
@@ -95,13 +108,13 @@ def part(content: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def trained(folder: Path) -> dict[str, Any] | None:
-    """The configuration in the folder of a training run, None if it is none."""
+def trained(folder: Path) -> Config | None:
+    """The configuration in the folder of a training run, None if it is none or one of another version."""
     try:
         content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return parse_partial(content) if isinstance(content, dict) else None
+    except (OSError, ValueError, yaml.YAMLError, ConfigError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def located(found: StoredDetections, path: str) -> StoredDetections:
@@ -112,17 +125,52 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
     """
     if found.annotations is not None or found.trained is None:
         return found
+    split = validation_split(found.trained.data, path, ELSEWHERE)
+    first = found.trained.trainer.limit_eval_images
+    return found._replace(annotations=split.annotations, images=split.images, first_images=first)
+
+
+def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
+    """A sentence if a few images of ``truth`` are others than those with the same ids that the detections are of.
+
+    An image is another one if its name without folders and ending differs, or its width or height.
+
+    Args:
+        found: the detections.
+        path: what led to them.
+        truth: annotations that they are to be scored with.
+
+    Raises:
+        DataError: most images are others.
+    """
+    if found.annotations is None and found.trained is not None and is_undrawn(found.trained.data):
+        return ""  # nothing is drawn for a remark
     try:
-        config = parse_partial(found.trained)
-    except ConfigError:
-        return found  # of another version: the user is asked for the annotations
-    split = validation_split(config.data, path)
-    return found._replace(
-        annotations=split.annotations,
-        images=split.images,
-        first_images=config.trainer.limit_eval_images,
-        limit=max(COCO_LIMIT, config.model.head.detections_per_image),
+        known = located(found, path).annotations
+        if known is None or file_digest(known) == file_digest(truth.path):
+            return ""
+        own = GroundTruth(known, drop_invalid=True)
+    except (DataError, OSError):  # what they are of cannot be known
+        return ""
+    shared, at, there = np.intersect1d(own.image_ids, truth.image_ids, return_indices=True)
+    stems = [np.array([PurePath(name).stem for name in names], dtype=str)
+             for names in (own.file_names[at], truth.file_names[there])]  # fmt: skip
+    sizes = own.sizes[at], truth.sizes[there]
+    other = (stems[0] != stems[1]) & (stems[0] != "") & (stems[1] != "")
+    other |= ((sizes[0] != sizes[1]) & (sizes[0] > 0) & (sizes[1] > 0)).any(axis=1)
+    if not other.any():
+        return ""
+    row = int(other.argmax())
+    entries = [f"{names[row]} ({w} x {h})" for names, (h, w) in (
+        (own.file_names[at], sizes[0][row]), (truth.file_names[there], sizes[1][row]))]  # fmt: skip
+    said = (
+        f"{found.predictions} is of the images of {known}: {counted(int(other.sum()), 'image')} of {truth.path} with "
+        f"ids of that file are others, such as {shared[row]}: {entries[0]} there, {entries[1]} here"
     )
+    if other.mean() > 0.5:
+        raise DataError(f"{said}. Run the detector on these images: {command('evaluate')} checkpoint=RUN "
+                        f"annotations={truth.path} images=FOLDER")  # fmt: skip
+    return f"{said}."
 
 
 def short_names(found: Sequence[StoredDetections]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from detector.config.defaults import default
 from detector.config.results_folder import checkpoint_file, results_folder
 from detector.config.schema import ExportConfig, ShapesConfig
+from detector.data.images import Reading
 from detector.data.paint import paint
 from detector.data.scene import draw_objects
 from detector.exceptions import ConfigError, DataError, ExportError
@@ -20,6 +21,7 @@ from detector.export.onnx_export import export_onnx
 from detector.export.parity import Parity, check_parity
 from detector.export.torch_export import export_torch
 from detector.files import write_json
+from detector.inference.detector import Detector
 from detector.inference.sources import ImageSource, open_source
 from detector.models.checkpoint import TrainedModel, load_trained_model
 
@@ -54,7 +56,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
     module = load_trained_model(config.checkpoint, trust=config.trust)
     size = image_size(config, module)
     dynamic = config.format == "onnx" and config.dynamic
-    images = parity_images(config, None if dynamic else size)
+    images = parity_images(config, None if dynamic else size, Detector(module).reading)
     if config.format == "onnx":
         runners = {path: export_onnx(module, size, dynamic, path)}
     else:
@@ -95,18 +97,18 @@ def image_size(config: ExportConfig, module: TrainedModel) -> tuple[int, int]:
     return config.image_size[0], config.image_size[1]
 
 
-def parity_images(config: ExportConfig, size: tuple[int, int] | None) -> list[Tensor]:
-    """The images to compare detections on, resized to ``size`` if it is given.
+def parity_images(config: ExportConfig, size: tuple[int, int] | None, reading: Reading) -> list[Tensor]:
+    """The images to compare detections on, read as ``reading`` says and resized to ``size`` if it is given.
 
     They are spread evenly over ``config.images``, or else drawn as in the built-in data set, in two formats.
     """
     if config.images:
-        source, _ = open_source(config.images)
+        source = open_source(config.images, "images")
         if not isinstance(source, ImageSource):
-            raise ConfigError(f"images={config.images}: give images, not a video")
+            raise ConfigError(f"images={config.images}: give images, not a video or an animation")
         images = []
         for index in np.unique(np.linspace(0, len(source) - 1, min(config.parity_images, len(source))).astype(int)):
-            image = source[index]
+            image = replace(source, reading=reading)[index]
             if isinstance(image, DataError):
                 raise DataError(f"images={config.images}: {image} Parity is checked on whole images.")
             images.append(image.pixels)

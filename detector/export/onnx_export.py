@@ -1,4 +1,7 @@
-"""A detector as ONNX with standard operators only, written by PyTorch's tracing exporter."""
+"""A detector as ONNX with standard operators only, written by PyTorch's tracing exporter.
+
+What the RoI operators become is said by :mod:`roi_ops.onnx`.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
+import roi_ops
+from detector.config.checks import is_target
+from detector.config.commands import command
 from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError, ExportError
+from detector.export.failures import named_operator
 from detector.export.parity import Found, Runner
 from detector.files import replacing
 from detector.models.checkpoint import TrainedModel
-from detector.models.poolers import LevelwisePooler, pooled_strides
+from detector.models.poolers import own_kind, own_pooler
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
-EXPRESSED = ("align", "pool", "torchvision_align", "torchvision_pool")  # the values of roi.kind that ONNX can express
 
 
 class OnnxDetector(nn.Module):
@@ -40,8 +46,7 @@ class OnnxDetector(nn.Module):
         check_operator(roi)
         self.model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()
         self.model.transform.channels_last = False  # ONNX has one layout
-        pooler = self.model.roi_heads.box_roi_pool
-        self.model.roi_heads.box_roi_pool = LevelwisePooler(pooler.featmap_names, pooled_strides(model), roi)
+        self.model.roi_heads.box_roi_pool = own_pooler(self.model, roi)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
@@ -50,16 +55,16 @@ class OnnxDetector(nn.Module):
 
 
 def check_operator(roi: RoiConfig) -> None:
-    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``."""
-    instead = "choose format=torch_export, which takes every operator, or train with roi=align"
-    if roi.kind not in EXPRESSED:
-        raise ConfigError(f"format=onnx: ONNX has no operator for roi.kind={roi.kind}; {instead}")
-    if roi.mode == "max" and roi.sampling_ratio <= 0:
+    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``; a class of the user's tells later."""
+    if is_target(roi.kind):
+        return
+    try:
+        roi_ops.onnx.check("align_max" if roi.mode == "max" else own_kind(roi), roi.sampling_ratio)
+    except roi_ops.onnx.UnsupportedError as error:
         raise ConfigError(
-            f"format=onnx: ONNX cannot take the maximum of an adaptive number of samples (roi.mode=max, "
-            f"roi.sampling_ratio={roi.sampling_ratio}; its own mode=max is the maximum of weighted "
-            f"neighbours); {instead}, or with roi.sampling_ratio=2"
-        )
+            f"format=onnx, roi.kind={roi.kind}: {error}. Choose format=torch_export, which takes every operator, or "
+            f"{command('train')} with roi=align{' or roi.sampling_ratio=2' if roi.mode == 'max' else ''}"
+        ) from None
 
 
 def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path: Path) -> Runner:
@@ -76,7 +81,7 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
 
     Raises:
         ConfigError: ONNX cannot express the RoI operator.
-        ExportError: onnx or onnxruntime is not installed.
+        ExportError: onnx or onnxruntime is not installed, or an operator of the user's cannot be written.
     """
     try:
         import onnx
@@ -87,6 +92,7 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
             "'multiscale-rcnn[export]', or pip install onnx onnxruntime"
         ) from None
     detector = OnnxDetector(module.model, module.config.roi)
+    roi_ops.onnx.register()
     outputs = ["boxes", "scores", "labels"]
     axes = {name: {0: "detections"} for name in outputs} | ({"image": {1: "height", 2: "width"}} if dynamic else {})
     example = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
@@ -94,18 +100,20 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
         # The tracer warns of every size that torchvision reads. torchvision's detectors are written to be traced
         # nonetheless, and the result is compared with the model.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            detector,
-            (example,),
-            str(temporary),
-            dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=outputs,
-            dynamic_axes=axes,
-        )
-        onnx.checker.check_model(str(temporary))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        with named_operator(module.config.roi, "onnx"):
+            torch.onnx.export(
+                detector,
+                (example,),
+                str(temporary),
+                dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=outputs,
+                dynamic_axes=axes,
+            )
+            onnx.checker.check_model(str(temporary))
+    with named_operator(module.config.roi, "onnx"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Found:
         found = session.run(outputs, {"image": image.numpy()})

@@ -8,18 +8,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detector.exceptions import ExportError
+from detector.export.failures import named_operator
 from detector.export.parity import Found, Runner
 from detector.export.static import StaticDetector
 from detector.files import replacing
 from detector.models.checkpoint import TrainedModel
-from detector.models.poolers import build_pooler, pooled_strides
+from detector.models.poolers import own_pooler
 from detector.words import first_line
 
 
@@ -37,15 +37,14 @@ def export_torch(
 
     Returns:
         For each file a function that runs it.
+
+    Raises:
+        ExportError: the compiler failed, or an operator of the user's cannot be written.
     """
     model = copy.deepcopy(module.model)
-    roi = module.config.roi
-    if roi.kind.startswith("torchvision_"):  # its poolers select rows by value; ours compute the same without
-        roi = replace(roi, kind=roi.kind.removeprefix("torchvision_"))
-        names = model.roi_heads.box_roi_pool.featmap_names
-        model.roi_heads.box_roi_pool = build_pooler(roi, names, pooled_strides(model))
+    model.roi_heads.box_roi_pool = own_pooler(model, module.config.roi)
     detector = StaticDetector(model, size, candidates).eval().requires_grad_(False)
-    with torch.no_grad():
+    with torch.no_grad(), named_operator(module.config.roi, "torch_export"):
         program = torch.export.export(detector, (torch.zeros(3, *size),), strict=False)
     content = io.BytesIO()  # on a full disk PyTorch's own writer of files ends the process
     with quiet():

@@ -99,15 +99,15 @@ class Example:
 
     def dissect(self, kind: str) -> Anatomy:
         """Take the operator ``kind``, one of :data:`KINDS`, apart."""
-        maps = [self.feature[None, None].double()]
+        feature = self.feature[None, None].double()
         row = torch.tensor([[0.0, *self.box]], dtype=torch.float64)
         geometry = Geometry([self.scale], kind, *self.bins, self.sampling_ratio, 0, 0, 224.0, 4.0)
-        (group,) = rois.groups(maps, row, geometry)
+        (group,) = rois.groups([feature.shape], row, geometry)
         y, x = (
             _side(kind, *ends, count, length, self.sampling_ratio)
             for ends, count, length in zip((group.y, group.x), self.bins, self.feature.shape, strict=True)
         )
-        pooled = operator(kind, self.sampling_ratio)(maps[0], row, self.bins, self.scale)[0, 0]
+        pooled = operator(kind, self.sampling_ratio)(feature, row, self.bins, self.scale)[0, 0]
         x1, y1, x2, y2 = (self.scale * v for v in self.box)
         return Anatomy(kind, (x1, y1, x2, y2), y, x, pooled)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detector.config.results_folder import results_folder
 from detector.config.schema import IllustrateConfig
-from detector.data.images import read_image
+from detector.data.images import SHOWN, read_image
 from detector.exceptions import ConfigError
 from detector.illustrate.anatomy import Box, Example
 from detector.illustrate.figures import draw_matrices, draw_one_bin, draw_side_by_side, number_map
@@ -60,7 +60,7 @@ def example_on_numbers(config: IllustrateConfig, is_moved: bool) -> Example:
 def illustrate_image(config: IllustrateConfig, out: Path) -> None:
     """The figure of an image: the user's or one that is drawn here, with a detector's map or its brightness."""
     if config.image:
-        image = read_image(Path(config.image).expanduser())
+        image = read_image(Path(config.image).expanduser(), reading=SHOWN)
         middle = [0.25 * image.shape[2], 0.25 * image.shape[1], 0.75 * image.shape[2], 0.75 * image.shape[1]]
     else:
         image, middle = built_in_image()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from detector.config.schema import Config
 from detector.config.targets import word_of
-from detector.data.images import image_tensor, read_image
+from detector.data.images import SHOWN, Reading, image_tensor, read_image
 from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel, load_trained_model
 from detector.models.device import choose_device, precision_of
 from detector.plots.boxes import draw_boxes
+
+ACCEPTED = "give a path, a PIL image, an array or a tensor, or a list of them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,14 @@ class Prediction:
         scores: float32 [N], 0..1.
         labels: int64 [N], 1..K.
         names: the class name of each.
+        reading: how the image was read, if it was a file.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     names: list[str]
+    reading: Reading = SHOWN
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,11 +48,11 @@ class Prediction:
         """The detections of at least this score."""
         kept = self.scores >= score_thresh
         names = [name for name, keep in zip(self.names, kept.tolist(), strict=True) if keep]
-        return Prediction(self.boxes[kept], self.scores[kept], self.labels[kept], names)
+        return Prediction(self.boxes[kept], self.scores[kept], self.labels[kept], names, self.reading)
 
     def draw(self, image: Any) -> Image.Image:
         """A copy of ``image``, in which they were found, with boxes, names and scores."""
-        pixels = (as_image(image) * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = (as_image(image, self.reading) * 255).round().byte().permute(1, 2, 0).numpy()
         texts = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
         return draw_boxes(pixels, self.boxes.tolist(), self.labels.tolist(), texts)
 
@@ -79,6 +83,12 @@ class Detector:
         return self.module.config
 
     @property
+    def reading(self) -> Reading:
+        """How image files are read: as in training."""
+        data = self.config.data
+        return Reading.of(data.exif, data.white)
+
+    @property
     def device(self) -> torch.device:
         """The device of the network."""
         return next(self.module.parameters()).device
@@ -89,7 +99,7 @@ class Detector:
         Args:
             images: paths, PIL images, arrays ([H, W, 3] RGB or [H, W] grey; uint8, or floats in 0..1) or tensors
                 ([3, H, W]; uint8, or floats in 0..1). Kinds and sizes may be mixed. Files and PIL images are turned as
-                EXIF says.
+                EXIF says, unless it was trained on images as they are stored (:attr:`reading`).
             score_thresh: leave out detections of lower scores; detections below ``config.model.head.score_thresh``
                 never appear.
             batch_size: number of images that go through the network together. They are padded to a common size, which
@@ -100,10 +110,12 @@ class Detector:
         """
         batch = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
         single = isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)) and not batch
+        if not single and (isinstance(images, Mapping | bytes) or not isinstance(images, Iterable)):
+            raise DataError(f"{type(images).__name__} is no image and no sequence of images: {ACCEPTED}")
         images = [images] if single else list(images)
         found: list[Prediction] = []
         for start in range(0, len(images), batch_size):
-            outputs = self.raw([as_image(image) for image in images[start : start + batch_size]])
+            outputs = self.raw([as_image(image, self.reading) for image in images[start : start + batch_size]])
             found += [self.prediction(output).above(score_thresh) for output in outputs]
         return found
 
@@ -121,7 +133,7 @@ class Detector:
     def prediction(self, output: dict[str, Tensor]) -> Prediction:
         """An output of :meth:`raw` with class names."""
         names = [self.class_names[label - 1] for label in output["labels"].tolist()]
-        return Prediction(output["boxes"], output["scores"], output["labels"], names)
+        return Prediction(output["boxes"], output["scores"], output["labels"], names, self.reading)
 
     def __repr__(self) -> str:
         model, roi = self.config.model, word_of(self.config.roi.kind)
@@ -145,16 +157,20 @@ def load(checkpoint: str | Path, device: str | torch.device | None = None, trust
     return Detector(load_trained_model(checkpoint, device or choose_device("auto"), trust))
 
 
-def as_image(image: Any) -> Tensor:
+def as_image(image: Any, reading: Reading = SHOWN) -> Tensor:
     """Any image that :class:`Detector` accepts, as float32 [3, H, W] in 0..1 on the CPU.
+
+    Args:
+        image: the image.
+        reading: how files and PIL images are read.
 
     Raises:
         DataError: it is not an image, or its values are not in 0..1.
     """
     if isinstance(image, (str, Path)):
-        return read_image(Path(image).expanduser(), upright=True)
+        return read_image(Path(image).expanduser(), reading=reading)
     if isinstance(image, Image.Image):
-        return image_tensor(ImageOps.exif_transpose(image))
+        return image_tensor(image, reading)
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
@@ -162,7 +178,7 @@ def as_image(image: Any) -> Tensor:
             raise DataError(f"an array of shape {image.shape} is not an image: [H, W, 3] (RGB) or [H, W] (grey) is")
         image = torch.from_numpy(np.array(image[:, :, :3])).permute(2, 0, 1)
     if not isinstance(image, Tensor):
-        raise DataError(f"{type(image).__name__} is not an image: give a path, a PIL image, an array or a tensor")
+        raise DataError(f"{type(image).__name__} is not an image: {ACCEPTED}")
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
         raise DataError(f"a tensor of shape {tuple(image.shape)} is not an image: [3, H, W] is")
     if image.dtype == torch.uint8:

@@ -16,18 +16,20 @@ from rich.text import Text
 
 from detector.config.results_folder import check_overwrite, discard, now
 from detector.config.schema import InspectConfig
-from detector.data.splits import Split
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
 from detector.files import LISTED_PROBLEMS, write_json
 from detector.inspection.advice import advice
-from detector.inspection.doctor import QUANTILES, Examination, cleaned, examine, splits_of
+from detector.inspection.cleaned_copy import CleanedCopy, clean
+from detector.inspection.doctor import QUANTILES, Examination, examine, splits_of
 from detector.inspection.plot_data import draw_augmentation, plot_data
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
 from detector.terminal import slow_progress, titled
+from detector.words import counted
 
 RECORD, PLOT, SHEET = "data.json", "data.png", "augmentation.png"
+COPIES = ("fix", "fix_val")  # keys that name the cleaned copies of train and val
 DRAWS = 3  # augmented versions of each image on the sheet
 
 
@@ -38,6 +40,7 @@ class Inspection(NamedTuple):
     folder: Path
     advice: list[str]  # sentences on what to do
     copies: list[str]  # a sentence for each cleaned copy
+    refused: list[str]  # a sentence for each cleaned copy that was not written
 
     def __rich__(self) -> Group:
         found = self.examination
@@ -63,24 +66,45 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
     check_outputs(config, folder, inputs, [split.annotations for split in splits])
     with slow_progress("looking into the images", config.progress_bar) as tell:
         found = examine(config, splits, tell)
-    copies = []
-    for number, out in enumerate((config.fix, config.fix_val)[: len(splits)]):
-        if out:
-            content, changes = cleaned(found, number)
-            log = write_copy(Path(out).expanduser(), content, changes)
-            counts = Counter(change["what"] for change in changes)
-            listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
-            copies.append(
-                f"Cleaned copy of the {splits[number].name} annotations: {out} ({listed}; each change "
-                f"is in {log.name})."
-            )
-    said = advice(found, [key for key in ("fix", "fix_val") if getattr(config, key)])
-    content = {**found.to_dict(), "advice": said, "meta": {"inputs": inputs, "date": now()}}
+        wanted = [number for number, key in enumerate(COPIES[: len(splits)]) if getattr(config, key)]
+        copies = dict(zip(wanted, clean(found, wanted, config, tell), strict=True)) if wanted else {}
+    written = {number: copy for number, copy in copies.items() if config.force or not copy.loses_much}
+    told = [write(getattr(config, COPIES[number]), found.splits[number].name, copy) for number, copy in written.items()]
+    told += [keep_exif(found, number) for number in written if keep_exif(found, number)]
+    refused = [
+        f"{COPIES[number]}={getattr(config, COPIES[number])} is not written: it would lack {copy.losses} of the "
+        f"{found.splits[number].name} set, which is more than a tenth. force=true writes it."
+        for number, copy in copies.items()
+        if number not in written
+    ]
+    said = advice(found, [COPIES[number] for number in written])
+    content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
     write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
-    if not draw_sheet(config, splits[0], folder / SHEET):
+    if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
-    return Inspection(found, folder, said, copies)
+    return Inspection(found, folder, said, told, refused)
+
+
+def keep_exif(found: Examination, number: int) -> str:
+    """A sentence if the entries of a split tell how its photographs are turned: its copy may lack those that do."""
+    exif, turned = found.exif[number], len(found.splits[number].evidence.undecided)
+    if exif == "auto" or not turned:
+        return ""
+    return (
+        f"Use data.exif={exif} with the copy of the {found.splits[number].name} annotations: that is how its "
+        f"{counted(turned, 'photograph')} that EXIF turns without a change of size were annotated, and the copy may "
+        "lack the entries that tell."
+    )
+
+
+def write(out: str, split: str, copy: CleanedCopy) -> str:
+    """Write a cleaned copy of the annotations of a split; returns a sentence about it."""
+    log = write_copy(Path(out).expanduser(), copy.content, copy.changes)
+    counts = Counter(change["what"] for change in copy.changes)
+    listed = ", ".join(f"{n} x {what}" for what, n in counts.most_common()) or "nothing to change"
+    lost = f", which lacks {copy.losses}" if copy.lost("image") or copy.lost("annotation") else ""
+    return f"Cleaned copy of the {split} annotations: {out}{lost} ({listed}; each change is in {log.name})."
 
 
 def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], sources: list[Path]) -> None:
@@ -88,7 +112,7 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
     check_overwrite(folder, inputs, config.overwrite, RECORD, (RECORD, PLOT, SHEET))
     if config.fix_val and len(sources) < 2:
         raise ConfigError(f"fix_val={config.fix_val}: there are no validation annotations to clean")
-    for key in ("fix", "fix_val"):
+    for key in COPIES:
         out = Path(getattr(config, key)).expanduser()
         if not getattr(config, key):
             continue
@@ -104,17 +128,24 @@ def check_outputs(config: InspectConfig, folder: Path, inputs: list[str], source
         raise ConfigError("fix and fix_val name the same file")
 
 
-def draw_sheet(config: InspectConfig, split: Split, out: Path) -> bool:
-    """Draw images, spread over the split, before and after augmentation; return whether there was one."""
+def draw_sheet(config: InspectConfig, found: Examination, out: Path) -> bool:
+    """Draw training images before and after augmentation; return whether there was one.
+
+    Images that EXIF turns and whose boxes may be of either form, then others, spread over the split.
+    """
     if not config.sheet_images:
         return False
+    train = found.splits[0]
     try:  # what cannot be read or used is listed elsewhere
-        dataset = replace(split, on_invalid="clip", keep_empty=True).dataset()
+        dataset = replace(train.split, on_invalid="clip", keep_empty=True).dataset()
     except DataError:
         return False
+    dataset.exif = found.exif[0]
     augmented = AugmentedDataset(dataset, Augment(config.augment), config.seed)
-    rows, chosen = [], np.linspace(0, len(dataset) - 1, min(config.sheet_images, len(dataset))).round().astype(int)
-    for i in chosen.tolist():
+    rows, count = [], min(config.sheet_images, len(dataset))
+    doubtful = np.flatnonzero(np.isin(dataset.image_ids, train.read.image_ids[train.evidence.undecided]))
+    others = np.setdiff1d(np.linspace(0, len(dataset) - 1, count).round().astype(int), doubtful)
+    for i in [*doubtful.tolist(), *others.tolist()][:count]:
         try:
             versions = [dataset[i], *(augmented[draw, i] for draw in range(DRAWS))]
             rows.append((str(dataset.table.file_names[i]), versions))
@@ -142,10 +173,10 @@ def split_table(found: Examination) -> Table:
     rows = []
     for s in found.splits:
         counts = s.box_counts
-        numbers = (len(counts), (counts == 0).sum(), (~s.crowd).sum(), s.crowd.sum())
+        numbers = (len(counts), (counts == 0).sum(), (~s.crowd).sum(), (s.crowd & ~s.ignore).sum(), s.ignore.sum())
         mean = f"{counts.mean():.1f}" if len(counts) else ""
         rows.append((s.name, *(f"{n:,}" for n in numbers), mean, str(counts.max(initial=0)), f"{len(s.problems):,}"))
-    columns = ("", "images", "without a box", "boxes", "crowds", "boxes per image", "most", "problems")
+    columns = ("", "images", "without a box", "boxes", "crowds", "ignored", "boxes per image", "most", "problems")
     return table_of("Data", columns, rows)
 
 
@@ -163,10 +194,12 @@ def class_table(found: Examination) -> Table:
 
 def size_table(found: Examination) -> Table:
     """Quantiles of the sizes and shapes of the training boxes."""
+    assert found.anchors is not None
+    objects = found.anchors.objects
     measured = (
-        ("side in the network's input, pixels", found.sides, 0),
-        ("shorter side in the network's input, pixels", found.narrow, 0),
-        ("height / width", found.ratios, 2),
+        ("side in the network's input, pixels", objects.side, 0),
+        ("shorter side in the network's input, pixels", objects.narrow, 0),
+        ("height / width", objects.ratio, 2),
     )
     rows = [(name, *(f"{v:.{digits}f}" for v in np.quantile(x, QUANTILES))) for name, x, digits in measured]
     return table_of("Training boxes, quantiles", ("", *(f"{q:.0%}" for q in QUANTILES)), rows)
@@ -175,14 +208,13 @@ def size_table(found: Examination) -> Table:
 def anchor_table(found: Examination) -> Table:
     """The share of training boxes that anchors reach."""
     assert found.anchors is not None
-    assert found.proposed is not None
     rows = []
-    for name, fit in (("configured", found.anchors), ("k-means", found.proposed)):
+    for name, fit in found.anchors.fits.items():
         sizes = " ".join("[" + ", ".join(f"{s:g}" for s in sizes) + "]" for sizes in fit.sizes)
         ratios = ", ".join(f"{r:g}" for r in fit.aspect_ratios)
-        recall = [f"{fit.recall(iou):.1%}" for iou in (0.5, fit.matched)]
+        recall = [f"{fit.recall(iou):.1%}" for iou in found.anchors.thresholds]
         rows.append((name, *recall, f"{fit.mean_iou:.3f}", f"{sizes} x [{ratios}]"))
-    columns = ("", "IoU 0.5", f"IoU {found.anchors.matched:g}", "mean best IoU", "sizes and aspect ratios")
+    columns = ("", *(f"IoU {t:g}" for t in found.anchors.thresholds), "mean best IoU", "sizes and aspect ratios")
     return table_of("Anchors: share of the training boxes with an anchor of this IoU", columns, rows)
 
 

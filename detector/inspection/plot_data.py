@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CLASSES = 16  # classes with a bar: the most frequent ones
 LEGEND = 16  # classes in the legend of a sheet
-ANCHORS = ("configured", "k-means")
 
 
 def plot_data(found: Examination, out: str | Path) -> None:
@@ -70,31 +70,34 @@ def draw_density(axes: Axes, found: Examination) -> None:
 def draw_sides(axes: Axes, found: Examination) -> None:
     """Sizes of the training boxes in the network's input, with the sizes of the anchors."""
     style(axes, "Sizes of the training boxes", "square root of the area in the network's input, pixels", "boxes")
-    if found.anchors is None or found.proposed is None:
+    if found.anchors is None:
         return
-    marks = [[s for of_map in fit.sizes for s in of_map] for fit in (found.anchors, found.proposed)]
-    low, high = min(found.sides.min(), *marks[0], *marks[1]), max(found.sides.max(), *marks[0], *marks[1])
-    histogram_with_anchors(axes, found.sides, (low / 1.1, high * 1.1), marks)
+    fits = found.anchors.fits.items()
+    marks = {name: [size for of_map in fit.sizes for size in of_map] for name, fit in fits}
+    side = found.anchors.objects.side
+    every = [side.min(), side.max(), *itertools.chain(*marks.values())]
+    histogram_with_anchors(axes, side, (min(every) / 1.1, max(every) * 1.1), marks)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
 
 
 def draw_ratios(axes: Axes, found: Examination) -> None:
     """Shapes of the training boxes, with the aspect ratios of the anchors."""
     style(axes, "Shapes of the training boxes", "height / width", "boxes")
-    if found.anchors is None or found.proposed is None:
+    if found.anchors is None:
         return
-    limits = min(found.ratios.min(), 0.25) / 1.05, max(found.ratios.max(), 4.0) * 1.05
-    histogram_with_anchors(axes, found.ratios, limits, [found.anchors.aspect_ratios, found.proposed.aspect_ratios])
+    ratio = found.anchors.objects.ratio
+    marks = {name: fit.aspect_ratios for name, fit in found.anchors.fits.items()}
+    histogram_with_anchors(axes, ratio, (min(ratio.min(), 0.25) / 1.05, max(ratio.max(), 4.0) * 1.05), marks)
     axes.xaxis.set_minor_locator(NullLocator())
 
 
 def histogram_with_anchors(
-    axes: Axes, values: np.ndarray, limits: tuple[float, float], marks: Sequence[Sequence[float]]
+    axes: Axes, values: np.ndarray, limits: tuple[float, float], marks: Mapping[str, Sequence[float]]
 ) -> None:
     """A histogram on a logarithmic axis, with marks for the configured and for the proposed anchors."""
     axes.hist(values, np.geomspace(*limits, 40).tolist(), color=PALETTE[0], alpha=0.75)
     top = axes.get_ylim()[1]
-    for name, at, color, height in zip(ANCHORS, marks, PALETTE[1:], (1.0, 0.93), strict=False):
+    for (name, at), color, height in zip(marks.items(), PALETTE[1:], (1.0, 0.93), strict=False):
         heights = [height * top] * len(at)
         axes.plot(at, heights, color=color, marker="v", markersize=7, linestyle="none", label=f"{name} anchors")
     axes.set_xscale("log", base=2)
@@ -116,13 +119,14 @@ def draw_centres(axes: Axes, found: Examination) -> None:
 def draw_anchors(axes: Axes, found: Examination) -> None:
     """The share of training boxes with an anchor of an IoU or more."""
     style(axes, "What anchors reach", "IoU", "share of the training boxes")
-    if found.anchors is None or found.proposed is None:
+    if found.anchors is None:
         return
     thresholds = np.linspace(0.3, 1, 141)
-    for fit, color, name in zip((found.anchors, found.proposed), PALETTE[1:], ANCHORS, strict=False):
+    for (name, fit), color in zip(found.anchors.fits.items(), PALETTE[1:], strict=False):
         axes.plot(thresholds, [fit.recall(t) for t in thresholds], color=color, linewidth=1.7, label=name)
-    axes.axvline(found.anchors.matched, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(found.anchors.matched, 1.02, " positive from here", fontsize=7.5, color=MUTED)
+    matched = found.model.rpn.fg_iou_thresh
+    axes.axvline(matched, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(matched, 1.02, " positive from here", fontsize=7.5, color=MUTED)
     axes.set(xlim=(0.3, 1), ylim=(0, 1.1))
     axes.legend(fontsize=8, frameon=False, loc="lower left")
 

@@ -1,182 +1,112 @@
-"""A cleaned copy of an annotation file, and a log of what was changed in it.
+"""The second half of a cleaning: what the image files and the boxes' places in them say.
 
-Everything that the reader does not use stays as it is: segmentations, licences, keys of other tools.
+Its first half is ``mend``. Everything that the reader does not use stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.data.annotation_table import check_boxes
-from detector.data.annotations import LISTS, Annotations, parse_annotations
+from detector.data.annotations import Annotations, parse_annotations
+from detector.data.areas import odd_areas
 from detector.data.problems import Problem
 from detector.data.systematic import straighten_boxes
-from detector.files import as_id, read_json, write_json
+from detector.files import write_json
+from detector.inspection.changes import Change, ChangeLog
 
 SAME_BOX = 0.9  # IoU from which two boxes of one class and image are one object drawn twice
-Change = dict[str, Any]
+BLOCK = 256  # boxes that are held against the others at once
+Wrong = Mapping[int, tuple[str, str]]
 
 
 def repair(
-    file: Path,
-    size_of: Callable[[str], tuple[int, int] | None],
-    unusable: Mapping[int, str],
-    renamed: Mapping[int, str],
-) -> tuple[dict[str, Any], list[Change]]:
-    """The content of ``file`` without its problems, and what was changed.
+    file: Path, content: Mapping[str, Any], unusable: Wrong, sizes: Mapping[int, tuple[int, int]], log: ChangeLog
+) -> dict[str, Any]:
+    """The content of an annotation file without its problems.
 
-    - Ids and boxes that are given as text become numbers, boxes that are corners become sizes. Annotations without an
-      id, or with one that is used before, get a new one.
-    - Categories without a name are called by their id; images without width and height, or with the two exchanged, get
-      those of the file; file names become those of ``renamed``.
-    - Boxes that leave their image by more than a pixel are clipped.
-    - What cannot be mended is left out: images of ``unusable``, images and categories with an id that is used before,
-      annotations without a box inside their image, boxes drawn twice.
+    - Images of ``unusable`` are left out with their annotations, as are annotations without a box inside their image
+      and boxes drawn twice.
+    - Boxes that are corners become sizes; boxes that leave their image by more than a pixel are clipped.
+    - Areas that cannot be right become width times height.
 
     Args:
-        file: COCO annotation JSON.
-        size_of: (height, width) of the image file of a name; None if it cannot be read.
-        unusable: ids of images to leave out, and why.
-        renamed: file names by id of the image.
-
-    Raises:
-        DataError: the file is not an annotation file.
+        file: that the content is of.
+        content: mended (:func:`~detector.inspection.mend.mend`).
+        unusable: ids of images to leave out: the kind of the problem, and why.
+        sizes: height and width of images whose entries have another size, by id.
+        log: takes the changes.
     """
-    content = read_json(file, "COCO annotations")
-    changes: list[Change] = []
-
-    def log(what: str, why: str, entry: Any, **more: Any) -> None:
-        entry = entry if isinstance(entry, dict) else {"entry": entry}
-        keys = ("id", "image_id", "category_id", "file_name", "name", "bbox", "entry")
-        shown = {key: entry[key] for key in keys if key in entry}
-        changes.append({"what": what, "why": why, "entry": shown, **more})
-
-    for key in LISTS:
-        content[key] = [as_numbers(entry, log) for entry in content[key]]
-    content["categories"] = [named(entry, log) for entry in content["categories"]]
-    ids = [as_id(entry.get("id")) if isinstance(entry, dict) else None for entry in content["images"]]
-    leave_out = {i: unusable[image] for i, image in enumerate(ids) if image is not None and image in unusable}
-    content["images"] = [
-        entry if i in leave_out else with_file(entry, size_of, renamed, log)
-        for i, entry in enumerate(content["images"])
-    ]
-    structure = parse_annotations(file, {**content, "annotations": []}, strict=False).structure
-    for key, kind, also in (("categories", "bad_category", {}), ("images", "bad_image", leave_out)):
-        wrong = {p.position: p.what for p in structure if p.kind == kind} | also
-        content[key] = without(content[key], wrong, f"dropped {kind.removeprefix('bad_')}", log)
-    content["annotations"] = renumbered(content["annotations"], log)
-    content["annotations"] = clean_annotations(file, content, log)
-    return content, changes
-
-
-Log = Callable[..., None]
-
-
-def without(entries: list[Any], wrong: Mapping[int, str], what: str, log: Log) -> list[Any]:
-    """The entries but those at the positions of ``wrong``, which says why."""
-    for position in sorted(wrong):
-        log(what, wrong[position], entries[position])
-    return [entry for position, entry in enumerate(entries) if position not in wrong]
-
-
-def as_numbers(entry: Any, log: Log) -> Any:
-    """``entry`` with numbers where it has ids or a box as text, such as ``"12"``."""
-    if not isinstance(entry, dict):
-        return entry
-    found: dict[str, Any] = {
-        k: int(v)
-        for k in ("id", "image_id", "category_id")
-        if isinstance(v := entry.get(k), str) and v.strip().removeprefix("-").isdecimal()
+    images = []
+    for entry in content["images"]:
+        height, width = sizes.get(entry["id"], (None, None))
+        if height is not None:
+            why = "its width and height are exchanged"
+            log("resized image", why, entry, before=[entry["height"], entry["width"]], after=[height, width])
+            entry = {**entry, "height": height, "width": width}
+        images.append(entry)
+    annotations = as_sizes(file, {**content, "images": images}, log)
+    wrong = {i: unusable[entry["id"]] for i, entry in enumerate(images) if entry["id"] in unusable}
+    of_them = {
+        i: ("image_left_out", f"its image is left out: {unusable[entry['image_id']][1]}")
+        for i, entry in enumerate(annotations)
+        if entry["image_id"] in unusable
     }
-    box = entry.get("bbox")
-    if isinstance(box, list) and any(isinstance(v, str) for v in box):
-        with suppress(ValueError, OverflowError):
-            found["bbox"] = [float(v) if isinstance(v, str) else v for v in box]
-    if found:
-        log("number", "a number is given as text", entry)
-    return {**entry, **found}
+    images = log.without(images, wrong, "dropped image")
+    annotations = log.without(annotations, of_them, "dropped annotation")
+    before = -1
+    while len(log.changes) > before:  # a clipped box may be that of another annotation
+        before = len(log.changes)
+        annotations = clean_annotations(file, {**content, "images": images, "annotations": annotations}, log)
+    return {**content, "images": images, "annotations": annotations}
 
 
-def named(entry: Any, log: Log) -> Any:
-    """A category with a name: its id, if it has none."""
-    category = as_id(entry.get("id")) if isinstance(entry, dict) else None
-    if category is None or isinstance(entry.get("name"), str):
-        return entry
-    log("named category", "it has no name", entry)
-    return {**entry, "name": str(category)}
+def as_sizes(file: Path, content: Mapping[str, Any], log: ChangeLog) -> list[Any]:
+    """The annotations, with sizes instead of corners if the boxes of the whole file are corners."""
+    read, strange = straighten_boxes(parse_annotations(file, content, strict=False))
+    annotations = list(content["annotations"])
+    if any(p.kind == "corner_boxes" for p in strange):
+        for position, box in zip(read.position.tolist(), read.boxes_xywh.tolist(), strict=True):
+            log("corners to sizes", "the boxes of the file are corners", annotations[position], after=box)
+            annotations[position] = {**annotations[position], "bbox": box}
+    return annotations
 
 
-def with_file(
-    entry: Any, size_of: Callable[[str], tuple[int, int] | None], renamed: Mapping[int, str], log: Log
-) -> Any:
-    """An image with the name of its file, and with the size of the file if its own is missing or exchanged."""
-    image = as_id(entry.get("id")) if isinstance(entry, dict) else None
-    if image is None or not isinstance(entry.get("file_name"), str):
-        return entry
-    if image in renamed:
-        why = "there is no such file, but another one that seems to be meant"
-        log("renamed image", why, entry, after=renamed[image])
-        entry = {**entry, "file_name": renamed[image]}
-    given, true = tuple(as_id(entry.get(key)) or 0 for key in ("height", "width")), size_of(entry["file_name"])
-    if true and (min(given) < 1 or given == true[::-1] != true):
-        why = "its width and height are missing or exchanged"
-        log("resized image", why, entry, before=list(given), after=list(true))
-        entry = {**entry, "height": true[0], "width": true[1]}
-    return entry
-
-
-def renumbered(entries: list[Any], log: Log) -> list[Any]:
-    """``entries`` with a new id where there is none or one that is used before."""
-    ids = [as_id(entry.get("id")) if isinstance(entry, dict) else None for entry in entries]
-    free = max((i for i in ids if i is not None), default=0) + 1
-    used: set[int | None] = {None}
-    result = []
-    for entry, number in zip(entries, ids, strict=True):
-        if isinstance(entry, dict) and number in used:
-            log("new id", "it has no id" if number is None else "its id is used before", entry, after=free)
-            entry, number = {**entry, "id": free}, free
-            free += 1
-        used.add(number)
-        result.append(entry)
-    return result
-
-
-def clean_annotations(file: Path, content: Mapping[str, Any], log: Log) -> list[Any]:
+def clean_annotations(file: Path, content: Mapping[str, Any], log: ChangeLog) -> list[Any]:
     """The annotations of cleaned images and categories that the reader takes."""
-    given = parse_annotations(file, content, strict=False)
-    read, strange = straighten_boxes(given)
-    corners = any(p.kind == "corner_boxes" for p in strange)
+    read = parse_annotations(file, content, strict=False)
     geometric = check_boxes(read, clip=False)[1]
     clipped = {p.position: p.what for p in geometric if p.remedy == "clip"}
-    dropped = [*repeated_boxes(read), *(p for p in geometric if p.position not in clipped), *given.problems]
-    unreadable = set(given.position.tolist()) - set(read.position.tolist())
-    wrong = dict.fromkeys(unreadable, strange[0].what if strange else "")
-    wrong |= {p.position: p.what for p in dropped}
+    dropped = [*repeated_boxes(read), *(p for p in geometric if p.position not in clipped), *read.problems]
+    fractions = [p for p in straighten_boxes(read)[1] if p.kind == "relative_boxes"]
+    wrong = {position: (p.kind, p.what) for position in read.position.tolist() for p in fractions}
+    wrong |= {p.position: (p.kind, p.what) for p in dropped}
+    areas = odd_areas(read.boxes_xywh, read.area, read.area_given)
+    odd = {row: what for what, rows in areas.items() for row in np.flatnonzero(rows).tolist()}
     rows = {position: row for row, position in enumerate(read.position.tolist())}
     kept = []
     for position, entry in enumerate(content["annotations"]):
         if position in wrong:
-            log("dropped annotation", wrong[position], entry)
+            kind, why = wrong[position]
+            log("dropped annotation", why, entry, kind=kind)
             continue
         row = rows[position]
-        if corners:
-            log("corners to sizes", "the boxes of the file are corners", entry)
-            entry = {**entry, "bbox": read.boxes_xywh[row].tolist()}
+        x, y, w, h = read.boxes_xywh[row].tolist()
+        area = float(read.area[row])
+        if row in odd:
+            log("corrected area", f"this is an annotation {odd[row]}", entry, after=w * h)
+            area = w * h
+            entry = {**entry, "area": area}
         if position in clipped:
-            x, y, w, h = read.boxes_xywh[row].tolist()
             height, width = read.sizes[read.image[row]].tolist()
             x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
             share = (x2 - x1) * (y2 - y1) / (w * h)
             log("clipped box", clipped[position], entry, after=[x1, y1, x2 - x1, y2 - y1])
-            entry = {**entry, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(read.area[row] * share)}
-        elif "area" in entry and not read.area_given[row]:
-            log("corrected area", "the area is no number, or negative", entry)
-            entry = {**entry, "area": float(read.area[row])}
+            entry = {**entry, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": area * share}
         kept.append(entry)
     return kept
 
@@ -188,21 +118,23 @@ def repeated_boxes(read: Annotations) -> list[Problem]:
     keys = read.image[order] * max(len(read.category_ids), 1) + read.label[order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     for rows in np.split(order, starts[1:]):
-        rows = rows[(read.iscrowd[rows] == 0) & (read.boxes_xywh[rows, 2:] > 0).all(axis=1)]
+        rows = rows[(read.iscrowd[rows] == 0) & ~read.ignore[rows] & (read.boxes_xywh[rows, 2:] > 0).all(axis=1)]
         if len(rows) < 2:
             continue
         low, size = read.boxes_xywh[rows, :2], read.boxes_xywh[rows, 2:]
-        shared = np.minimum((low + size)[:, None], low + size) - np.maximum(low[:, None], low)
-        shared = np.clip(shared, 0, None).prod(axis=2)
         area = size.prod(axis=1)
-        same = np.tril(shared / (area[:, None] + area - shared) >= SAME_BOX, -1)
-        for later in np.flatnonzero(same.any(axis=1)).tolist():
-            what = f"the box is that of annotation {read.ids[rows[same[later].argmax()]]} again"
-            problems.append(read.problem(int(rows[later]), "repeated_box", what))
+        for start in range(0, len(rows), BLOCK):  # all pairs of thousands of boxes would fill the memory
+            part = slice(start, start + BLOCK)
+            shared = np.minimum((low + size)[part, None], low + size) - np.maximum(low[part, None], low)
+            shared = np.clip(shared, 0, None).prod(axis=2)
+            same = np.tril(shared / (area[part, None] + area - shared) >= SAME_BOX, start - 1)
+            for later in np.flatnonzero(same.any(axis=1)).tolist():
+                what = f"the box is that of annotation {read.ids[rows[same[later].argmax()]]} again"
+                problems.append(read.problem(int(rows[start + later]), "repeated_box", what))
     return problems
 
 
-def write_copy(out: Path, content: Mapping[str, Any], changes: list[Change]) -> Path:
+def write_copy(out: Path, content: Mapping[str, Any], changes: Sequence[Change]) -> Path:
     """Write the cleaned copy, and the log beside it; returns the path of the log."""
     log = out.with_name(f"{out.stem}-changes.json")
     # What the reader does not use stays as it is, numbers that are not finite too.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
@@ -14,9 +16,15 @@ from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
 from detector.models.catalogue import check_network
 from detector.models.heads import BoxPredictor, RegionHeads
-from detector.models.poolers import build_pooler
+from detector.models.poolers import build_pooler, feature_maps
 from detector.models.preprocessing import DetectionTransform
-from detector.models.proposals import FullPrecisionAnchorGenerator, FullPrecisionRPNHead, ProposalNetwork
+from detector.models.proposals import (
+    FullPrecisionAnchorGenerator,
+    FullPrecisionRPNHead,
+    ProposalNetwork,
+    anchor_sides,
+)
+from detector.models.seeding import seeded
 from detector.words import counted
 
 
@@ -90,11 +98,60 @@ def check_model(config: ModelConfig) -> None:
         )
     if len({len(of_map) for of_map in sizes}) != 1 or not sizes[0]:  # all maps share one RPN head
         raise ConfigError(f"model.anchors.sizes={sizes}: every map needs the same number of sizes, at least one")
-    if not config.anchors.aspect_ratios:
+    ratios = config.anchors.aspect_ratios
+    if not ratios:
         raise ConfigError("model.anchors.aspect_ratios=[]: give at least one")
+    for size in sorted({size for of_map in sizes for size in of_map}):
+        if (anchor_sides([size], ratios) == 0).any():
+            raise ConfigError(
+                f"model.anchors.sizes={sizes}: an anchor of size {size:g} has no area with one of "
+                f"model.anchors.aspect_ratios={ratios}, as half its sides are rounded to whole pixels; give larger ones"
+            )
 
 
 def check_eval_mode(module: nn.Module) -> None:
     """Raise :class:`RuntimeError` in training mode, in which torchvision's model wants targets and returns losses."""
     if module.training:
         raise RuntimeError("the module is in training mode: call .eval() before asking for detections")
+
+
+def detect_with_losses(
+    model: FasterRCNN, images: list[Tensor], targets: list[dict[str, Tensor]], seed: int
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """The detections of ``images``, and the losses that training would have on them; the backbone runs once for both.
+
+    Images are resized, and norm layers used, as in evaluation. The number of proposals, and the sample of anchors and
+    regions that the losses are taken of, are those of training; the sample depends on ``seed`` only.
+
+    Args:
+        model: of :func:`build_model`, in eval mode.
+        images: float32 [3, H, W] each, 0..1.
+        targets: for each image ``boxes`` float32 [N, 4] xyxy pixels and ``labels`` int64 [N].
+        seed: of the sample.
+
+    Returns:
+        What ``model(images)`` returns in evaluation, and the dict of scalars that it returns in training.
+    """
+    check_eval_mode(model)
+    original = [(image.shape[-2], image.shape[-1]) for image in images]
+    batch, scaled = model.transform(images, targets)
+    features, sizes = feature_maps(model, batch.tensors), batch.image_sizes
+    rpn, heads = model.rpn, model.roi_heads
+    predicted = rpn.predict(batch, features)
+    found, _ = heads(features, rpn.propose(predicted, sizes), sizes)
+    with _as_in_training(rpn, heads), seeded(seed, batch.tensors.device):
+        proposal_losses = rpn.losses(predicted, scaled)  # first, as in training: the draws are the same
+        _, losses = heads(features, rpn.propose(predicted, sizes), sizes, scaled)
+    return model.transform.postprocess(found, sizes, original), losses | proposal_losses
+
+
+@contextmanager
+def _as_in_training(*modules: nn.Module) -> Iterator[None]:
+    """Inside the block the modules themselves, but not the layers in them, are in training mode."""
+    for module in modules:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = False

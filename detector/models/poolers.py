@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign as TorchvisionMultiScaleRoIAlign
-from torchvision.ops import roi_align, roi_pool
+from torchvision.ops import roi_pool
 from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.poolers import LevelMapper
 
@@ -24,21 +24,20 @@ from detector.models.given_pooler import build_given_pooler
 
 
 class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
-    """torchvision's ``roi_align`` or ``roi_pool`` on the level that torchvision's ``MultiScaleRoIAlign`` would choose.
+    """torchvision's ``roi_pool`` on the level that torchvision's ``MultiScaleRoIAlign`` would choose.
 
-    torchvision has no such module for ``roi_pool``. This is what its users write, and the peer that ours is compared
-    with. Its operators are those that PyTorch's exporter translates to ONNX.
+    torchvision has no such module. This is what its users write, and the peer that ours is compared with.
 
     Args:
         featmap_names: names of the maps, ordered from the smallest stride.
         strides: their strides in pixels of the resized image, powers of two.
-        roi: the operator, ``prroi`` excepted. ``mode=max`` needs a ``sampling_ratio`` above 0.
+        roi: the size of the output and the rule of the levels.
     """
 
     def __init__(self, featmap_names: list[str], strides: Sequence[int], roi: RoiConfig):
         canonical = {"canonical_scale": roi.canonical_scale, "canonical_level": roi.canonical_level}
         super().__init__(featmap_names, tuple(roi.output_size), roi.sampling_ratio, **canonical)
-        self.roi, self.spatial_scales = roi, [1 / stride for stride in strides]
+        self.spatial_scales = [1 / stride for stride in strides]
         finest, coarsest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
         self.levels = LevelMapper(finest, coarsest, roi.canonical_scale, roi.canonical_level)
 
@@ -57,14 +56,7 @@ class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
     def pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
         """Pool ``rois`` [N, 5] from one map [B, C, H, W]."""
         rois = rois.to(feature.dtype)  # the kernels take one dtype only; under autocast features and boxes differ
-        size, ratio = list(self.output_size), self.sampling_ratio
-        if self.roi.kind in ("pool", "torchvision_pool"):
-            return roi_pool(feature, rois, size, scale)
-        if self.roi.mode == "avg":
-            return roi_align(feature, rois, size, scale, max(ratio, 0), self.roi.aligned)
-        # Each sample is a bin of a grid that is `ratio` times finer. The result is the maximum of the samples.
-        fine = roi_align(feature, rois, [n * ratio for n in size], scale, 1, self.roi.aligned)
-        return max_pool2d(fine, ratio)
+        return roi_pool(feature, rois, list(self.output_size), scale)
 
 
 def build_pooler(
@@ -97,6 +89,26 @@ def build_pooler(
     if config.kind == "prroi":
         return roi_ops.MultiScalePrRoIPool(names, size, **rule)
     return roi_ops.MultiScaleRoIAlign(names, size, ratio, aligned=config.aligned, mode=config.mode, **rule)
+
+
+def own_kind(config: RoiConfig) -> str:
+    """``roi.kind`` of the operator of ``roi_ops`` that computes what this one, which may be torchvision's, does."""
+    return config.kind.removeprefix("torchvision_")
+
+
+def own_pooler(model: FasterRCNN, config: RoiConfig) -> TorchvisionMultiScaleRoIAlign:
+    """The pooler of ``roi_ops`` for a detector that is exported.
+
+    torchvision's poolers select rows by value, which a graph of fixed shapes cannot hold. One of the user's stays.
+
+    Args:
+        model: the detector that was built from ``config``.
+        config: the operator and its parameters.
+    """
+    if is_target(config.kind):
+        return model.roi_heads.box_roi_pool
+    config = dataclasses.replace(config, kind=own_kind(config))
+    return build_pooler(config, model.roi_heads.box_roi_pool.featmap_names, pooled_strides(model))
 
 
 def feature_maps(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
 from detector.config.checks import is_target
 from detector.config.commands import command
-from detector.config.schema import Config, OptimConfig
+from detector.config.schema import Config, ModelConfig, OptimConfig
 from detector.config.targets import word_of
+from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
+from detector.inspection.anchor_advice import AnchorStudy
+from detector.inspection.anchor_fit import OVERLAP
 from detector.models.backbone import anchor_strides
 from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.expected_memory import expected_memory
@@ -23,6 +27,7 @@ from detector.training.resume import Start
 from detector.words import counted
 
 WAITING = 0.1  # a larger share of the time spent waiting for data is worth a remark
+SAMPLED = 5000  # training boxes that the anchors are held against
 
 
 def announce(
@@ -61,7 +66,8 @@ def announce(
         f"{word_of(optim.name)}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
-    for note in changes if start.checkpoint else notes(config, epochs, data.shared_images):
+    new_run = lambda: notes(config, epochs, data.shared_images) + anchor_notes(config.model, data.train_dataset)
+    for note in changes if start.checkpoint else new_run():
         say(f"note    {note}")
 
 
@@ -110,6 +116,26 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
             "trainer.epochs=12 sets the length in epochs"
         )
     return found
+
+
+def anchor_notes(model: ModelConfig, data: CocoDataset) -> list[str]:
+    """A remark if fewer than two thirds of the training boxes have an anchor of IoU 0.5, with what reaches more.
+
+    Args:
+        model: accepted by :func:`~detector.models.faster_rcnn.check_model`.
+        data: the training images; boxes are sampled if there are many.
+    """
+    table, rows = data.table, np.flatnonzero(data.used)
+    rows = np.random.default_rng(0).permutation(rows)[:SAMPLED]
+    image = np.searchsorted(table.first, rows, side="right") - 1
+    study = AnchorStudy(table.boxes[rows].astype(np.float64), table.sizes[image], model)
+    if not len(rows) or study.enough:
+        return []
+    options = [
+        f"; {option.fit.recall(OVERLAP):.0%} have one with `{command('train')} ... {option.arguments}`"
+        for option in study.options()[:1]
+    ]
+    return [f"{study.finding()}{''.join(options)}"]
 
 
 def finish(console: Console, outcome: TrainResult, waited: float, config: Config, first_step: int) -> None:

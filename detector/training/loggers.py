@@ -33,7 +33,9 @@ def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]
     if wanted.csv:
         loggers.append(MetricsCsv(folder / "metrics.csv", step))
     if wanted.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None))
+        purge = step + 1 if step else None
+        board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False, purge_step=purge)
+        loggers.append(board)
     if wanted.wandb:
         try:
             import wandb  # noqa: F401

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -71,6 +72,23 @@ def images_per_step(config: Config) -> int:
     return config.data.batch_size * processes * config.optim.accumulate
 
 
+def images_of_a_step(trainer: pl.Trainer) -> int:
+    """:func:`images_per_step` of any Trainer that is about to fit.
+
+    Raises:
+        ConfigError: its loader does not say how many images a batch has.
+    """
+    # Not `trainer.train_dataloader`: loaded before the checkpoint, it would not go on where that was written.
+    loader = trainer.fit_loop._data_source.dataloader()
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if size is None:
+        raise ConfigError(
+            "optim.base_batch: the learning rate cannot be scaled, as the loader has no batch_size. Set "
+            "optim.base_batch=0, or the attribute `lr` of the module"
+        )
+    return size * trainer.world_size * trainer.accumulate_grad_batches
+
+
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """The parameters that train, in groups of the same weight decay, learning rate and freezing.
 
@@ -96,13 +114,20 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
-def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LRScheduler:
-    """The schedule of ``config``; to be stepped after every optimiser step."""
+def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Callable[[], float]) -> LRScheduler:
+    """The schedule of ``config``; to be stepped after every optimiser step.
+
+    Args:
+        optimizer: with the peak rates.
+        config: the ``optim`` group.
+        total_steps: gives the length of the training, infinity included. It is asked after the first step, which does
+            not depend on it: a Trainer would load its data to know, before it has read its checkpoint.
+    """
     if is_target(config.schedule):
-        return build_given_scheduler(optimizer, config, lambda: total_steps)
+        return build_given_scheduler(optimizer, config, total_steps)
 
     def factor(frozen: int) -> Callable[[int], float]:
-        return lambda step: 0.0 if step < frozen else lr_factor(step, config, total_steps)
+        return lambda step: 0.0 if step < frozen else lr_factor(step, config, total_steps() if step else 1)
 
     groups = optimizer.param_groups
     return LambdaLR(optimizer, [factor(config.backbone_frozen_steps if g["backbone"] else 0) for g in groups])
@@ -136,7 +161,12 @@ def build_given_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps
     return made
 
 
-def lr_factor(step: int, config: OptimConfig, total_steps: int) -> float:
+def warmup_steps(config: OptimConfig) -> int:
+    """Optimiser steps in which the rate rises; a schedule of the user's has its own."""
+    return 0 if is_target(config.schedule) else config.warmup_steps
+
+
+def lr_factor(step: int, config: OptimConfig, total_steps: float) -> float:
     """The learning rate of optimiser step ``step`` (from 0) relative to ``config.lr``.
 
     The rate rises from ``warmup_factor`` at step 0 to 1 at step ``warmup_steps``: along a straight line, or along

@@ -21,8 +21,10 @@ LOSSES = {
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "proposal position",
 }
+VALIDATION = "val/loss"  # its total on the validation images
 SCORES = ("AP", "AP50", "AP75")
 STEPS = "optimiser steps"
+RISE = 0.05  # of the validation loss, relative to its lowest value, that is worth a remark
 SMOOTHING = 0.05
 """Width of the moving average of a loss, as a share of the curve."""
 
@@ -31,8 +33,8 @@ def plot_curves(metrics_csv: str | Path, out: str | Path) -> None:
     """Draw losses, AP and learning rate over optimiser steps from the ``metrics.csv`` of a run.
 
     Args:
-        metrics_csv: columns ``step``, ``train/loss``, ``train/loss_*``, ``train/lr``, ``val/AP``, ``val/AP50``,
-            ``val/AP75``; any may be missing, and a row may hold any of them.
+        metrics_csv: columns ``step``, ``train/loss``, ``train/loss_*``, ``train/lr``, ``val/loss``, ``val/AP``,
+            ``val/AP50``, ``val/AP75``; any may be missing, and a row may hold any of them.
         out: the picture; its ending chooses the format (png, pdf, svg).
 
     Raises:
@@ -83,8 +85,8 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """The total loss and its components, raw values faint behind the moving average."""
-    style(axes, "Training loss", STEPS)
+    """The total loss and its components, raw values faint behind the moving average, and the total in validation."""
+    style(axes, "Loss", STEPS)
     logged = [name.removeprefix("train/") for name in curves if name.startswith("train/loss")]
     names = [name for name in LOSSES if name in logged] + sorted(set(logged) - set(LOSSES))
     top = 0.0
@@ -97,7 +99,38 @@ def draw_losses(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]])
         label = LOSSES.get(name, name)
         axes.plot(steps, average, color=color, linewidth=width, label=label, zorder=3, marker=marker, markersize=4)
         top = max(top, 1.08 * average.max())
+    if VALIDATION in curves:
+        steps, values = curves[VALIDATION]
+        axes.plot(steps, values, color=INK, linewidth=1.3, linestyle="--", label="total, validation", zorder=4,
+                  marker="o", markersize=3)  # fmt: skip
+        top = max(top, 1.08 * values.max())
     finish(axes, top)
+
+
+def overfitting(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """A sentence if the validation loss has risen from its lowest value to the end, while the training loss fell.
+
+    Args:
+        curves: of :func:`read_curves`. A rise counts from :data:`RISE` on, over two evaluations or more.
+
+    Returns:
+        The sentence, "" if there is nothing to say.
+    """
+    if VALIDATION not in curves or "train/loss" not in curves:
+        return ""
+    steps, values = curves[VALIDATION]
+    lowest = int(np.argmin(values))
+    if lowest + 2 >= len(values) or values[-1] < (1 + RISE) * values[lowest]:
+        return ""
+    train_steps, train = curves["train/loss"][0], smoothed(curves["train/loss"][1])
+    then, now = float(np.interp(steps[lowest], train_steps, train)), float(train[-1])
+    if now >= then:
+        return ""
+    return (
+        f"the validation loss has risen since step {steps[lowest]:.0f} ({values[lowest]:.3f}, at the end "
+        f"{values[-1]:.3f}) while the training loss fell ({then:.3f}, {now:.3f}): the network learns its training "
+        "images by heart. More images, augment=strong or fewer steps help; best.ckpt has the weights of the best AP"
+    )
 
 
 def draw_scores(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CONTINUED = (
     *("seed", "model", "roi", "augment", "optim", "trainer.devices", "trainer.num_nodes"),
     *("data.batch_size", "data.aspect_grouping", "data.keep_empty", "data.on_invalid", "data.overfit_images"),
-    *("data.repeat_threshold", "data.shapes"),
+    *("data.repeat_threshold", "data.shapes", "data.drop_categories", "data.white"),
     "trainer.limit_eval_images",  # the best AP so far is of these images
 )
 FREE = ("model.weights", "model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")

@@ -15,21 +15,27 @@ from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
+from detector.models.weights import check_weights
 from detector.training.announce import announce, finish
-from detector.training.callbacks.averaged_weights import AveragedWeights
-from detector.training.callbacks.checkpoints import Checkpoints
-from detector.training.callbacks.guard import Guard
-from detector.training.callbacks.interrupt import Interrupt
-from detector.training.callbacks.monitor import Monitor
-from detector.training.callbacks.profile import Profile
-from detector.training.callbacks.progress import ProgressDisplay
-from detector.training.callbacks.skipped_images import SKIPPED, SkippedImages
+from detector.training.callbacks import (
+    AveragedWeights,
+    Checkpoints,
+    Guard,
+    Interrupt,
+    Monitor,
+    Profile,
+    ProgressDisplay,
+    Schedule,
+    SkippedImages,
+)
+from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.distributed import ProcessGroup, process_group
 from detector.training.failures import explained
 from detector.training.launch import launch, must_launch
 from detector.training.length import check_length, set_length
 from detector.training.loggers import build_loggers
 from detector.training.module import DetectionModule
+from detector.training.optimiser import images_per_step, scaled_lr
 from detector.training.result import BEST, TrainResult
 from detector.training.resume import check_data, find_start
 from detector.training.run_folder import run_folder_lock, write_config
@@ -67,26 +73,33 @@ def train(config: Config) -> TrainResult:
 def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult:
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
-    data = DetectionDataModule(config.data, config.augment, config.seed, config.trainer.limit_eval_images)
+    if start.checkpoint is None:
+        check_weights(config.model)
+    data = DetectionDataModule(config)
     data.prepare_data()
     data.setup()
+    config.data.exif = data.exif  # checkpoints keep it for photographs of which nothing else tells
     set_length(config, data.images_per_epoch)
     changes = check_data(config, start, data)
     splits = len(data.train_dataset), len(data.val_dataset)
     group.check_same({"their checkpoint's step": start.step, "their numbers of images": splits})
     pl.seed_everything(config.seed, verbose=False)
     # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
-    module = DetectionModule(config, data.class_names, data.category_ids, pretrained=start.checkpoint is None)
+    module = DetectionModule(config, data.class_names, data.category_ids, start.checkpoint is None, data.val_split)
+    module.lr = scaled_lr(config.optim, images_per_step(config))
     if group.rank == 0:
         write_config(config, start.checkpoint)
     folder = Path(config.run_dir).expanduser().absolute()
     wanted = config.trainer
     monitor = Monitor(wanted.log_every)
-    checkpoints = Checkpoints(
-        folder / "checkpoints", wanted.checkpoint_every, wanted.checkpoint_minutes, wanted.early_stopping,
-        wanted.log_every,
-    )  # fmt: skip
-    display: list[pl.Callback] = [ProgressDisplay(console, monitor)] if wanted.progress_bar else []
+    schedule = Schedule(
+        every=wanted.checkpoint_every,
+        minutes=wanted.checkpoint_minutes,
+        patience=wanted.early_stopping,
+        agree_every=wanted.log_every,
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", schedule)
+    display: list[pl.Callback] = [ProgressDisplay(console)] if wanted.progress_bar else []
     callbacks = [
         Guard(config.optim.clip_norm),
         monitor,
@@ -94,7 +107,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         *([SkippedImages(data.skipped, folder / SKIPPED, console.print)] if config.data.on_error == "skip" else []),
         *([AveragedWeights(config.optim.ema)] if config.optim.ema else []),
         checkpoints,  # after the average: a checkpoint holds that of the step just done
-        Interrupt(checkpoints, wanted.log_every, console.print),
+        Interrupt(wanted.log_every, console.print),
         *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
     ]
     loggers = build_loggers(config.logger, folder, start.step)
@@ -109,6 +122,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     if checkpoints.evaluated_step != trainer.global_step:
         # The run was resumed after its last step: only the evaluation is missing.
         trainer.validate(module, datamodule=data, verbose=False)
+        checkpoints.compare(trainer, module)
     result, detections = checkpoints.best_result, checkpoints.best_detections
     if result is None:  # an earlier process of this run evaluated the best weights
         module.load_state_dict(read_checkpoint(folder / "checkpoints" / BEST).content["state_dict"])

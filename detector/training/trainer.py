@@ -89,7 +89,7 @@ def build_trainer(
         detect_anomaly=wanted.detect_anomaly,
         # Warnings rather than errors for the few CUDA kernels that have no deterministic form.
         deterministic="warn" if wanted.deterministic else False,
-        log_every_n_steps=wanted.log_every,
+        log_every_n_steps=0,  # `Monitor` writes the rows, each before the checkpoint of its step
         use_distributed_sampler=False,  # the data module shares out the images itself
         default_root_dir=folder,
         logger=loggers,

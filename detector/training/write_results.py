@@ -17,7 +17,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
-from detector.training.plot_curves import plot_curves
+from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import TrainResult
 from detector.training.tensorboard_summary import write_summary
 
@@ -42,6 +42,7 @@ def write_results(
     discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
+        attempt(lambda: say_overfitting(folder / "metrics.csv", say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
@@ -57,9 +58,15 @@ def attempt(draw: Callable[[], Any], name: str, say: Callable[[str], Any]) -> No
         say(f"warning: {name} was not made: {type(error).__name__}: {error}")
 
 
+def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
+    """Say so if the validation loss rises while the training loss falls."""
+    if remark := overfitting(read_curves(metrics_csv)):
+        say(f"note    {remark}")
+
+
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
-    truth = GroundTruth(data.val_split.annotations, data.val_split.drops_invalid)
+    truth = GroundTruth.of(data.val_split)
     matches = match(truth, detections, data.val_image_ids)
     folder = outcome.run_dir
     write_summary(

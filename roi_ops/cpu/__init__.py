@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from roi_ops import maps
 from roi_ops.cpu import memory
 from roi_ops.geometry import KIND_NUMBERS
 
@@ -77,10 +78,12 @@ def linear_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *
     return out
 
 
-def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
+def linear_backward_features(
+    grad: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
+) -> list[Tensor]:
     """Gradient of :func:`linear_forward` with respect to each feature map, given that of its result."""
-    gradients, numbers = _gradients(features)
-    _run(_LINEAR_FEATURES, features, boxes, geom, [*_strided(grad), *numbers])
+    gradients, numbers = _gradients(sizes, channels_last, grad.dtype)
+    _run(_LINEAR_FEATURES, gradients, boxes, geom, [*_strided(grad), *numbers])
     return gradients
 
 
@@ -108,11 +111,11 @@ def max_gather(features: list[Tensor], argmax: Tensor, boxes: Tensor, *geom: Any
 
 
 def max_backward_features(
-    grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
+    grad: Tensor, argmax: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
 ) -> list[Tensor]:
     """Gradient of :func:`max_forward` with respect to each feature map, given that of its values."""
-    gradients, numbers = _gradients(features)
-    _run(_MAX_FEATURES, features, boxes, geom, [*_strided(grad), *_strided(argmax), *numbers])
+    gradients, numbers = _gradients(sizes, channels_last, grad.dtype)
+    _run(_MAX_FEATURES, gradients, boxes, geom, [*_strided(grad), *_strided(argmax), *numbers])
     return gradients
 
 
@@ -161,22 +164,16 @@ def _strided(tensor: Tensor) -> list[int]:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    return memory.empty_strided(shape, _dense_strides(shape, channels_last), dtype)[0]
+    return memory.empty_strided(shape, maps.strides(shape, channels_last), dtype)[0]
 
 
-def _dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, int, int, int]:
-    _, c, h, w = shape
-    return (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
-
-
-def _gradients(features: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+def _gradients(sizes: list[int], channels_last: list[bool], dtype: torch.dtype) -> tuple[list[Tensor], list[int]]:
     """Memory for the gradient of each map, in its memory format, and the numbers that describe it."""
     gradients: list[Tensor] = []
     numbers: list[int] = []
-    for feature in features:
-        channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
-        strides = _dense_strides(feature.shape, channels_last)
-        gradient, zeroed = memory.empty_strided(feature.shape, strides, feature.dtype)
+    for shape, last in zip(maps.shapes(sizes), channels_last, strict=True):
+        strides = maps.strides(shape, last)
+        gradient, zeroed = memory.empty_strided(shape, strides, dtype)
         gradients.append(gradient)
         numbers += (zeroed, gradient.data_ptr(), *strides)
     return gradients, numbers

@@ -121,7 +121,7 @@ def _operators() -> Operators:
 _warned: set[tuple[str, str]] = set()
 
 
-def _call(name: str, features: list[torch.Tensor], geom: tuple, args: tuple) -> Any:
+def _call(name: str, dtype: torch.dtype, geom: tuple, args: tuple) -> Any:
     """Call kernels, or the reference where they do not serve such a call or one of them does not compile.
 
     Other calls go on with kernels: a backward pass that the reference computes takes what a forward kernel left.
@@ -130,7 +130,7 @@ def _call(name: str, features: list[torch.Tensor], geom: tuple, args: tuple) -> 
         CompileError: a kernel does not compile, and the backend is forced, or a CUDA graph is being captured: the
             reference waits for the device, which would end the capture with another message.
     """
-    if supports(features, Geometry(*geom)):
+    if supports(dtype, Geometry(*geom)):
         try:
             return getattr(_operators(), name)(*args, *geom)
         except CompileError as error:
@@ -146,34 +146,34 @@ def _call(name: str, features: list[torch.Tensor], geom: tuple, args: tuple) -> 
 
 def linear_forward(features, boxes, channels_last, *geom):
     """See :func:`roi_ops.reference.linear_forward`."""
-    return _call("linear_forward", features, geom, (features, boxes, channels_last))
+    return _call("linear_forward", features[0].dtype, geom, (features, boxes, channels_last))
 
 
-def linear_backward_features(grad, features, boxes, *geom):
+def linear_backward_features(grad, boxes, sizes, channels_last, *geom):
     """See :func:`roi_ops.reference.linear_backward_features`."""
-    return _call("linear_backward_features", features, geom, (grad, features, boxes))
+    return _call("linear_backward_features", grad.dtype, geom, (grad, boxes, sizes, channels_last))
 
 
 def linear_backward_boxes(grad, features, boxes, *geom):
     """See :func:`roi_ops.reference.linear_backward_boxes`."""
-    return _call("linear_backward_boxes", features, geom, (grad, features, boxes))
+    return _call("linear_backward_boxes", features[0].dtype, geom, (grad, features, boxes))
 
 
 def max_forward(features, boxes, channels_last, *geom):
     """See :func:`roi_ops.reference.max_forward`."""
-    return _call("max_forward", features, geom, (features, boxes, channels_last))
+    return _call("max_forward", features[0].dtype, geom, (features, boxes, channels_last))
 
 
 def max_gather(features, argmax, boxes, *geom):
     """See :func:`roi_ops.reference.max_gather`."""
-    return _call("max_gather", features, geom, (features, argmax, boxes))
+    return _call("max_gather", features[0].dtype, geom, (features, argmax, boxes))
 
 
-def max_backward_features(grad, argmax, features, boxes, *geom):
+def max_backward_features(grad, argmax, boxes, sizes, channels_last, *geom):
     """See :func:`roi_ops.reference.max_backward_features`."""
-    return _call("max_backward_features", features, geom, (grad, argmax, features, boxes))
+    return _call("max_backward_features", grad.dtype, geom, (grad, argmax, boxes, sizes, channels_last))
 
 
 def max_backward_boxes(grad, argmax, features, boxes, *geom):
     """See :func:`roi_ops.reference.max_backward_boxes`."""
-    return _call("max_backward_boxes", features, geom, (grad, argmax, features, boxes))
+    return _call("max_backward_boxes", features[0].dtype, geom, (grad, argmax, features, boxes))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from roi_ops import maps
 from roi_ops.cuda import plan, programs
 from roi_ops.cuda.arguments import (
     MAX_LEVELS,
@@ -26,7 +27,6 @@ from roi_ops.cuda.arguments import (
 )
 from roi_ops.cuda.compiler import CompileError
 from roi_ops.geometry import LINEAR_KINDS, Geometry
-from roi_ops.reference.rois import gradient_format
 
 
 class Launcher(Protocol):
@@ -44,12 +44,12 @@ class Pooling(NamedTuple):
     geometry: Geometry
 
 
-def supports(features: list[Tensor], geometry: Geometry) -> bool:
-    """Whether the kernels serve such a call; the reference serves the others."""
+def supports(dtype: torch.dtype, geometry: Geometry) -> bool:
+    """Whether the kernels serve such a call on maps of ``dtype``; the reference serves the others."""
     return (
-        len(features) <= MAX_LEVELS
+        len(geometry.scales) <= MAX_LEVELS
         and max(geometry.pooled_h, geometry.pooled_w) <= plan.MAX_POOLED
-        and features[0].dtype in programs.DTYPES
+        and dtype in programs.DTYPES
     )
 
 
@@ -150,23 +150,22 @@ class Operators:
         self._launch(kernel, slabs.launch, arguments, out.device)
         return out
 
-    def linear_backward_features(self, grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
+    def linear_backward_features(
+        self, grad: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
+    ) -> list[Tensor]:
         """Gradient of the linear operators with respect to each feature map."""
-        return self._backward_features(grad, None, features, boxes, Geometry(*geom))
+        return self._backward_features(grad, None, boxes, _empty_maps(grad, sizes, channels_last), Geometry(*geom))
 
     def max_backward_features(
-        self, grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
+        self, grad: Tensor, argmax: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
     ) -> list[Tensor]:
         """Gradient of the maxima with respect to each feature map."""
-        return self._backward_features(grad, argmax, features, boxes, Geometry(*geom))
+        return self._backward_features(grad, argmax, boxes, _empty_maps(grad, sizes, channels_last), Geometry(*geom))
 
     def _backward_features(
-        self, grad: Tensor, argmax: Tensor | None, features: list[Tensor], boxes: Tensor, geometry: Geometry
+        self, grad: Tensor, argmax: Tensor | None, boxes: Tensor, gradients: list[Tensor], geometry: Geometry
     ) -> list[Tensor]:
-        first = features[0]
-        gradients = [
-            torch.empty(f.shape, dtype=f.dtype, device=f.device, memory_format=gradient_format(f)) for f in features
-        ]
+        first = gradients[0]
         if not grad.numel() or not first.shape[0]:
             return [g.zero_() for g in gradients]
         boxes, grad, argmax = _boxes(boxes, first), _gradient(grad, first), _argmax(argmax)
@@ -240,6 +239,13 @@ class Operators:
 def _boxes(boxes: Tensor, feature: Tensor) -> Tensor:
     """Boxes as the kernels read them: contiguous, in the arithmetic dtype."""
     return boxes.to(torch.float64 if feature.dtype == torch.float64 else torch.float32).contiguous()
+
+
+def _empty_maps(grad: Tensor, sizes: list[int], channels_last: list[bool]) -> list[Tensor]:
+    return [
+        torch.empty_strided(shape, maps.strides(shape, last), dtype=grad.dtype, device=grad.device)
+        for shape, last in zip(maps.shapes(sizes), channels_last, strict=True)
+    ]
 
 
 def _gradient(grad: Tensor, feature: Tensor) -> Tensor:

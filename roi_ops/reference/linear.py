@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from roi_ops import maps
 from roi_ops.geometry import Geometry
 from roi_ops.reference import axis, rois
 from roi_ops.reference.rois import Group
@@ -16,22 +17,27 @@ from roi_ops.reference.rois import Group
 def linear_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *geom: Any) -> Tensor:
     """Pooled features, Tensor[K, C, pooled_h, pooled_w] in the features' dtype."""
     geometry = Geometry(*geom)
-    channels = features[0].shape[1]
+    shapes = [f.shape for f in features]
     pieces = []
-    for group in rois.groups(features, boxes, geometry):
-        for part, window in _windows(group, features[group.level], geometry):
+    for group in rois.groups(shapes, boxes, geometry):
+        for part, window in _windows(group, shapes[group.level], geometry):
             crop = window.crop(features[group.level], part.images).to(boxes.dtype)
             pieces.append((part.rois, _pool(window, crop)))
-    shape = (len(boxes), channels, geometry.pooled_h, geometry.pooled_w)
+    shape = (len(boxes), shapes[0][1], geometry.pooled_h, geometry.pooled_w)
     return rois.assemble(pieces, shape, features[0].dtype, boxes.device, channels_last)
 
 
-def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> list[Tensor]:
-    """Gradient of :func:`linear_forward` with respect to each feature map, given that of its result."""
-    geometry = Geometry(*geom)
-    sums = rois.gradient_sums(features, boxes.dtype)
-    for group in rois.groups(features, boxes, geometry):
-        for part, window in _windows(group, features[group.level], geometry):
+def linear_backward_features(
+    grad: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
+) -> list[Tensor]:
+    """Gradient of :func:`linear_forward` with respect to each feature map, given that of its result.
+
+    ``sizes`` and ``channels_last`` are what :func:`roi_ops.maps.describe` tells of the maps.
+    """
+    geometry, shapes = Geometry(*geom), maps.shapes(sizes)
+    sums = rois.gradient_sums(shapes, boxes)
+    for group in rois.groups(shapes, boxes, geometry):
+        for part, window in _windows(group, shapes[group.level], geometry):
             g = grad[part.rois].permute(0, 2, 3, 1).to(boxes.dtype)  # [k, pooled_h, pooled_w, C]
             crop = _spread(window, g)
             h, w = crop.shape[1:3]
@@ -39,15 +45,15 @@ def linear_backward_features(grad: Tensor, features: list[Tensor], boxes: Tensor
             corners = zip(part.images.tolist(), window.top.tolist(), window.left.tolist(), strict=True)
             for i, (image, top, left) in enumerate(corners):
                 sums[group.level][image, top : top + h, left : left + w] += crop[i]
-    return rois.like_features(sums, features)
+    return rois.as_gradients(sums, grad.dtype, channels_last)
 
 
 def linear_backward_boxes(grad: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
     """Gradient of :func:`linear_forward` with respect to ``boxes``, Tensor[K, 5]; column 0 is zero."""
-    geometry = Geometry(*geom)
+    geometry, shapes = Geometry(*geom), [f.shape for f in features]
     result = torch.zeros_like(boxes)
-    for group in rois.groups(features, boxes, geometry):
-        for part, window in _windows(group, features[group.level], geometry):
+    for group in rois.groups(shapes, boxes, geometry):
+        for part, window in _windows(group, shapes[group.level], geometry):
             crop = window.crop(features[group.level], part.images).to(boxes.dtype)
             g = grad[part.rois].permute(0, 2, 3, 1).to(boxes.dtype)
             rows = window.x.weight[:, None] @ crop  # F A_x^T: [k, h, pooled_w, C]
@@ -120,8 +126,8 @@ class Window(NamedTuple):
         return rois.crop(feature, images, self.top, self.left, height, width)
 
 
-def _windows(group: Group, feature: Tensor, geometry: Geometry) -> Iterator[tuple[Group, Window]]:
-    channels, height, width = feature.shape[1:]
+def _windows(group: Group, shape: Sequence[int], geometry: Geometry) -> Iterator[tuple[Group, Window]]:
+    channels, height, width = shape[1:]
     y, top, heights = _axis(*group.y, geometry.pooled_h, height, geometry)
     x, left, widths = _axis(*group.x, geometry.pooled_w, width, geometry)
     for part, h, w in rois.parts(heights, widths, channels):

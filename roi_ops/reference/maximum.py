@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from roi_ops import maps
 from roi_ops.geometry import Geometry
 from roi_ops.reference import axis, rois
 from roi_ops.reference.rois import Group
@@ -25,7 +26,7 @@ def max_forward(features: list[Tensor], boxes: Tensor, channels_last: bool, *geo
     geometry = Geometry(*geom)
     bins_of = _pool_bins if geometry.kind == "pool" else _align_max_bins
     values, positions = [], []
-    for group in rois.groups(features, boxes, geometry):
+    for group in rois.groups([f.shape for f in features], boxes, geometry):
         for members, value, position in bins_of(group, features[group.level], geometry):
             values.append((members, value))
             positions.append((members, position))
@@ -38,42 +39,45 @@ def max_gather(features: list[Tensor], argmax: Tensor, boxes: Tensor, *geom: Any
     """Values of ``features`` where ``argmax`` of :func:`max_forward` points, Tensor[K, C, pooled_h, pooled_w]."""
     geometry = Geometry(*geom)
     pieces = []
-    for group in rois.groups(features, boxes, geometry):
+    for group in rois.groups([f.shape for f in features], boxes, geometry):
         feature = features[group.level]
         value = boxes.new_zeros(())
-        for pixel, weight, _ in _maximum_taps(group, argmax, feature, geometry):
+        for pixel, weight, _ in _maximum_taps(group, argmax, feature.shape, geometry):
             value = value + _pick(feature, group.images, pixel).to(boxes.dtype) * weight
         pieces.append((group.rois, value.permute(0, 2, 3, 1)))
     return rois.assemble(pieces, tuple(argmax.shape), features[0].dtype, boxes.device, False)
 
 
 def max_backward_features(
-    grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any
+    grad: Tensor, argmax: Tensor, boxes: Tensor, sizes: list[int], channels_last: list[bool], *geom: Any
 ) -> list[Tensor]:
-    """Gradient of :func:`max_forward` with respect to each feature map, given that of its values."""
-    geometry = Geometry(*geom)
-    sums = rois.gradient_sums(features, boxes.dtype)
-    for group in rois.groups(features, boxes, geometry):
+    """Gradient of :func:`max_forward` with respect to each feature map, given that of its values.
+
+    ``sizes`` and ``channels_last`` are what :func:`roi_ops.maps.describe` tells of the maps.
+    """
+    geometry, shapes = Geometry(*geom), maps.shapes(sizes)
+    sums = rois.gradient_sums(shapes, boxes)
+    for group in rois.groups(shapes, boxes, geometry):
         n, h, w, c = sums[group.level].shape
         by_channel = boxes.new_zeros(n, c, h * w)
         g = grad[group.rois].to(boxes.dtype)
-        for pixel, weight, _ in _maximum_taps(group, argmax, features[group.level], geometry):
+        for pixel, weight, _ in _maximum_taps(group, argmax, shapes[group.level], geometry):
             for image in range(n):  # along one dimension scatter_add_ adds in order: bitwise repeatable
                 mine = group.images == image
                 index, value = (t[mine].transpose(0, 1).flatten(1) for t in (pixel, weight * g))
                 by_channel[image].scatter_add_(1, index, value)
         sums[group.level] += by_channel.unflatten(2, (h, w)).permute(0, 2, 3, 1)
-    return rois.like_features(sums, features)
+    return rois.as_gradients(sums, grad.dtype, channels_last)
 
 
 def max_backward_boxes(grad: Tensor, argmax: Tensor, features: list[Tensor], boxes: Tensor, *geom: Any) -> Tensor:
     """Gradient of :func:`max_forward` (align kinds) with respect to ``boxes``, Tensor[K, 5]."""
     geometry = Geometry(*geom)
     result = torch.zeros_like(boxes)
-    for group in rois.groups(features, boxes, geometry):
+    for group in rois.groups([f.shape for f in features], boxes, geometry):
         feature, g = features[group.level], grad[group.rois].to(boxes.dtype)
         totals = [boxes.new_zeros(len(group.rois)) for _ in range(4)]
-        for pixel, _, slopes in _maximum_taps(group, argmax, feature, geometry):
+        for pixel, _, slopes in _maximum_taps(group, argmax, feature.shape, geometry):
             value = _pick(feature, group.images, pixel).to(boxes.dtype) * g
             totals = [total + (value * slope).sum((1, 2, 3)) for total, slope in zip(totals, slopes, strict=True)]
         y_start, y_extent, x_start, x_extent = totals
@@ -188,7 +192,7 @@ def _first_void(s: axis.Samples) -> Tensor:
 
 # ------------------------------------------------------------------------- where the maxima were, again
 def _maximum_taps(
-    group: Group, argmax: Tensor, feature: Tensor, geometry: Geometry
+    group: Group, argmax: Tensor, shape: Sequence[int], geometry: Geometry
 ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """Pixels (flat index) that each maximum was made of, their weights and the weights' derivatives.
 
@@ -197,7 +201,7 @@ def _maximum_taps(
     position = argmax[group.rois].to(torch.int64)
     there = (position >= 0).to(group.x[0].dtype)
     position = position.clamp(min=0)
-    height, width = feature.shape[2:]
+    height, width = shape[2:]
     if geometry.kind == "pool":
         yield position, there, (torch.zeros_like(there),) * 4
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from roi_ops.geometry import Geometry
 from roi_ops.levels import assign_levels
+from roi_ops.maps import memory_format
 
 # Elements of the feature crops held at a time: 64 MB of float32.
 CROP_BUDGET = 1 << 24
@@ -37,25 +38,31 @@ class Group(NamedTuple):
         return Group(self.level, self.rois[part], self.images[part], y, x)
 
 
-def groups(features: list[Tensor], boxes: Tensor, geometry: Geometry) -> Iterator[Group]:
+def groups(shapes: Sequence[Sequence[int]], boxes: Tensor, geometry: Geometry) -> Iterator[Group]:
     """RoIs by level, without those that pool to zero: a non-finite coordinate, no level, an unknown image.
+
+    Args:
+        shapes: (N, C, H_l, W_l) of each feature map.
+        boxes: Tensor[K, 5].
+        geometry: of the call.
 
     Raises:
         ValueError: on the CPU, an image index that does not exist. (On CUDA, to find out would cost a sync.)
     """
-    check_image_indices(boxes, features[0].shape[0])
-    if features[0].shape[0] == 0 or features[0].shape[1] == 0:
+    count, channels = shapes[0][:2]
+    check_image_indices(boxes, count)
+    if count == 0 or channels == 0:
         return
     images = boxes[:, 0].detach().nan_to_num(-1).to(torch.int64)
-    usable = torch.isfinite(boxes).all(1) & (images >= 0) & (images < features[0].shape[0])
+    usable = torch.isfinite(boxes).all(1) & (images >= 0) & (images < count)
     levels = torch.zeros_like(images)
-    if len(features) > 1:
+    if len(shapes) > 1:
         levels = assign_levels(
             boxes[:, 1:].detach(), geometry.k_min, geometry.k_max, geometry.canonical_scale, geometry.canonical_level
         )
-    for level, feature in enumerate(features):
+    for level, (_, _, height, width) in enumerate(shapes):
         rois = torch.where(usable & (levels == level))[0]
-        if len(rois) and feature.shape[2] and feature.shape[3]:
+        if len(rois) and height and width:
             corners = boxes[rois, 1:] * geometry.scales[level]
             if geometry.aligned:
                 corners = corners - 0.5
@@ -167,25 +174,17 @@ def assemble(
     if pieces:
         rois, values = (torch.cat(column) for column in zip(*pieces, strict=True))
         out = out.index_copy(0, rois, values.to(dtype))
-    out = out.permute(0, 3, 1, 2)
-    return out.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return out.permute(0, 3, 1, 2).contiguous(memory_format=memory_format(channels_last))
 
 
-def gradient_sums(features: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Zeros [N, H, W, C] for each feature map, to add gradients to."""
-    return [torch.zeros(f.shape[0], *f.shape[2:], f.shape[1], dtype=dtype, device=f.device) for f in features]
+def gradient_sums(shapes: Sequence[Sequence[int]], boxes: Tensor) -> list[Tensor]:
+    """Zeros [N, H, W, C] for each feature map, to add gradients to, in the dtype and on the device of ``boxes``."""
+    return [boxes.new_zeros(n, h, w, c) for n, c, h, w in shapes]
 
 
-def like_features(sums: list[Tensor], features: list[Tensor]) -> list[Tensor]:
-    """Gradients [N, H, W, C] as [N, C, H, W] in the dtype and memory format of the features."""
+def as_gradients(sums: list[Tensor], dtype: torch.dtype, channels_last: Sequence[bool]) -> list[Tensor]:
+    """Gradients [N, H, W, C] as [N, C, H, W] of ``dtype``, in the memory format of each map's gradient."""
     return [
-        s.permute(0, 3, 1, 2).to(f.dtype).contiguous(memory_format=gradient_format(f))
-        for s, f in zip(sums, features, strict=True)
+        s.permute(0, 3, 1, 2).to(dtype).contiguous(memory_format=memory_format(last))
+        for s, last in zip(sums, channels_last, strict=True)
     ]
-
-
-def gradient_format(feature: Tensor) -> torch.memory_format:
-    """Memory format of the gradient of a feature map: channels_last if the map is, else contiguous."""
-    if feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous():
-        return torch.channels_last
-    return torch.contiguous_format

@@ -62,6 +62,7 @@ def _rows(calls_per_run: int, runs: int) -> dict[str, float]:
     import roi_ops
     from roi_ops import backends, cuda
     from roi_ops.cuda import driver
+    from roi_ops.maps import describe
 
     torch.set_num_threads(1)
     torch.cuda.current_device = lambda: 0
@@ -85,7 +86,7 @@ def _rows(calls_per_run: int, runs: int) -> dict[str, float]:
         "backend_forward": lambda: cuda.linear_forward(maps, boxes, False, *geometry),
         "backend_forward_backward": lambda: (
             cuda.linear_forward(maps, boxes, False, *geometry),
-            cuda.linear_backward_features(grad, maps, boxes, *geometry),
+            cuda.linear_backward_features(grad, boxes, *describe(maps), *geometry),
         ),
     }
     times: dict[str, list[float]] = {name: [] for name in calls}

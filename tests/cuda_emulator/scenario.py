@@ -16,6 +16,7 @@ from cuda_emulator.launcher import Emulator
 from roi_ops.cuda.operators import Launcher, Operators
 from roi_ops.cuda.plan import CROWD
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
+from roi_ops.maps import describe
 
 BOXES = [[0, 1.2, 0.7, 20.9, 16.1], [1, -30, -20, 44, 33], [0, 3, 4, 3, 4], [1, 9, 9, 5, 5], [0, 0, 0, 9e9, 9e9]]
 
@@ -38,11 +39,11 @@ def run(operators: Operators, device: str, kinds: list[str]) -> None:
                 geometry = ([0.5, 0.25], kind, 2, 3, ratio, 1, 2, 28.0, 2.0)
                 if kind in LINEAR_KINDS:
                     out = operators.linear_forward(maps, boxes, False, *geometry)
-                    operators.linear_backward_features(out, maps, boxes, *geometry)
+                    operators.linear_backward_features(out, boxes, *describe(maps), *geometry)
                     operators.linear_backward_boxes(out, maps, boxes, *geometry)
                 else:
                     out, argmax = operators.max_forward(maps, boxes, False, *geometry)
-                    operators.max_backward_features(out, argmax, maps, boxes, *geometry)
+                    operators.max_backward_features(out, argmax, boxes, *describe(maps), *geometry)
                     operators.max_backward_boxes(out, argmax, maps, boxes, *geometry)
                     operators.max_gather(maps, argmax, boxes, *geometry)
 

@@ -10,6 +10,7 @@ from PIL import Image
 from detector.data.coco import CocoDataset
 from detector.data.images import ORIENTATION
 from detector.evaluation.metrics import METRIC_NAMES
+from detector.models.checkpoint import load_trained_model
 
 HEIGHT, WIDTH = 48, 64
 SMALL = ("data=coco", "data.root=.", "data.batch_size=2", "data.workers=0", "model.weights=none", "model.norm=group",
@@ -126,6 +127,31 @@ def test_small_data_sets_and_odd_ids(call_script, tmp_path, images, categories, 
     succeed(call_script, *EVALUATE, "report=false", "sheet_images=0")
     again = json.loads((tmp_path / "run/evaluate/best/metrics.json").read_text())
     assert [again[n] for n in METRIC_NAMES] == [metrics[n] for n in METRIC_NAMES]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_keeps_how_photographs_were_annotated(call_script, tmp_path):
+    """One entry says that its photograph was annotated as it is stored; another one is upside down, and thin ones."""
+    sizes, exif = plain(tmp_path, 2), Image.Exif()
+    for name, orientation in (("stored.jpg", 6), ("upside.jpg", 3)):
+        exif[ORIENTATION] = orientation
+        Image.fromarray(picture(5)).save(tmp_path / "images" / name, exif=exif)
+        sizes[name] = (HEIGHT, WIDTH)
+    write(tmp_path, sizes)
+    for name in ("train.json", "val.json"):
+        content = json.loads((tmp_path / name).read_text())
+        content["images"].append({"id": 99, "file_name": "thin.png", "height": 1, "width": 3000})
+        content["annotations"].append({**content["annotations"][0], "id": 99, "image_id": 99, "bbox": [9, 0, 50, 1]})
+        (tmp_path / name).write_text(json.dumps(content))
+    Image.new("RGB", (3000, 1), "red").save(tmp_path / "images/thin.png")
+    succeed(call_script, "train", *SMALL, "trainer.max_steps=3", "model.head.score_thresh=0.0")
+    assert load_trained_model(tmp_path / "run/checkpoints/best.ckpt").config.data.exif == "ignore"
+    succeed(call_script, *EVALUATE, "report=false", "sheet_images=1")
+    out = succeed(call_script, "predict", "checkpoint=run", "source=images", "accelerator=cpu", "workers=0",
+                  "progress_bar=false")  # fmt: skip
+    assert "in 5 images" in out
+    found = json.loads((tmp_path / "run/predict/images/coco.json").read_text())
+    assert {i["file_name"]: (i["height"], i["width"]) for i in found["images"]} == {**sizes, "thin.png": (1, 3000)}
 
 
 @pytest.mark.slow

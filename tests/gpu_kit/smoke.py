@@ -21,6 +21,7 @@ from roi_ops import backends, cuda, reference
 from roi_ops.cuda import compiler
 from roi_ops.cuda.operators import Operators
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
+from roi_ops.maps import describe
 
 # Error relative in the 2-norm that rounding explains: to the storage type, sums in float32 (float64 for float64).
 LIMITS = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.2e-2}
@@ -128,8 +129,8 @@ def results(
         if grad.dtype in (torch.float32, torch.float64):
             yield ("boxes", operators.linear_backward_boxes(on[1], maps, on[0], *geometry),
                    reference.linear_backward_boxes(exact_grad, wide, boxes, *geometry))  # fmt: skip
-        gradients = operators.linear_backward_features(on[1], maps, on[0], *geometry)
-        exact = reference.linear_backward_features(exact_grad, wide, boxes, *geometry)
+        gradients = operators.linear_backward_features(on[1], on[0], *describe(maps), *geometry)
+        exact = reference.linear_backward_features(exact_grad, boxes, *describe(wide), *geometry)
     else:
         out, argmax = operators.max_forward(maps, on[0], False, *geometry)
         # Which of two equal maxima is meant depends on rounding, so the reference rounds as the kernel does.
@@ -140,8 +141,8 @@ def results(
         if kind != "pool" and grad.dtype in (torch.float32, torch.float64):
             yield ("boxes", operators.max_backward_boxes(on[1], argmax, maps, on[0], *geometry),
                    reference.max_backward_boxes(exact_grad, exact_argmax, wide, boxes, *geometry))  # fmt: skip
-        gradients = operators.max_backward_features(on[1], argmax, maps, on[0], *geometry)
-        exact = reference.max_backward_features(exact_grad, exact_argmax, wide, boxes, *geometry)
+        gradients = operators.max_backward_features(on[1], argmax, on[0], *describe(maps), *geometry)
+        exact = reference.max_backward_features(exact_grad, exact_argmax, boxes, *describe(wide), *geometry)
     for i, pair in enumerate(zip(gradients, exact, strict=True)):
         yield f"gradient of map {i}", *pair
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from roi_ops import cpu, cuda, reference, use_backend
 from roi_ops.geometry import LINEAR_KINDS, MAX_KINDS
+from roi_ops.maps import describe
 
 KINDS = LINEAR_KINDS + MAX_KINDS
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -111,13 +112,13 @@ class Problem:
         f, b, g = self.features, self.boxes, self.geom
         if self.kind in LINEAR_KINDS:
             named = {"forward": backend.linear_forward(f, b, channels_last, *g)}
-            gradients = backend.linear_backward_features(self.grad, f, b, *g)
+            gradients = backend.linear_backward_features(self.grad, b, *describe(f), *g)
             named["boxes"] = backend.linear_backward_boxes(self.grad, f, b, *g)
         else:
             named = dict(zip(("forward", "argmax"), backend.max_forward(f, b, channels_last, *g), strict=True))
             argmax = named["argmax"]
             named["gather"] = backend.max_gather(f, argmax, b, *g)
-            gradients = backend.max_backward_features(self.grad, argmax, f, b, *g)
+            gradients = backend.max_backward_features(self.grad, argmax, b, *describe(f), *g)
             if self.kind != "pool":
                 named["boxes"] = backend.max_backward_boxes(self.grad, argmax, f, b, *g)
         return named | {f"level {i}": t for i, t in enumerate(gradients)}

@@ -9,6 +9,7 @@ from cases import FORMS, rois
 from kernel_problems import DTYPES, KINDS, LAYOUTS, NAN, Problem
 
 from roi_ops import cpu
+from roi_ops.maps import describe
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason=str(cpu.why_not()))
 
@@ -84,14 +85,14 @@ def test_an_image_index_out_of_range_is_an_error_of_every_function(index, kind):
     if kind == "align":
         calls = [
             lambda: cpu.linear_forward(f, b, False, *g),
-            lambda: cpu.linear_backward_features(grad, f, b, *g),
+            lambda: cpu.linear_backward_features(grad, b, *describe(f), *g),
             lambda: cpu.linear_backward_boxes(grad, f, b, *g),
         ]
     else:
         calls = [
             lambda: cpu.max_forward(f, b, False, *g),
             lambda: cpu.max_gather(f, argmax, b, *g),
-            lambda: cpu.max_backward_features(grad, argmax, f, b, *g),
+            lambda: cpu.max_backward_features(grad, argmax, b, *describe(f), *g),
             lambda: cpu.max_backward_boxes(grad, argmax, f, b, *g),
         ]
     for call in calls:

@@ -15,6 +15,7 @@ from roi_ops import backends, cuda, reference
 from roi_ops.cuda.compiler import CompileError
 from roi_ops.cuda.operators import Operators
 from roi_ops.geometry import LINEAR_KINDS
+from roi_ops.maps import describe
 
 
 class Failing:
@@ -63,11 +64,11 @@ def every_function(kind):
     p = problem(kind)
     f, b, g, grad = p.features, p.boxes, p.geom, p.grad
     if kind in LINEAR_KINDS:
-        return [("linear_forward", (f, b, False, *g)), ("linear_backward_features", (grad, f, b, *g)),
+        return [("linear_forward", (f, b, False, *g)), ("linear_backward_features", (grad, b, *describe(f), *g)),
                 ("linear_backward_boxes", (grad, f, b, *g))]  # fmt: skip
     argmax = reference.max_forward(f, b, False, *g)[1]
     return [("max_forward", (f, b, False, *g)), ("max_gather", (f, argmax, b, *g)),
-            ("max_backward_features", (grad, argmax, f, b, *g)),
+            ("max_backward_features", (grad, argmax, b, *describe(f), *g)),
             ("max_backward_boxes", (grad, argmax, f, b, *g))]  # fmt: skip
 
 

@@ -125,9 +125,9 @@ def test_an_eager_call_of_kernels_asks_pytorch_for_memory_and_little_else(monkey
     grad = torch.ones_like(found[0])
     backward = calls_of_pytorch(lambda: torch.autograd.grad(found[0], leaves, grad))
     for calls, allocated in ((forward, results), (backward, len(leaves) + 1)):
-        assert set(calls) <= {"to", "empty", "empty_like"}
+        assert set(calls) <= {"to", "empty", "empty_like", "empty_strided"}
         assert calls["to"] <= 2
-        assert calls["empty"] + calls["empty_like"] == allocated
+        assert sum(calls.values()) - calls["to"] == allocated
 
 
 def test_checkpoints_and_hooks_of_saved_tensors(no_operator):
@@ -137,7 +137,7 @@ def test_checkpoints_and_hooks_of_saved_tensors(no_operator):
     packed = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: packed.append(t) or t.clone(), lambda t: t):
         hooked = torch.autograd.grad(align(*leaves).sum(), leaves)
-    assert len(packed) == 3
+    assert len(packed) == 1  # the boxes: no gradient that is wanted depends on the values of the maps
     for results in zip(expected, again, hooked, strict=True):
         assert all(torch.equal(r, results[0]) for r in results)
 

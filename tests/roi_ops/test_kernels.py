@@ -11,6 +11,7 @@ from kernel_problems import KINDS, ODD, Problem, assert_close, build, problems
 
 from roi_ops import reference
 from roi_ops.geometry import LINEAR_KINDS
+from roi_ops.maps import describe
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -67,12 +68,12 @@ def test_empty_tensors(kernels, kind, shape, count):
     f, b, grad, g = problem.features, problem.boxes, problem.grad, problem.geom
     if kind in LINEAR_KINDS:
         out = kernels.linear_forward(f, b, False, *g)
-        gradient = kernels.linear_backward_features(grad, f, b, *g)[0]
+        gradient = kernels.linear_backward_features(grad, b, *describe(f), *g)[0]
         boxes = kernels.linear_backward_boxes(grad, f, b, *g)
     else:
         out, argmax = kernels.max_forward(f, b, False, *g)
         assert (argmax == -1).all()
-        gradient = kernels.max_backward_features(grad, argmax, f, b, *g)[0]
+        gradient = kernels.max_backward_features(grad, argmax, b, *describe(f), *g)[0]
         boxes = torch.zeros(count, 5) if kind == "pool" else kernels.max_backward_boxes(grad, argmax, f, b, *g)
     assert out.shape == (count, shape[1], 2, 3)
     assert gradient.shape == shape
@@ -86,10 +87,10 @@ def test_positions_that_cannot_be_do_no_harm(kernels, kind, position):
     boxes = rois(["inside", "partly outside"], (9, 9), 1, 0)
     problem = Problem(kind, torch.float32, (1, 4, 9, 9), ["contiguous"], boxes, (3, 3), 2)
     argmax = torch.full((2, 4, 3, 3), position, dtype=torch.int32)
-    rest = (argmax, problem.features, problem.boxes, *problem.geom)
-    assert not kernels.max_backward_features(problem.grad, *rest)[0].any()
-    assert not kernels.max_backward_boxes(problem.grad, *rest).any()
-    assert not kernels.max_gather(problem.features, argmax, problem.boxes, *problem.geom).any()
+    f, b, grad, g = problem.features, problem.boxes, problem.grad, problem.geom
+    assert not kernels.max_backward_features(grad, argmax, b, *describe(f), *g)[0].any()
+    assert not kernels.max_backward_boxes(grad, argmax, f, b, *g).any()
+    assert not kernels.max_gather(f, argmax, b, *g).any()
 
 
 @pytest.mark.parametrize("kind", ["align", "align_aligned", "prroi", "align_max", "pool"])

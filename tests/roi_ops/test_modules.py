@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from torchvision.models.detection import (
-    FasterRCNN,
-    fasterrcnn_mobilenet_v3_large_320_fpn,
-    keypointrcnn_resnet50_fpn,
-    maskrcnn_resnet50_fpn,
-)
+from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 
 import roi_ops
@@ -49,48 +44,6 @@ def test_the_tutorials_faster_rcnn():
             assert torch.allclose(ours[key], value, rtol=1e-3, atol=1e-3), key
 
 
-def build(name):
-    torch.manual_seed(0)
-    if name == "faster_mobilenet":  # its pooler names four maps of which the backbone gives two
-        return fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, box_score_thresh=0.0)
-    make = maskrcnn_resnet50_fpn if name == "mask" else keypointrcnn_resnet50_fpn
-    return make(weights=None, weights_backbone=None, min_size=96, box_score_thresh=0.0, box_detections_per_img=5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["faster_mobilenet", "mask", "keypoint"])
-def test_replace_roi_pooling_keeps_weights_and_outputs(name):
-    model = build(name).eval()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    with torch.no_grad():
-        expected = model(IMAGES)
-        assert roi_ops.replace_roi_pooling(model) is model
-        ours = model(IMAGES)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key])
-    poolers = [m for m in model.modules() if isinstance(m, torchvision.ops.MultiScaleRoIAlign)]
-    assert poolers
-    assert all(isinstance(m, roi_ops.MultiScaleRoIAlign) for m in poolers)
-    assert len(expected[0]["boxes"])
-    for a, b in zip(ours, expected, strict=True):
-        for key, value in b.items():
-            assert torch.allclose(a[key].float(), value.float(), rtol=1e-3, atol=1e-2), key
-
-
-def test_replacing_twice_keeps_the_sampling_ratio():
-    model = build("faster_mobilenet")
-    for kind in ("pool", "align"):
-        roi_ops.replace_roi_pooling(model, kind)
-    assert model.roi_heads.box_roi_pool.sampling_ratio == 2
-
-
-def test_replace_roi_pooling_wants_a_detector():
-    with pytest.raises(TypeError, match="Linear has no roi_heads"):
-        roi_ops.replace_roi_pooling(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="kind='avg'"):
-        roi_ops.make_pooler("avg", ["0"], 7)
-
-
 def test_a_missing_feature_map_is_named():
     pooler = roi_ops.MultiScaleRoIAlign(["0", "1"], 7, 2)
     with pytest.raises(ValueError, match=r"no feature map named \['1'\]; there are \['0', 'pool'\]"):
@@ -107,12 +60,21 @@ def test_scales_are_inferred_anew_in_every_call():
         assert torch.allclose(pooler({"0": f}, boxes, [(64, 64)]), expected, atol=1e-6)
 
 
-def test_modules_print_their_arguments():
-    text = repr(roi_ops.MultiScaleRoIAlign(["0"], 7, 2, aligned=True))
-    assert text == (
-        "MultiScaleRoIAlign(featmap_names=['0'], output_size=(7, 7), sampling_ratio=2, aligned=True, mode='avg')"
+@pytest.mark.parametrize(
+    ("name", "args"), [("MultiScaleRoIAlign", (["0"], 7, 2)), ("RoIAlign", (7, 0.5, 2)), ("RoIPool", ((7, 3), 0.5))]
+)
+def test_modules_print_as_torchvisions(name, args):
+    assert repr(getattr(roi_ops, name)(*args)) == repr(getattr(torchvision.ops, name)(*args))
+
+
+def test_modules_print_what_torchvisions_do_not_have():
+    pooler = roi_ops.MultiScaleRoIAlign(["0"], 7, 2, aligned=True, mode="max", canonical_scale=56, spatial_scales=[0.5])
+    assert repr(pooler) == (
+        "MultiScaleRoIAlign(featmap_names=['0'], output_size=(7, 7), sampling_ratio=2, aligned=True, mode='max', "
+        "canonical_scale=56, spatial_scales=[0.5])"
     )
-    assert "output_size=(7, 7)" in repr(roi_ops.MultiScaleRoIPool(["0"], 7))
+    assert repr(roi_ops.MultiScaleRoIPool(["0"], 7)) == "MultiScaleRoIPool(featmap_names=['0'], output_size=(7, 7))"
+    assert "mode='max'" in repr(roi_ops.RoIAlign(7, 0.5, 2, mode="max"))
     assert "spatial_scale=0.5" in repr(roi_ops.PrRoIPool(7, 0.5))
 
 

@@ -92,3 +92,28 @@ def test_multi_scale_roi_align(device, dtype, channels_last):
         strict=True,
     ):
         assert relative(ours, peer) <= TOLERANCE[dtype]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per")
+@pytest.mark.parametrize("dtype", [torch.quint8, torch.qint8, torch.qint32], ids=str)
+@pytest.mark.parametrize(("scale", "zero_point"), [(1.0, 0), (0.7, 5)])
+def test_quantised_maps_are_torchvisions(dtype, scale, zero_point):
+    """Both round a result to the next step; where it lies in the middle of two, they may differ by one."""
+    generator = torch.Generator().manual_seed(0)
+    quantised = lambda values: torch.quantize_per_tensor(values, scale, zero_point, dtype)
+    f = quantised(torch.rand(1, 3, 12, 14, generator=generator) * 80)
+    corners = torch.rand(40, 2, 2, generator=generator) * 60
+    boxes = quantised(torch.cat([torch.zeros(40, 1), corners.amin(1), corners.amax(1)], 1))
+    for sampling_ratio, aligned in ((2, False), (0, True)):
+        args = (5, 0.25, sampling_ratio, aligned)
+        ours, theirs = roi_ops.roi_align(f, boxes, *args), torchvision.ops.roi_align(f, boxes, *args)
+        assert (ours.dtype, ours.q_scale(), ours.q_zero_point()) == (dtype, theirs.q_scale(), theirs.q_zero_point())
+        steps = (ours.int_repr().long() - theirs.int_repr().long()).abs()
+        assert steps.max() <= 1
+        assert steps.float().mean() < 0.01
+        lists = roi_ops.roi_align(f, [boxes.dequantize()[:, 1:]], *args)
+        assert torch.equal(lists.int_repr(), ours.int_repr())
+    twice = quantised(torch.cat([f.dequantize()] * 2))
+    for function in (roi_ops.roi_align, torchvision.ops.roi_align):
+        with pytest.raises(RuntimeError, match="Only one image per batch"):
+            function(twice, boxes, 5)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from detector.data.loader import Batch
 from detector.exceptions import DataError, TrainingError
 from detector.files import replacing
 
@@ -32,8 +31,9 @@ class Guard(pl.Callback):
     the flag ``found_inf`` that fused optimisers have for gradient scalers. The error follows at the next batch or
     before the next checkpoint, whichever comes first.
 
-    The message names the losses that the module has in ``losses``, by name, or else their sum. Lightning's
-    ``detect_anomaly`` looks at every operation instead, which takes many times as long (``debug=nan``).
+    The message names the losses that the module has in ``losses``, by name, or else their sum, and the images where
+    the batch is (images, targets) with an ``image_id`` in each target. Lightning's ``detect_anomaly`` looks at every
+    operation instead, which takes many times as long (``debug=nan``).
 
     Args:
         clip_norm: gradients of a larger norm are scaled down to it, as by Lightning's ``gradient_clip_val``, which is
@@ -42,20 +42,19 @@ class Guard(pl.Callback):
 
     def __init__(self, clip_norm: float = 0.0) -> None:
         self.clip_norm = clip_norm
-        self._batch: Batch = ([], [])
+        self._batch: Any = None
         self._norm: Tensor | None = None  # float32 []: of the gradients of the last step, not read yet
         self._skips: Tensor | None = None  # int64 []: steps in a row that the scaler of float16 has skipped
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch for the message."""
         self._batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
         """Check the losses of the batch, and the gradients of the step before it."""
-        losses: Any = getattr(module, "losses", {"loss": loss.detach()})
-        self.check(losses, self._batch, trainer)
+        losses: Any = getattr(module, "losses", None)
+        named = isinstance(losses, dict) and losses
+        self.check(losses if named else {"loss": loss.detach()}, self._batch, trainer)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Clip the gradients. Lightning has removed the scale of float16 before this hook."""
@@ -70,9 +69,15 @@ class Guard(pl.Callback):
             raise bad_gradients(norm, trainer)
 
     def clip(self, optimizer: Optimizer, limit: float) -> None:
-        """Scale the gradients down to the norm ``limit``; if it is not finite a fused ``optimizer`` skips the step."""
+        """Scale the gradients down to the norm ``limit``; if it is not finite the step is skipped.
+
+        A fused ``optimizer`` skips it itself. For others the gradients are removed, which waits for the norm.
+        """
         self._norm = clip_gradients(optimizer, limit)
-        optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
+        if all(group.get("fused") for group in optimizer.param_groups):
+            optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
+        elif not self._norm.isfinite():
+            optimizer.zero_grad()
 
     def clip_scaled(self, optimizer: Optimizer, limit: float) -> None:
         """The same for float16, where gradients that are not finite are nothing unusual: the scaler skips the step."""
@@ -80,12 +85,12 @@ class Guard(pl.Callback):
         before = torch.zeros_like(norm, dtype=torch.int64) if self._skips is None else self._skips
         self._skips = torch.where(norm.isfinite(), 0, before + 1)
 
-    def check(self, losses: dict[str, Tensor], batch: Batch, trainer: pl.Trainer) -> None:
-        """Do nothing if all is finite; otherwise save the batch in the run folder and raise.
+    def check(self, losses: dict[str, Tensor], batch: Any, trainer: pl.Trainer) -> None:
+        """Do nothing if all is finite; otherwise save the batch in the Trainer's ``default_root_dir`` and raise.
 
         Args:
             losses: scalars by name.
-            batch: their images and targets.
+            batch: that they are of, mostly images and targets.
             trainer: knows the run folder, the step and the data.
 
         Raises:
@@ -105,15 +110,14 @@ class Guard(pl.Callback):
             raise bad_gradients(norm, trainer)
         if all(finite):
             return
-        images, targets = batch
-        saved = save({"images": images, "targets": targets, "losses": losses}, trainer)
+        parts = {"images": batch[0], "targets": batch[1]} if is_pair(batch) else {"batch": batch}
+        saved = save({**parts, "losses": losses}, trainer)
         wrong = ", ".join(
             f"{name}={loss.item()}" for (name, loss), good in zip(losses.items(), finite, strict=True) if not good
         )
-        raise TrainingError(
-            f"step {trainer.global_step + 1}: not finite: {wrong}. Images of this batch:\n"
-            f"{listed(image_names(targets, trainer))}\n{saved} {ADVICE}"
-        )
+        names = image_names(batch[1], trainer) if is_pair(batch) else []
+        of = f" Images of this batch:\n{listed(names)}\n" if names else " "
+        raise TrainingError(f"step {trainer.global_step + 1}: not finite: {wrong}.{of}{saved} {ADVICE}")
 
 
 def clip_gradients(optimizer: Optimizer, limit: float) -> Tensor:
@@ -123,9 +127,15 @@ def clip_gradients(optimizer: Optimizer, limit: float) -> Tensor:
 
 
 def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
-    """The error for the step just done, whose gradients had ``norm``; its batches are loaded again and saved."""
+    """The error for the step just done, whose gradients had ``norm``; its batches are loaded again and saved, if the
+    data are a :class:`DetectionDataModule`."""
     step, each = trainer.global_step, trainer.accumulate_grad_batches
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    said = (
+        f"step {step}: not finite: the gradients (norm {norm.item()}), of losses that are. The step changed no weight."
+    )
+    if not hasattr(data, "training_batch"):
+        return TrainingError(f"{said} {ADVICE}")
     numbers = range((step - 1) * each, step * each)
     names = [str(data.train_dataset.file_path(index)) for number in numbers for index in data.training_indices(number)]
     try:
@@ -135,8 +145,7 @@ def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
     except DataError as error:
         saved = f"The batch could not be saved ({str(error).splitlines()[0]})."
     return TrainingError(
-        f"step {step}: not finite: the gradients (norm {norm.item()}), of losses that are. The step changed no weight. "
-        f"Images of this step:\n{listed(names)}\n{saved} debug=nan names the operation. {ADVICE}"
+        f"{said} Images of this step:\n{listed(names)}\n{saved} debug=nan names the operation. {ADVICE}"
     )
 
 
@@ -157,9 +166,14 @@ def listed(names: list[str]) -> str:
     return "\n".join(f"  {name}" for name in names)
 
 
+def is_pair(batch: Any) -> bool:
+    """Whether a batch is (images, targets) with a dict for each target."""
+    return isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, dict) for t in batch[1])
+
+
 def image_names(targets: list[dict[str, Tensor]], trainer: pl.Trainer) -> list[str]:
     """The files of a training batch by their image ids; the ids where there is no data module to ask."""
-    ids = [int(target["image_id"]) for target in targets]
+    ids = [int(target["image_id"]) for target in targets if "image_id" in target]
     dataset = getattr(getattr(trainer, "datamodule", None), "train_dataset", None)
     if dataset is None:
         return [f"image {i}" for i in ids]

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from detector.training.callbacks.checkpoints import Checkpoints
+from detector.exceptions import ConfigError
+from detector.training.callbacks.checkpoints import Checkpoints, step_is_done
 from detector.training.distributed import any_rank
+from detector.training.result import LAST
 
 # Ctrl-C; what `kill`, Kubernetes and SLURM at a time limit send; what a SLURM job asks for by --signal=USR1@120.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -26,24 +28,36 @@ class Interruption(Exception):
 class Interrupt(pl.Callback):
     """The first signal ends training after the current step, with a checkpoint; a second one ends it at once.
 
+    The checkpoint is written by the :class:`Checkpoints` among the callbacks, and ``fit`` ends with
+    :class:`Interruption`. To go on, give its ``last.ckpt`` to ``fit`` as ``ckpt_path``.
     On SLURM, SIGUSR1 also puts the job back into the queue; with ``resume=auto`` it goes on there. Lightning's own
     handling writes that checkpoint wherever the signal arrives, also between two batches whose gradients are added up
     (``test_accumulated_gradients_are_finished_first``).
 
     Args:
-        checkpoints: writes the checkpoint.
         every: with several processes, optimiser steps after which they agree on whether to stop.
         say: prints a line.
     """
 
-    def __init__(self, checkpoints: Checkpoints, every: int = 1, say: Any = print):
-        self.checkpoints = checkpoints
+    def __init__(self, every: int = 1, say: Any = print):
         self.every = every
         self.say = say
         self.requested = False
         self.requeue = False
+        self.checkpoints: Checkpoints | None = None
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: Any, module: pl.LightningModule, stage: str) -> None:
+        """Find what writes the checkpoint.
+
+        Raises:
+            ConfigError: nothing does.
+        """
+        found = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
+        if stage == "fit" and not found:
+            raise ConfigError("Interrupt needs Checkpoints among the callbacks: it writes the checkpoint to go on from")
+        self.checkpoints = found[0] if found else None
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take over the signals; only the main thread may."""
@@ -62,14 +76,15 @@ class Interrupt(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop if asked to and if the optimiser step is done."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not step_is_done(trainer, batch_idx):
             return
         if any_rank(trainer, self.requested, self.every):
+            assert self.checkpoints is not None
             self.checkpoints.save_last(trainer)
             if self.requeue and trainer.is_global_zero:
                 requeue(self.say)
             trainer.strategy.barrier()  # srun may end all processes when the first one is gone: not before the requeue
-            raise Interruption
+            raise self._interruption(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Leave the evaluation if asked to: its checkpoint is written, and a resumed run repeats it.
@@ -81,7 +96,11 @@ class Interrupt(pl.Callback):
             return
         if self.requeue:
             requeue(self.say)
-        raise Interruption
+        raise self._interruption(trainer)
+
+    def _interruption(self, trainer: pl.Trainer) -> Interruption:
+        path = self.checkpoints.folder / LAST if self.checkpoints else LAST
+        return Interruption(f"stopped after step {trainer.global_step}; to go on: ckpt_path={str(path)!r}")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader process: the main one decides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from detector.training.callbacks.monitor import Monitor
+from detector.training.callbacks.monitor import Monitor, losses_of
 
 SHORT = {
     "loss": "loss",
@@ -18,6 +19,8 @@ SHORT = {
     "loss_objectness": "obj",
     "loss_rpn_box_reg": "rpn",
 }
+HEADLINE = ("AP", "AP50", "AP75", "loss")  # what is shown of an evaluation
+MOST = 4  # numbers shown of an evaluation that has none of these
 LINES = 20  # without a terminal a whole training prints about so many lines
 SECONDS = 30.0  # and at least one in so many seconds
 SPEED_SECONDS = 300.0  # the time left is estimated from the speed of so many seconds
@@ -27,16 +30,17 @@ class ProgressDisplay(pl.Callback):
     """Shows how training goes, on rank 0.
 
     Lightning's ``RichProgressBar`` counts the batches of an epoch instead of the optimiser steps of the run, and writes
-    nothing to a log file (``test_without_a_terminal_lines_are_printed``).
+    nothing to a log file (``test_without_a_terminal_lines_are_printed``). The Trainer needs
+    ``enable_progress_bar=False``. A :class:`Monitor` among its callbacks gives the speed.
 
     Args:
-        console: where to; its ``is_terminal`` decides between a bar and lines.
-        monitor: has the numbers.
+        console: where to; its ``is_terminal`` decides between a bar and lines. None: standard output.
     """
 
-    def __init__(self, console: Console, monitor: Monitor):
-        self.console = console
-        self.monitor = monitor
+    def __init__(self, console: Console | None = None):
+        self.console = console = console or Console(soft_wrap=not Console().is_terminal)
+        self.monitor: Monitor | None = None
+        self.metrics: dict[str, float] = {}  # the losses shown
         self._time_left = TimeRemainingColumn(compact=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -55,32 +59,45 @@ class ProgressDisplay(pl.Callback):
         self._line_step = 0  # step of the last line printed
         self._line_time = 0.0
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Be silent on ranks other than 0."""
+    def setup(self, trainer: Any, module: pl.LightningModule, stage: str) -> None:
+        """Look for a monitor, and be silent on ranks other than 0."""
+        self.monitor = next((callback for callback in trainer.callbacks if isinstance(callback, Monitor)), None)
         self.console.quiet = self.console.quiet or not trainer.is_global_zero
 
     # ------------------------------------------------------------------------------------------ training
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Open the bar."""
         self._line_time = time.monotonic()
-        self._training = self._open("train", trainer.max_steps, trainer.global_step)
+        steps = trainer.estimated_stepping_batches
+        self._training = self._open("train", None if steps == float("inf") else int(steps), trainer.global_step)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Move the bar, or print a line."""
-        assert self._training is not None
-        step, last, now = trainer.global_step, trainer.max_steps, time.monotonic()
-        losses = "  ".join(f"{SHORT.get(name, name)} {value:.3f}" for name, value in self.monitor.metrics.items())
-        speed = self._speed()
-        self._bar.update(self._training, completed=step, losses=losses, speed=speed)
-        if self.console.is_terminal or step != self.monitor.row or step == self._line_step:
+        if self._training is None:
             return
-        if step - self._line_step >= last // LINES or now - self._line_time > SECONDS or step in (1, last):
+        step, now, monitor = trainer.global_step, time.monotonic(), self.monitor
+        last = self._bar.tasks[0].total
+        if monitor:
+            new, self.metrics = step == monitor.row, monitor.metrics
+        else:
+            new = step % (trainer.log_every_n_steps or 1) == 0 or step in (1, last)
+            self.metrics = losses_of(outputs, trainer) if new else self.metrics
+        losses = "  ".join(f"{SHORT.get(name, name)} {value:.3f}" for name, value in self.metrics.items())
+        speed = self._speed(monitor) if monitor else ""
+        self._bar.update(self._training, completed=step, losses=losses, speed=speed)
+        if self.console.is_terminal or not new or step == self._line_step:
+            return
+        enough = last is not None and step - self._line_step >= last // LINES
+        if enough or now - self._line_time > SECONDS or step in (1, last):
             self._line_step, self._line_time = step, now
             left = self._time_left.render(self._bar.tasks[0])
-            self.console.print(f"step {step}/{last}  {losses}  {speed}  {left} left", highlight=False)
+            total = "?" if last is None else int(last)
+            self.console.print(f"step {step}/{total}  {losses}  {speed}  {left} left", highlight=False)
 
-    def _speed(self) -> str:
-        monitor = self.monitor
+    @staticmethod
+    def _speed(monitor: Monitor) -> str:
         if not monitor.images_per_s:
             return ""
         waiting = f", {monitor.waiting:.0%} waiting for data" if monitor.waiting >= 0.1 else ""
@@ -90,7 +107,8 @@ class ProgressDisplay(pl.Callback):
     # ---------------------------------------------------------------------------------------- evaluation
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Open the bar of the evaluation."""
-        self._evaluation = self._open("evaluate", int(sum(trainer.num_val_batches)))
+        batches = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+        self._evaluation = self._open("evaluate", None if batches == float("inf") else int(batches))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Move the bar of the evaluation."""
@@ -103,10 +121,13 @@ class ProgressDisplay(pl.Callback):
         self._bar.remove_task(self._evaluation)
         if self._training is None:
             self._close()
-        result: Any = getattr(module, "result", None)
-        if result is not None:
-            numbers = ((name, result.metrics[name]) for name in ("AP", "AP50", "AP75"))
-            shown = "  ".join(f"{name} {'n/a' if value is None else f'{value:.3f}'}" for name, value in numbers)
+        if trainer.sanity_checking:
+            return
+        numbers = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()
+                   if name.startswith("val")}  # fmt: skip
+        chosen = [name for name in HEADLINE if name in numbers] or list(numbers)[:MOST]
+        shown = "  ".join(f"{name} {'n/a' if math.isnan(numbers[name]) else f'{numbers[name]:.3f}'}" for name in chosen)
+        if shown:
             self.console.print(f"step {trainer.global_step}: {shown}", highlight=False)
 
     # --------------------------------------------------------------------------------------------- ends
@@ -118,7 +139,7 @@ class ProgressDisplay(pl.Callback):
         """Close the bar, so that the message that follows stands below it."""
         self._close()
 
-    def _open(self, name: str, total: int, completed: int = 0) -> TaskID:
+    def _open(self, name: str, total: int | None, completed: int = 0) -> TaskID:
         self._bar.start()
         return self._bar.add_task(name, total=total, completed=completed, losses="", speed="")
 

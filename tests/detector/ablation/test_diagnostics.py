@@ -1,6 +1,7 @@
 """The operators themselves: a ramp, a shift, an exchange."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from studies import TINY
 
@@ -62,8 +63,8 @@ def trained(make_study):
         torch.manual_seed(cell.seed)
         names = ["circle", "rectangle", "triangle", "star", "ring", "cross"]
         module = DetectionModule(cell.config, names, [1, 2, 3, 4, 5, 6])
-        checkpoint = {"state_dict": module.state_dict()}
-        module.on_save_checkpoint(checkpoint)
+        checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams),
+                      "pytorch-lightning_version": pl.__version__}  # fmt: skip
         cell.write(study.config)
         torch.save({**checkpoint, "optimizer_states": [1, 2, 3]}, cell.folder / "best.ckpt")
         keep_weights(cell.folder / "best.ckpt", cell.folder / WEIGHTS)
@@ -79,7 +80,7 @@ def ensure_shapes_of(cell):
 
 def test_kept_weights_have_no_optimiser(trained):
     content = torch.load(trained.cells[0].folder / WEIGHTS, weights_only=True)
-    assert set(content) == {"state_dict", "hyper_parameters"}
+    assert set(content) == {"state_dict", "hyper_parameters", "pytorch-lightning_version"}
 
 
 def test_diagnostics_are_made_once(trained, monkeypatch):

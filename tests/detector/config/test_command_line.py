@@ -10,9 +10,10 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from detector.config.arguments import collect_positional
+from detector.config.arguments import CommandLine, collect_positional
+from detector.config.commands import script
 from detector.config.composition import compose
-from detector.config.schema import CompareConfig, parse
+from detector.config.schema import CompareConfig, PredictConfig, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -331,6 +332,42 @@ def test_groups_that_hydra_would_refuse_in_its_own_words(argument, facts):
     assert all(fact in done.stderr for fact in facts), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train", ["optim.learning_rate=0.1"], "unknown key 'optim.learning_rate'; did you mean 'optim.lr'?"),
+        ("train", ["num_classes=3"], "unknown key 'num_classes'; the number of classes comes from the annotation file"),
+        ("evaluate", ["model=c4"], "unknown key 'model'; did you mean 'checkpoint'?"),
+        ("evaluate", ["data.on_invalid=drop"], "unknown key 'data.on_invalid'; did you mean 'on_invalid'?"),
+        ("evaluate", ["tuning=finetune"], "unknown key 'tuning': it is one of python {train}; known here: "),
+        ("predict", ["data.on_invalid=drop"], "unknown key 'data.on_invalid': it is one of python {train}; known here"),
+        ("ablate", ["model=c4"], "unknown key 'model'; settings of the study's runs are given as 'set={{model:c4}}'"),
+        ("predict", ["--config-dir", "own", "--config-name", "cut"], "own/cut.yaml: has no checkpoint, "),
+        ("train", ["--config-dir", "own", "model=mine"], "unknown key 'model.model'; the keys in a file of the group"),
+        ("train", ["--config-dir", "own", "experiment=mine"],
+         "own/experiment/mine.yaml: sets keys below 'experiment', as its first line is not '# @package _global_'"),
+        ("train", ["--config-dir", "own", "experiment=[good,mine]"], "own/experiment/mine.yaml: sets keys below "),
+        ("ablate", ["--config-dir", "own", "study=smoke", "set={{experiment:mine}}", "action=plan"],
+         "own/experiment/mine.yaml: sets keys below 'experiment'"),
+    ],
+)  # fmt: skip
+def test_keys_that_a_command_does_not_have(call_script, tmp_path, name, arguments, message):
+    own = tmp_path / "own"
+    for file, content in {
+        "cut.yaml": "source: a\n",
+        "model/mine.yaml": "defaults: [fpn, _self_]\nmodel: {norm: group}\n",
+        "experiment/mine.yaml": "# Mine\noptim: {lr: 0.1}\n",
+        "experiment/good.yaml": "# @package _global_\noptim: {lr: 0.1}\n",
+        "experiment/other.yaml": "- 1\n",
+    }.items():
+        (own / file).parent.mkdir(parents=True, exist_ok=True)
+        (own / file).write_text(content)
+    code, out, err = call_script(name, *(argument.format() for argument in arguments))
+    assert (code, out) == (2, "")
+    assert message.format(train=script("train")) in err
+    assert "resume=auto" not in err  # advice for training alone
+
+
 def test_configuration_of_a_run_has_no_choices(tmp_path):
     whole = train("--cfg", "job", "--resolve")
     (tmp_path / "config.yaml").write_text(whole.stdout)
@@ -361,6 +398,18 @@ def test_a_study_is_no_sweep():
 def test_paths_that_hydras_grammar_does_not_know(root):
     done = train(f"data.root={root}", "--cfg", "job")
     assert f"root: {root}\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("source", ["a,b/x.jpg", "[2]", "[2]/x.jpg", "{1}", "[2]/*.jpg", "{1} x.jpg"])
+def test_paths_with_commas_and_brackets(tmp_path, monkeypatch, source):
+    """What is there under this very name is no sweep and no list; nor is what goes on behind a bracket."""
+    for name in ("a,b/x.jpg", "[2]/x.jpg", "{1}/y.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict.py", f"source={source}", "batch_size=2"])
+    line = CommandLine(ROOT / "configs", "predict", PredictConfig)
+    assert [override.value() for override in line.overrides] == [source, 2]
 
 
 def test_lists_that_are_not_closed_are_mistakes():

@@ -13,10 +13,12 @@ from detector.config import schema
 from detector.config.checks import flat, known_keys, unknown_key
 from detector.config.composition import compose as compose_folders
 from detector.config.defaults import PRIMARIES, default, parse_partial
-from detector.config.schema import Config, EvaluateConfig, parse, to_dict
+from detector.config.schema import Config, EvaluateConfig, PredictConfig, parse, to_dict
+from detector.config.synonyms import NO_KEY, OTHER_WORDS, plain
 from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import build_pooler
+from roi_ops.geometry import MAX_SAMPLES
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # The file of each group that holds all of its keys, and the class that it mirrors.
@@ -285,6 +287,37 @@ def test_known_keys_are_unique_and_complete():
     assert len(keys) == len(set(keys))
     assert {f.name for f in fields(Config)} <= set(keys)
     assert "model.rpn.nms_thresh" in keys
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (Config, "optim.learning_rate optim.lr|lr0 optim.lr|batch data.batch_size|num_workers data.workers"
+                 "|epochs trainer.epochs|trainer.max_epochs trainer.epochs|max_iter trainer.max_steps|patience"
+                 " trainer.early_stopping|imgsz model.min_size|img-size model.min_size|pretrained model.weights"
+                 "|GPUs trainer.devices|amp trainer.precision|model.rpn.nms_threshold model.rpn.nms_thresh"
+                 "|output_dir run_dir|MODEL.backbone model|optimizer optim"),
+        (EvaluateConfig, "weights checkpoint|conf score_thresh|num_workers workers|gt annotations|dt predictions"),
+        (PredictConfig, "input source|model checkpoint|threshold score_thresh|out output_dir"),
+    ],
+)  # fmt: skip
+def test_words_of_other_frameworks_are_understood(schema, words):
+    for word, key in (pair.split() for pair in words.split("|")):
+        assert unknown_key(word, schema) == f"unknown key '{word}'; did you mean '{key}'?"
+
+
+def test_words_of_other_frameworks_lead_to_keys_there_are():
+    everything = {key for schema in PRIMARIES for key in known_keys(schema)}
+    assert {key for keys in OTHER_WORDS for key in keys} <= everything
+    words = [word for table in (OTHER_WORDS, NO_KEY) for words in table.values() for word in words.split()]
+    assert sorted(set(words)) == sorted(words)
+    assert all(plain(word) == word for word in words)
+
+
+def test_the_sampling_ratio_is_limited_as_in_the_operators():
+    parse_partial({"roi": {"sampling_ratio": MAX_SAMPLES}})
+    with pytest.raises(ConfigError, match=r"roi\.sampling_ratio=32769: must be between -1 and 32768"):
+        parse_partial({"roi": {"sampling_ratio": MAX_SAMPLES + 1}})
 
 
 def test_unknown_key_without_a_near_one_lists_its_group():

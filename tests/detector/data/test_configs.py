@@ -1,5 +1,6 @@
 """The data and augment groups of the configuration: complete, and what the schema says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_coco_without_a_root_says_what_to_set(tmp_path, monkeypatch):
     data = DetectionDataModule(parse(composed("data", "coco"), DataConfig), default(AugmentConfig), 0)
     with pytest.raises(DataError, match=r"train.json: there is no such file .*Set data.root"):
         data.setup()
+
+
+def test_training_on_a_box_that_leaves_its_image_names_the_key_of_training(write_coco):
+    file, _ = write_coco([(1, 1, (50, 10, 40, 10))])
+    overrides = (f"data.root={file.parent}", "data.val_annotations=train.json")
+    setup = lambda *more: DetectionDataModule(
+        parse(composed("data", "coco", *overrides, *more), DataConfig), default(AugmentConfig), 0
+    ).setup()
+    with pytest.raises(DataError, match="leaves its image") as caught:
+        setup()
+    remedies = re.findall(r"use (\S+=drop) .* or (\S+=clip) ", str(caught.value))
+    with pytest.raises(DataError, match="no box to train on"):  # it was the only one
+        setup(remedies[0][0])
+    setup(remedies[0][1])

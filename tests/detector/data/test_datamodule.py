@@ -2,17 +2,22 @@
 
 import hashlib
 import itertools
+import math
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import RunningStage
+from pytorch_lightning.utilities.data import _update_dataloader
+from torch.utils.data import DistributedSampler
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, ShapesConfig
+from detector.data.annotations import read_annotations
 from detector.data.datamodule import DetectionDataModule
-from detector.exceptions import DataError
+from detector.exceptions import ConfigError, DataError
 
 SHAPES = default(ShapesConfig, train_images=10, val_images=5, image_size=48, min_object=8, max_object=20)
 STRONG = default(AugmentConfig, vertical_flip=0.5, scale_jitter=[0.5, 1.5], iou_crop=0.5, photometric=1.0)
@@ -206,18 +211,30 @@ def test_processes_share_the_images(drawn):
     assert sorted(train_a + train_b) == sorted(list(range(1, 11)) * 4)  # 5 steps of 2 x 4 images: 4 passes over 10
 
 
-def test_a_process_without_images_of_its_own_gets_one_that_does_not_count(drawn):
+def test_a_process_without_images_of_its_own_gets_the_first_again(drawn):
     """Five images in batches of two are three parts; four processes share them."""
-    seen, padding = [], []
+    seen = []
     for rank in range(4):
         module = shapes_module(drawn)
         module.trainer = trainer_of(rank, 4)
-        ids = [int(t["image_id"]) for _, targets in module.val_dataloader() for t in targets]
-        padding.append(module.val_padding)
-        assert len(ids) == 1 if module.val_padding else ids
-        seen += [] if module.val_padding else ids
-    assert seen == [1, 2, 3, 4, 5]
-    assert sum(padding) == 1
+        seen += [[int(t["image_id"]) for t in targets] for _, targets in module.val_dataloader()]
+    assert seen == [[1, 2], [3, 4], [5], [1]]
+
+
+def test_lightning_does_not_share_the_images_out_a_second_time(drawn):
+    """It says what to do instead; silently, each process would get a part of its part."""
+    module = shapes_module(drawn)
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        with pytest.raises(TypeError, match="use_distributed_sampler=False"):
+            _update_dataloader(loader, DistributedSampler(loader.dataset, 2, 0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loader_of_predictions_as_lightning_makes_it_anew(drawn):
+    loader = shapes_module(drawn).predict_dataloader()
+    again = _update_dataloader(loader, loader.sampler, RunningStage.PREDICTING)
+    assert all(map(equal, list(loader), list(again)))
+    assert len(list(again)) == 3
 
 
 def test_setup_twice_reads_once(drawn):
@@ -270,7 +287,7 @@ def test_categories_in_another_order_are_the_same(write_coco):
     ("rows", "changes", "words"),
     [
         ([], {}, "train.json has no box to train on."),
-        ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, "has no box to train on."),
+        ([(1, 1, (0, 0, 5, 5), {"iscrowd": 1})], {}, r"has no box to train on \(1 crowd not trained on\)."),
         ([(1, 1, (0, 0, 0, 5))], {"on_invalid": "drop"}, r"has no box to train on \(1 annotation dropped\)."),
         ([], {"keep_empty": False}, "has no box to train on."),
     ],
@@ -282,10 +299,56 @@ def test_nothing_to_train_on(write_coco, rows, changes, words):
         coco_module(file.parent, **changes)
 
 
+def test_what_is_marked_is_not_trained_on_and_counted(write_coco):
+    """``ignore`` as ``iscrowd``; neither is left out of what evaluation reads."""
+    rows = [(1, 1, (0, 0, 5, 5)), (2, 1, (9, 0, 5, 5), {"ignore": 1}), (3, 1, (0, 9, 5, 5), {"ignore": "true"})]
+    rows += [(4, 1, (9, 9, 5, 5), {"iscrowd": 1, "ignore": 1}), (5, 1, (20, 9, 5, 5), {"ignore": 0})]
+    file, _ = write_coco(rows)
+    write_coco(rows, name="val.json")
+    module = coco_module(file.parent)
+    train, val = module.summary().splitlines()[:2]
+    assert "2 boxes" in train
+    assert "(1 crowd not trained on, 2 annotations marked ignore not trained on)" in train
+    assert "ignore" not in val
+    assert module.train_dataset[0][1]["boxes"][:, 0].tolist() == [0, 20]
+    assert module.train_dataset.box_counts.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("mark", "ignored"),
+    [
+        *[(v, False) for v in (0, 0.0, False, None, math.nan, "", "0", "no", "No ", "off", "null", "None", "false")],
+        *[(v, True) for v in (1, 1.0, True, "1", "1.0", "yes", "on", "TRUE")],
+    ],
+)
+def test_words_of_the_mark(write_coco, mark, ignored):
+    file, _ = write_coco([(1, 1, (0, 0, 5, 5), {"ignore": mark})])
+    assert read_annotations(file).ignore.tolist() == [ignored]
+
+
+def test_classes_are_left_out_by_name(write_coco):
+    """A background takes no label; a class with boxes takes them with it. A file need not have it."""
+    categories = [{"id": 0, "name": "_background_"}, {"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    rows = [(1, 1, (0, 0, 5, 5), {"category_id": 7}), (2, 1, (9, 0, 5, 5)), (0, 2, (0, 0, 0, 0))]
+    file, _ = write_coco(rows, categories=categories)
+    write_coco([(1, 1, (0, 0, 5, 5))], categories=categories[:2], name="val.json")
+    module = coco_module(file.parent, drop_categories=["_background_", "dog"], on_invalid="drop")
+    assert (module.class_names, module.category_ids) == (["cat"], [3])
+    assert module.train_dataset[0][1]["labels"].tolist() == [1]
+    assert module.train_dataset[0][1]["boxes"].tolist() == [[9, 0, 14, 5]]
+    train, val = module.summary().splitlines()[:2]
+    assert "class _background_ with 0 annotations, class dog with 1 annotation left out" in train
+    assert "class _background_ with 0 annotations left out" in val
+    assert "dog" not in val
+    with pytest.raises(ConfigError, match=r"data.drop_categories: .*has no class 'dgo'; did you mean 'dog'\?"):
+        coco_module(file.parent, drop_categories=["dgo"], on_invalid="drop")
+
+
 def test_images_without_a_file_are_counted(write_coco):
     file, folder = write_coco([(1, 1, (0, 0, 5, 5))])
     write_coco([], images={9: (10, 10)}, name="val.json")
-    (folder / "9.png").rename(folder / "9.PNG")
+    (folder / "9.png").rename(folder / "9.jpg")
+    (folder / "9.bmp").touch()  # two files could be meant
     with pytest.raises(DataError, match=r"val.json has no image to evaluate on \(1 image without a file\)"):
         coco_module(file.parent, on_invalid="drop")
     (folder / "1.png").unlink()

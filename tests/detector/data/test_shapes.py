@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from detector.config.defaults import default
-from detector.config.schema import ShapesConfig
+from detector.config.schema import DataConfig, ShapesConfig
 from detector.data import shapes
 from detector.data.coco import CocoDataset
 from detector.data.scene import CLASS_NAMES
 from detector.data.shapes import ensure_shapes, fingerprint
+from detector.data.splits import find_split, validation_split
+from detector.evaluation.stored_detections import ELSEWHERE
 from detector.exceptions import ConfigError, DataError
 
 SMALL = default(
@@ -123,8 +125,11 @@ def test_folder_can_be_read_by_others(tmp_path):
 
 def test_root_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot write the built-in data set to .*file.*data.root"):
-        ensure_shapes(tmp_path / "file", SMALL)
+    data = default(DataConfig, root=str(tmp_path / "file"), shapes=SMALL)
+    with pytest.raises(DataError, match=r"cannot write the built-in data set to .*file.*data\.root"):
+        find_split(data, "train")
+    with pytest.raises(DataError, match=r"cannot write the built-in data set to .*file.*annotations=FILE.json"):
+        validation_split(data, "run", ELSEWHERE)
 
 
 @pytest.mark.parametrize(

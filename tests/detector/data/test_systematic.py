@@ -9,7 +9,8 @@ from PIL import Image
 from detector.data.annotations import read_annotations
 from detector.data.coco import CocoDataset
 from detector.data.images import ORIENTATION
-from detector.data.systematic import exchange_sizes, find_files, straighten_boxes
+from detector.data.splits import Split
+from detector.data.systematic import exchange_sizes, straighten_boxes
 from detector.exceptions import DataError
 
 DOCTOR = ("inspect_data", "data=coco", "data.root=.", "model=c4", "data.val_annotations=''", "output_dir=out")
@@ -162,7 +163,7 @@ def test_the_doctor_leaves_turned_pictures_out(call_script, write_coco, tmp_path
     _, folder = write_coco([(1, 1, (0, 50, 30, 10)), (2, 2, (5, 5, 9, 9))], {1: (60, 40), 2: (30, 30)})
     with Image.open(folder / "1.png") as image:
         image.rotate(90, expand=True).save(folder / "1.png")
-    assert call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")[0] == 0
+    assert call_script(*DOCTOR, "fix=clean.json", "force=true", "sheet_images=0")[0] == 0
     assert [entry["id"] for entry in json.loads((tmp_path / "clean.json").read_text())["images"]] == [2]
 
 
@@ -180,53 +181,12 @@ def test_the_doctor_makes_corners_sizes(call_script, write_coco, tmp_path):
 def test_the_doctor_does_not_guess_what_fractions_mean(call_script, write_coco, tmp_path):
     file, _ = write_coco(ROWS, IMAGES)
     change(file, fractions)
-    code, out, _ = call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")
-    assert code == 0
+    code, out, err = call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")
+    assert code == 2
+    assert "4 of 4 boxes (4 relative_boxes)" in err
+    assert not (tmp_path / "clean.json").exists()
     assert "train.json: 1 relative_boxes\n" in out
     assert "There is no box to train on." in out
-    assert json.loads((tmp_path / "clean.json").read_text())["annotations"] == []
-    why = {entry["why"] for entry in json.loads((tmp_path / "clean-changes.json").read_text())}
-    assert len(why) == 1
-    assert "they seem to be fractions" in why.pop()
-
-
-def test_what_a_name_means(tmp_path):
-    for name in ("a.jpg", "Sub/b.JPG", "twice/c.png", "c.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    wanted = {
-        "images/a.jpg": "a.jpg",
-        "images\\a.jpg": "a.jpg",
-        "C:\\Users\\anna\\A.JPG": "a.jpg",
-        "/srv/photos/a.jpg": "a.jpg",
-        "a.png": "a.jpg",
-        "b.jpg": "Sub/b.JPG",
-        "other/c.png": None,  # there are two
-        "notes.jpg": None,
-        "d.jpg": None,
-        "images/": None,
-    }
-    assert find_files(tmp_path, list(wanted)) == {name: file for name, file in wanted.items() if file}
-
-
-def test_names_of_another_machine(call_script, write_coco, tmp_path):
-    file, folder = write_coco(ROWS, IMAGES)
-    before = json.loads(file.read_text())
-
-    def windows(content):
-        for entry in content["images"]:
-            entry["file_name"] = f"D:\\photos\\{entry['file_name']}"
-
-    change(file, windows)
-    with pytest.raises(DataError) as caught:
-        CocoDataset(file, folder)
-    expected = f"image 1 (D:\\photos\\1.png): there is no file {folder}/D:\\photos\\1.png, but {folder / '1.png'}"
-    assert expected in str(caught.value)
-    code, out, _ = call_script(*DOCTOR, "fix=clean.json", "sheet_images=0")
-    assert code == 0
-    assert "train.json: 3 misnamed_file\n" in out
-    assert "(3 x renamed image;" in out
-    assert json.loads((tmp_path / "clean.json").read_text()) == before
 
 
 @pytest.mark.parametrize("on_invalid", ["error", "drop"])
@@ -236,7 +196,9 @@ def test_a_folder_without_any_of_the_images(write_coco, on_invalid):
     with pytest.raises(DataError) as caught:
         CocoDataset(file, file.parent / "empty", on_invalid=on_invalid)
     assert str(caught.value).startswith(f"{file}: none of its 3 images is in the folder {file.parent / 'empty'};")
-    assert "Set data.train_images and data.val_images" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        Split("train", file, file.parent / "empty", on_invalid, keys="data.train_images").dataset()
+    assert str(caught.value).endswith("Set data.train_images.")
 
 
 def test_an_image_that_validation_has_too_is_left_out_whatever_else_is_wrong_with_it(call_script, write_coco, tmp_path):
@@ -244,6 +206,7 @@ def test_an_image_that_validation_has_too_is_left_out_whatever_else_is_wrong_wit
     change(file, exchange)
     write_coco([(1, 8, (5, 5, 10, 10))], images={8: (40, 60)}, name="val.json")
     (folder / "8.png").write_bytes((folder / "1.png").read_bytes())
-    code, _, _ = call_script(*DOCTOR, "data.val_annotations=val.json", "fix=clean.json", "sheet_images=0")
+    arguments = ("data.val_annotations=val.json", "fix=clean.json", "force=true", "sheet_images=0")
+    code, _, _ = call_script(*DOCTOR, *arguments)
     assert code == 0
     assert [entry["id"] for entry in json.loads((tmp_path / "clean.json").read_text())["images"]] == [2, 3]

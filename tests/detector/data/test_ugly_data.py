@@ -33,6 +33,9 @@ BAD = {
         "box ['1', '2', '3', '4']: the box is not four",
     ),
     "crowd as text": ((7, 1, (5, 5, 9, 9), {"iscrowd": "0"}), "bad_iscrowd", "iscrowd is '0', not 0 or 1"),
+    "no known mark": ((7, 1, (5, 5, 9, 9), {"ignore": "perhaps"}), "bad_ignore", 'ignore is "perhaps", not 0 or 1'),
+    "a mark of 2": ((7, 1, (5, 5, 9, 9), {"ignore": 2}), "bad_ignore", "ignore is 2, not 0 or 1"),
+    "a list as mark": ((7, 1, (5, 5, 9, 9), {"ignore": []}), "bad_ignore", "ignore is [], not 0 or 1"),
     "no box": ((7, 1, (5, 5, 9, 9), {"bbox": ...}), "bad_box", "annotation 7, image 1 (1.png)"),
     "outside": (
         (7, 1, (70, 5, 10, 10)),
@@ -81,7 +84,7 @@ def test_bad_annotation_is_named(write_coco, name):
     message = str(caught.value)
     assert f"{file}: 1 problem:" in message
     assert words in message
-    assert "data.on_invalid=drop to leave out 1 annotation" in message
+    assert "on_invalid=drop to leave out 1 annotation" in message
 
 
 @pytest.mark.parametrize("on_invalid", ["drop", "clip"])
@@ -117,8 +120,8 @@ def test_message_lists_twenty_problems_in_the_order_of_the_file_and_counts_all(w
     positions = [message.index(f"annotation {i}, image 1") for i in range(1, 21)]
     assert positions == sorted(positions)
     assert "annotation 21," not in message
-    assert "data.on_invalid=drop to leave out 33 annotations" in message
-    assert "data.on_invalid=clip to clip 15 boxes to the image and leave out 18 annotations" in message
+    assert "on_invalid=drop to leave out 33 annotations" in message
+    assert "on_invalid=clip to clip 15 boxes to the image and leave out 18 annotations" in message
 
 
 def test_missing_image_files(write_coco):
@@ -127,7 +130,7 @@ def test_missing_image_files(write_coco):
     with pytest.raises(DataError) as caught:
         CocoDataset(file, folder)
     assert f"image 1 (1.png): there is no file {folder / '1.png'}" in str(caught.value)
-    assert "data.on_invalid=drop to leave out 1 image and its annotations." in str(caught.value)
+    assert "on_invalid=drop to leave out 1 image and its annotations." in str(caught.value)
     dataset = CocoDataset(file, folder, on_invalid="drop")
     assert dataset.image_ids == [2]
     assert dataset[0][1]["boxes"].tolist() == [[1, 1, 6, 6]]
@@ -160,7 +163,7 @@ def test_a_folder_for_a_file(write_coco):
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(DataError, match=r"There is no folder .*nowhere either.*data.root"):
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere either"):
         CocoDataset(tmp_path / "nowhere" / "train.json", tmp_path)
 
 

@@ -39,6 +39,7 @@ def problems(draw, ids=None):
                 "area": area,
                 "category_id": draw(st.sampled_from(category_ids)),
                 "iscrowd": draw(st.sampled_from([0, 0, 0, 1])),
+                "ignore": draw(st.sampled_from([0, 0, 1])),
             }
         )
     detections = []

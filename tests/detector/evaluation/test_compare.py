@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from detector.config.commands import script
 from detector.config.defaults import default
 from detector.config.schema import Config, to_dict
 from detector.evaluation.detections import Detections
@@ -125,6 +126,100 @@ def test_folders_of_evaluations(call_script, data):
     assert "b: 2 images better" in out
 
 
+def test_classes_that_a_run_was_trained_without_are_not_compared(call_script, data):
+    """Nor those that are named; the detections of them do not count."""
+    one, other = (as_run(data / "runs", name, data) for name in ("a1", "b1"))
+    config = yaml.safe_load((one / "config.yaml").read_text())
+    config["data"]["drop_categories"] = ["[b]"]
+    (one / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", one, other, "resamples=0", "output_dir=out")
+    assert (code, err) == (0, "")
+    content = json.loads((data / "out" / "comparison.json").read_text())
+    assert any("class [b] with 6 annotations" in note for note in content["notes"])
+    classes = list(csv.DictReader((data / "out" / "classes.csv").open()))
+    assert {row["class"] for row in classes} == {"$a$"}
+    arguments = ("a.json", "b.json", "annotations=gt.json", "resamples=0", "output_dir=named")
+    code, _, err = call_script("compare", *arguments, "drop_categories=['$b$']")
+    assert code == 2
+    assert "drop_categories: gt.json has no class '$b$'; did you mean" in err
+
+
+def test_a_run_is_compared_as_it_was_trained_on_other_annotations_too(call_script, data):
+    """What it was trained without and how many detections it gives do not depend on where its data are."""
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"drop_categories": ["[b]"], "root": str(data / "gone")}
+    config["model"]["head"]["detections_per_image"] = 300
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = call_script("compare", run, "b.json", "annotations=gt.json", "resamples=0", "output_dir=out")
+    assert (code, err) == (0, "")
+    assert json.loads((data / "out" / "comparison.json").read_text())["meta"]["max_detections"] == 300
+    assert {row["class"] for row in csv.DictReader((data / "out" / "classes.csv").open())} == {"$a$"}
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({1: {"file_name": "other/8.png"}}, 1),
+        ({1: {"width": 121}, 2: {"file_name": "1.png"}, 3: {"height": 9}}, 3),
+        ({i: {"file_name": f"x{i}.png"} for i in range(1, 7)}, 6),
+        (
+            {1: {"file_name": "sub/1.jpg"}, 2: {"width": None}},
+            0,
+        ),  # another folder or ending, or no size: no other image
+    ],
+)
+def test_detections_of_other_images_with_the_same_ids(call_script, data, change, count):
+    run, other = as_run(data / "runs", "a1", data), json.loads((data / "gt.json").read_text())
+    for entry in other["images"]:
+        entry |= change.get(entry["id"], {})
+    (data / "other.json").write_text(json.dumps(other))
+    predictions = f"predictions={run / 'predictions.json'}"
+    calls = [
+        ("compare", run, "b.json", "resamples=0", "sheet_images=0"),
+        ("evaluate", predictions, "report=false", "overwrite=true"),
+    ]
+    for call in calls:
+        code, out, err = call_script(*call, "annotations=other.json")
+        said = " ".join((out + err).split())
+        assert code == (2 if count > 3 else 0)
+        assert ("with ids of that file are others" in said) == bool(count)
+        if count:
+            assert f"{count} image" in said
+            assert f"python {script('evaluate')} checkpoint=RUN" in said or count <= 3
+
+
+def test_the_built_in_data_set_is_not_drawn_for_a_remark(call_script, data):
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"name": "shapes", "root": str(data / "drawn")}
+    config["data"]["shapes"] |= {"train_images": 1, "val_images": 2, "image_size": 64}
+    config["data"]["shapes"] |= {"min_object": 8, "max_object": 24}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    predictions = f"predictions={run / 'predictions.json'}"
+    for call in (("compare", run, "b.json", "resamples=0"), ("evaluate", predictions, "report=false")):
+        assert call_script(*call, "annotations=gt.json")[0] == 0
+        assert not (data / "drawn").exists()
+
+
+def test_pictures_are_as_bright_as_in_training(call_script, data, monkeypatch):
+    """12 bits in files of 16: a value of 4095 is white."""
+    for i in range(1, 7):
+        Image.fromarray(np.full((80, 120), 4095, dtype=np.uint16)).save(data / "images" / f"{i}.png")
+    run = as_run(data / "runs", "a1", data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["white"] = 4095
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    drawn = []
+    monkeypatch.setattr(
+        "detector.evaluation.compare.draw_changes", lambda _, chosen, panels, out: drawn.extend(panels.values())
+    )
+    arguments = ("annotations=gt.json", f"images={data / 'images'}", "resamples=0")
+    assert call_script("compare", "b.json", run, *arguments)[0] == 0
+    assert drawn
+    assert all(float(panel.image.min()) == 1 for panel in drawn)
+
+
 def test_names_differ(data):
     for folder in ("x", "y"):
         (data / folder / "last").mkdir(parents=True)
@@ -143,6 +238,7 @@ def test_a_run_with_itself(call_script, data):
     code, out, err = call_script("compare", run, run, "resamples=10")
     assert (code, err) == (0, "")
     assert "a[b]$x^ c (2): 0 images better, 0 worse, 6 as before" in out
+    assert "a[b]$x^ c (2) has the very detections of a[b]$x^ c" in " ".join(out.split())
     content = json.loads((data / "runs/compare/a-b-x-c-a-b-x-c-2/comparison.json").read_text())
     assert [found["name"] for found in content["runs"]] == ["a[b]$x^ c", "a[b]$x^ c (2)"]
     assert {found["difference"] for found in content["differences"][0]["metrics"].values()} == {0, None}

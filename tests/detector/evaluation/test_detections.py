@@ -235,7 +235,7 @@ def test_files_of_another_kind(write_json, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"none\.json: there is no such file \(COCO results expected\); relative paths"):
         Detections.from_json(tmp_path / "none.json")
-    with pytest.raises(DataError, match="COCO results cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="this is a folder, and a file has to be given"):
         Detections.from_json(tmp_path)
     (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match="must be JSON text in UTF-8; byte 0 is not"):

@@ -33,6 +33,16 @@ def test_a_results_file(results, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
 
 
+def test_classes_left_out_by_name(results, tmp_path):
+    annotations, predictions = results
+    given = {"annotations": str(annotations), "predictions": str(predictions), "output_dir": str(tmp_path / "out")}
+    evaluation = evaluate_files(settings(**given, drop_categories=["dog"]))
+    assert [c.name for c in evaluation.result.per_class] == ["cat"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["meta"]["drop_categories"] == ["dog"]
+    with pytest.raises(ConfigError, match=r"drop_categories: .*has no class 'dogs'; did you mean 'dog'\?"):
+        evaluate_files(settings(**given, drop_categories=["dogs"]))
+
+
 def test_the_files_of_a_report(results, tmp_path):
     annotations, predictions = results
     result, analysis, folder = evaluate_from_config(
@@ -216,6 +226,21 @@ def test_other_combinations_say_what_to_give(given):
     assert "give checkpoint=RUN/checkpoints/best.ckpt" in message
     assert "annotations=GT.json predictions=DETECTIONS.json" in message
     assert (f"from the keys {', '.join(given)}:" if given else "there is nothing to evaluate:") in message
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["checkpoint", "annotations"], "images= is missing;"),
+        (["checkpoint", "images"], "annotations= is missing;"),
+        (["predictions"], "annotations= is missing;"),
+        (["annotations", "images"], "checkpoint= or predictions= is missing;"),
+    ],
+)
+def test_the_key_that_is_missing_is_named(given, missing):
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(default(EvaluateConfig, **dict.fromkeys(given, "x")))
+    assert missing in str(caught.value)
 
 
 def test_the_yaml_file_is_the_schema_with_a_comment_on_every_key():

@@ -1,11 +1,14 @@
 """A checkpoint is run on its own data or on others, and scored."""
 
 import json
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from evaluating import settings
+from PIL import Image
 from untrained import IDS
 
 from detector.data.coco import CocoDataset
@@ -15,7 +18,8 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.evaluate import evaluate_checkpoint, evaluate_from_config
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
-from detector.exceptions import DataError, WeightsError
+from detector.exceptions import ConfigError, DataError, WeightsError
+from detector.inference.detector import load
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -115,6 +119,55 @@ def test_other_classes_are_an_error(checkpoint, data_set, tmp_path):
     assert "only the annotations have yak" in str(caught.value)
 
 
+def test_classes_that_the_detector_does_not_know_can_be_left_out(checkpoint, data_set, tmp_path):
+    """By the key of the command, and by that of the training without being named again."""
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
+    content = json.loads((data_set / "val.json").read_text())
+    content["categories"].append({"id": 0, "name": "_background_"})
+    (data_set / "val.json").write_text(json.dumps(content))
+    given = {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
+    with pytest.raises(DataError, match="only the annotations have _background_"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given))
+    with pytest.raises(ConfigError, match=r"drop_categories: .*has no class 'background'"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given, drop_categories=["background"]))
+    result = evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given, drop_categories=["_background_"])).result
+    assert result.metrics == own.metrics
+    assert "Not scored (drop_categories): class _background_ with 0 annotations." in result.notes
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["drop_categories"] = ["_background_", "gone"]
+    torch.save(saved, checkpoint)
+    assert evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result.metrics == own.metrics
+
+
+@pytest.mark.parametrize("ids", [(3, 7), (7, 3)])
+def test_classes_that_the_detector_knows_can_be_left_out(checkpoint, data_set, tmp_path, monkeypatch, ids):
+    """The others keep their numbers, the categories renumbered or not, and no detection of it is written or drawn."""
+    saved = torch.load(checkpoint, weights_only=True)  # enough detections for both classes
+    saved["hyper_parameters"]["config"]["model"]["head"]["detections_per_image"] = 100
+    torch.save(saved, checkpoint)
+    drawn = {}
+    monkeypatch.setattr(
+        "detector.evaluation.evaluate.draw_prediction_sheet",
+        lambda samples, _, out: drawn.update({out.parent.name: {k for s in samples for k in s[2]["labels"].tolist()}}),
+    )
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint), output_dir=str(tmp_path / "own"))).result
+    content, new = json.loads((data_set / "val.json").read_text()), dict(zip((3, 7), ids, strict=True))
+    for category in content["categories"]:
+        category["id"] = new[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = new[annotation["category_id"]]
+    (data_set / "val.json").write_text(json.dumps(content))
+    config = settings(checkpoint=str(checkpoint), output_dir=str(tmp_path / "out"), drop_categories=["dog"])
+    result = evaluate_checkpoint(config).result
+    (cat,) = result.per_class
+    assert (cat.name, cat.AP) == ("cat", own.per_class[0].AP)
+    everything, kept = (json.loads((tmp_path / n / "predictions.json").read_text()) for n in ("own", "out"))
+    assert {entry["category_id"] for entry in everything} == {3, 7}
+    assert [e["score"] for e in kept] == [e["score"] for e in everything if e["category_id"] == 3]
+    assert {entry["category_id"] for entry in kept} == {ids[0]}
+    assert drawn == {"own": {1, 2}, "out": {1}}
+
+
 def test_the_score_threshold_can_be_raised(checkpoint):
     low = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     lowest = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).result
@@ -125,11 +178,50 @@ def test_the_score_threshold_can_be_raised(checkpoint):
     assert "There are no detections" in result.notes[0]
 
 
+def changed(data_set, name, **box):
+    """A copy of ``val.json`` with one more annotation."""
+    content = json.loads((data_set / "val.json").read_text())
+    content["annotations"].append({"id": 99, "image_id": 30, "category_id": 3, "area": 100, "iscrowd": 0, **box})
+    (data_set / name).write_text(json.dumps(content))
+    return data_set / name
+
+
+def test_boxes_that_leave_their_image_are_scored_as_they_are(checkpoint, data_set):
+    """The data set of a training is refused for them; numbers are those of pycocotools on the file."""
+    file = changed(data_set, "val2.json", bbox=[40, 30, 40, 40])
+    with pytest.raises(DataError, match="leaves its image"):
+        CocoDataset(file, data_set / "images")
+    config = settings(checkpoint=str(checkpoint), annotations=str(file), images=str(data_set / "images"))
+    result = evaluate_checkpoint(config).result
+    found = Detections.from_json(checkpoint.parents[1] / "evaluate" / "best-val2" / "predictions.json")
+    assert result.boxes == 4
+    assert result.metrics == evaluate(file, found, evaluator="pycocotools").metrics
+
+
+def test_what_is_missing_or_unreadable_is_left_out_by_the_key_that_the_message_names(call_script, checkpoint, data_set):
+    file = changed(data_set, "val2.json", bbox=None)
+    (data_set / "images" / "20.png").unlink()
+    arguments = [f"checkpoint={checkpoint}", f"annotations={file}", f"images={data_set / 'images'}", "workers=0"]
+    arguments += ["accelerator=cpu", "report=false", "progress_bar=false"]
+    code, _, missing = call_script("evaluate", *arguments)
+    assert (code, "20.png" in missing) == (2, True)
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", missing))
+    assert call_script("evaluate", *arguments, key)[0] == 0
+    (data_set / "images" / "20.png").write_bytes((data_set / "images" / "10.png").read_bytes())
+    code, _, unreadable = call_script("evaluate", *arguments)
+    assert (code, "annotation 99" in unreadable) == (2, True)
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", unreadable))
+    code, out, _ = call_script("evaluate", *arguments, key)
+    assert (code, "annotation 99" in out) == (0, True)
+    predictions = f"predictions={checkpoint.parents[1] / 'evaluate/best-val2/predictions.json'}"
+    code, _, unreadable = call_script("evaluate", arguments[1], predictions, "report=false")
+    (key,) = set(re.findall(r"([\w.]*on_invalid=drop)", unreadable))
+    assert call_script("evaluate", arguments[1], predictions, "report=false", key)[0] == 0
+
+
 def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_set):
     """A run with on_invalid=drop evaluates although a box is unreadable and a file is missing."""
-    content = json.loads((data_set / "val.json").read_text())
-    content["annotations"].append({"id": 99, "image_id": 30, "category_id": 3, "bbox": None})
-    (data_set / "val.json").write_text(json.dumps(content))
+    changed(data_set, "val.json", bbox=None)
     (data_set / "images" / "20.png").unlink()
     with pytest.raises(DataError, match="on_invalid=drop"):
         evaluate_checkpoint(settings(checkpoint=str(checkpoint)))
@@ -139,6 +231,31 @@ def test_dropped_annotations_and_images_follow_the_checkpoint(checkpoint, data_s
     result = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     assert (result.images, result.boxes) == (4, 2)
     assert any("annotation 99, image 30 (30.png), box 'missing'" in note for note in result.notes)
+    with pytest.raises(DataError, match="on_invalid=drop"):
+        evaluate_checkpoint(settings(checkpoint=str(checkpoint), on_invalid="error"))
+
+
+@pytest.mark.parametrize(
+    ("exif", "own", "upright"), [("auto", True, True), ("ignore", True, False), ("ignore", False, False)]
+)
+def test_photographs_are_turned_as_in_training(checkpoint, data_set, tmp_path, exif, own, upright):
+    """On its own validation set and on another one, where nothing tells what was annotated."""
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["data"]["exif"] = exif
+    torch.save(saved, checkpoint)
+    path = data_set / "images" / "40.png"
+    with Image.open(path) as stored:
+        stored.load()
+        tag = Image.Exif()
+        tag[0x0112] = 3  # upside down
+        stored.save(path, exif=tag)
+    keys = {} if own else {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
+    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), batch_size=1, **keys))
+    pixels = torch.from_numpy(np.asarray(stored).copy()).permute(2, 0, 1) / 255
+    (expected,) = load(checkpoint, "cpu").raw([pixels.rot90(2, (1, 2)) if upright else pixels])
+    rows = [row for row in json.loads((folder / "predictions.json").read_text()) if row["image_id"] == 40]
+    assert [row["score"] for row in rows] == pytest.approx(expected["scores"].tolist(), abs=1e-5)
+    assert [row["bbox"][:2] for row in rows] == pytest.approx(np.asarray(expected["boxes"][:, :2]), abs=0.1)
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):

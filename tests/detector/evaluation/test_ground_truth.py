@@ -1,6 +1,8 @@
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
@@ -36,10 +38,12 @@ def test_missing_area_and_iscrowd_have_a_stated_treatment(write_json, truth_cont
     for annotation in truth_content["annotations"][:2]:  # their area is width times height
         del annotation["area"], annotation["iscrowd"]
     truth = GroundTruth(write_json("gt.json", truth_content))
-    assert truth.notes == [
-        "Annotations without an area: 2; width times height of the box is used.",
-        "Annotations without iscrowd: 2; they count as single objects.",
-    ]
+    area, crowd = truth.notes
+    assert area.startswith(
+        "Annotations without an area (missing, negative or no number): 2; width times height of the box"
+    )
+    assert area.endswith("annotation ids 1, 2.")
+    assert crowd == "Annotations without iscrowd: 2; they count as single objects."
     assert evaluate(truth, FOUND).metrics == complete.metrics
     assert evaluate(truth, FOUND).notes[-2:] == truth.notes
 
@@ -49,6 +53,47 @@ def test_area_decides_the_size_of_an_object(write_json, truth_content):
     result = evaluate(write_json("gt.json", truth_content), FOUND)
     assert result.metrics["APs"] == pytest.approx(1.0)
     assert result.metrics["APm"] is None
+
+
+@pytest.mark.parametrize(
+    ("area", "words"),
+    [(0, "with the area 0: 1"), (1682, "with an area larger than the box: 1"), (-5, "without an area"), (1681, "")],
+)
+def test_areas_that_cannot_be_right_are_said(write_json, truth_content, area, words):
+    """The box is 40 x 40; 41 x 41 may be an area that counts both edges."""
+    truth_content["annotations"][0]["area"] = area
+    notes = GroundTruth(write_json("gt.json", truth_content)).notes
+    assert len(notes) == bool(words)
+    for note in notes:
+        assert words in note
+        assert note.endswith("annotation ids 1.")
+
+
+def test_annotations_marked_ignore_count_and_are_said(write_json, truth_content):
+    before = evaluate(write_json("before.json", truth_content), FOUND)
+    truth_content["annotations"][0]["ignore"] = 1
+    truth_content["annotations"][2]["ignore"] = 1  # a crowd
+    truth = GroundTruth(write_json("gt.json", truth_content))
+    (note,) = truth.notes
+    assert note.startswith("Annotations marked ignore: 1;")
+    assert "pycocotools" in note
+    assert evaluate(truth, FOUND).metrics == before.metrics
+
+
+def test_classes_are_left_out_by_name(write_json, truth_content):
+    """With their detections; what is left is scored as if they had never been there."""
+    truth = GroundTruth(write_json("gt.json", truth_content), drop_categories=["dog", "yak"])
+    assert (truth.category_ids, truth.ids.tolist(), truth.dropped) == ([3], [1], {"dog": 2})
+    assert truth.notes == ["Not scored (drop_categories): class dog with 2 annotations."]
+    entries = [
+        {"image_id": 12, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.5},
+        {"image_id": 5, "category_id": 7, "bbox": [0, 0, 9, 9], "score": 0.5},
+    ]
+    found = truth.read_detections(write_json("dt.json", entries))
+    assert found.category_id.tolist() == [3]
+    assert evaluate(truth, found).metrics["AP"] == pytest.approx(1.0)
+    with pytest.raises(DataError, match="category 8 is not in the annotation file"):
+        truth.read_detections(write_json("other.json", [{**entries[0], "category_id": 8}]))
 
 
 def test_what_pycocotools_ignores_is_said(write_json, truth_content):
@@ -79,11 +124,14 @@ def test_boxes_without_area_count_as_missed(write_json, truth_content, bbox):
     assert pytest.approx(1.0) == dog.AP
 
 
-def test_annotation_id_0_is_pointed_out(write_json, truth_content):
+@pytest.mark.parametrize("evaluator", ["builtin", "pycocotools"])
+def test_annotation_id_0_is_scored_as_any_other_and_pointed_out(write_json, truth_content, evaluator):
+    before = evaluate(write_json("before.json", truth_content), FOUND)
     truth_content["annotations"][0]["id"] = 0
-    result = evaluate(write_json("gt.json", truth_content), FOUND)
-    assert result.per_class[0].AP == 0.0  # pycocotools' answer for a perfect detection
-    assert any(note.startswith("An annotation has the id 0") for note in result.notes)
+    result = evaluate(write_json("gt.json", truth_content), FOUND, evaluator=evaluator)
+    assert result.metrics == before.metrics
+    assert pytest.approx(1.0) == result.per_class[0].AP
+    assert any(note.startswith("An annotation has the id 0") and "pycocotools" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +233,32 @@ def test_half_a_character_is_no_text(tmp_path, escape, good):
         return
     with pytest.raises(DataError, match="in line 2 is one half of a character"):
         GroundTruth(path)
+
+
+def test_targets_are_the_ground_truth_that_a_file_with_them_is(write_json):
+    """Ids not in order, an image without a box, a crowd, and an area that is not the box's."""
+    boxes = torch.tensor([[2.0, 3.0, 12.5, 9.0], [0.0, 0.0, 4.0, 4.0]])
+    targets = {
+        9: {"boxes": boxes, "labels": torch.tensor([2, 1]), "iscrowd": torch.tensor([0, 1])},
+        4: {"boxes": boxes[:1], "labels": torch.tensor([1]), "area": torch.tensor([5.0])},
+        7: {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    }
+    found = GroundTruth.from_targets(targets, dict.fromkeys(targets, (20, 30)), ["ant", "bee"], [3, 8])
+    row = lambda number, image, category, box, area, crowd: {
+        "id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd
+    }  # fmt: skip
+    wide, square = [2.0, 3.0, 10.5, 6.0], [0.0, 0.0, 4.0, 4.0]
+    rows = [row(1, 9, 8, wide, 63.0, 0), row(2, 9, 3, square, 16.0, 1), row(3, 4, 3, wide, 5.0, 0)]
+    categories = [{"id": 3, "name": "ant"}, {"id": 8, "name": "bee"}]
+    images = [{"id": i, "height": 20, "width": 30} for i in targets]
+    expected = GroundTruth(write_json("t.json", {"images": images, "annotations": rows, "categories": categories}))
+    for name in ("image_ids", "category_ids", "class_names", "notes"):
+        assert getattr(found, name) == getattr(expected, name)
+    for name in ("sizes", "ids", "image", "label", "boxes_xywh", "area", "iscrowd"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_targets_that_are_not_finite():
+    target = {"boxes": torch.tensor([[0.0, 0.0, float("nan"), 1.0]]), "labels": torch.tensor([1])}
+    with pytest.raises(DataError, match="targets: 1 of 1 annotations cannot be evaluated"):
+        GroundTruth.from_targets({1: target}, {1: (4, 4)}, ["a"], [1])

@@ -132,6 +132,7 @@ def simulated(rng, images, quality, offset=None):
         zeros(count),
         score,
         np.full((count, 4), 50.0),
+        np.full(count, 2500.0),
         np.repeat(outcome[None], len(AREAS), axis=0),
         np.full(outcome.shape, -1, dtype=np.int32),
         np.arange(total),

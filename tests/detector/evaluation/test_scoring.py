@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.config.commands import script
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import METRIC_NAMES
@@ -49,12 +50,15 @@ def assert_same_bits(metrics, stats):
 @given(problem=problems(), data=st.data())
 @settings(max_examples=100)
 def test_numbers_are_those_of_pycocotools_to_the_bit(evaluator, problem, data):
+    """Those of an annotation with the id 0, too, are those of pycocotools with another id."""
     truth, entries = problem
-    with written(problem) as (annotations, results):
+    zero = [{**a, "id": 0} if i == 0 else a for i, a in enumerate(truth["annotations"])]
+    with written(({**truth, "annotations": zero}, entries)) as (annotations, results):
         ids = [image["id"] for image in truth["images"]]
         subset = data.draw(st.none() | st.lists(st.sampled_from(ids), min_size=1, unique=True))
         ours = evaluate(annotations, Detections.from_json(results), subset, evaluator=evaluator)
 
+        annotations.write_text(json.dumps(truth))
         if not entries:
             # loadRes fails on an empty list. A detection that misses everything leaves every number at 0 and
             # every -1 at -1.
@@ -254,7 +258,8 @@ def test_the_limit_of_detections(write_json, truth_content, evaluator):
     assert cut.per_class[0].AP == 0
     assert cut.notes[-2:] == [
         "Up to 3 detections are counted for each image and class; COCO's own numbers (and the name AR100) mean 100.",
-        "1 detection is beyond the 3 best of the image and class, and not counted; max_detections=N counts more.",
+        "1 detection is beyond the 3 best of the image and class, and not counted; "
+        f"python {script('evaluate')} counts more with max_detections=N.",
     ]
 
 

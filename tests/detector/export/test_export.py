@@ -19,6 +19,7 @@ from detector.export.nms import suppress
 from detector.export.onnx_export import check_operator
 from detector.export.parity import Parity, compare
 from detector.export.static import StaticDetector
+from detector.models.checkpoint import load_trained_model
 from detector.training.module import DetectionModule
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,9 +121,9 @@ def test_without_a_detection_everything_is_zero():
 @pytest.mark.parametrize(
     ("roi", "says"),
     [
-        (default(RoiConfig, kind="prroi"), "no operator for roi.kind=prroi"),
-        (default(RoiConfig, kind="tent"), "no operator for roi.kind=tent"),  # docs/adding_an_operator.md
-        (default(RoiConfig, mode="max", sampling_ratio=0), "adaptive"),
+        (default(RoiConfig, kind="prroi"), "roi.kind=prroi"),
+        (default(RoiConfig, kind="tent"), "roi.kind=tent"),  # docs/adding_an_operator.md
+        (default(RoiConfig, mode="max", sampling_ratio=0), "sampling_ratio=0.* adaptive"),
     ],
 )
 def test_what_onnx_cannot_express_says_what_to_choose(roi, says):
@@ -217,6 +218,14 @@ def test_onnx(checkpoint, tmp_path, dynamic):
     assert parity["out.onnx"].detections > 4
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ([3, "height", "width"] if dynamic else [3, 64, 64])
+    model = load_trained_model(checkpoint)
+    for shape in [(1, 3000), (3000, 1), (70, 33)] if dynamic else []:
+        image = torch.rand(3, *shape)
+        found = session.run(["boxes", "scores", "labels"], {"image": image.numpy()})
+        with torch.no_grad():
+            expected = model([image])[0]
+        assert sorted(found[1].tolist()) == pytest.approx(sorted(expected["scores"].tolist()), abs=1e-5)
+        assert len(found[0]) == len(expected["boxes"]) > 0
     content = json.loads(files[1].read_text())
     assert content["class_names"] == {"1": "cat", "2": "dog", "3": "yak"}
     assert content["category_ids"] == {"1": 3, "2": 7, "3": 9}

@@ -76,6 +76,12 @@ def test_what_is_not_an_image_is_refused(image, says):
         as_image(image)
 
 
+@pytest.mark.parametrize("images", [3, None, 1.5, {"a": 1}, b"png", object(), [3], [["a.png"]]])
+def test_what_is_no_list_of_images(checkpoint, images):
+    with pytest.raises(DataError, match="a path, a PIL image, an array or a tensor, or a list of them"):
+        detector.load(checkpoint, "cpu")(images)
+
+
 def test_grey_and_alpha():
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert torch.equal(as_image(grey)[0], torch.from_numpy(grey) / 255)

@@ -1,4 +1,4 @@
-"""Damage, sizes and twins of image files."""
+"""Damage, sizes and thumbnails of image files, as the data doctor sees them."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.inspection.pictures import find_twins, look_at
+from detector.data.images import ORIENTATION, WHITE, read_image
+from detector.exceptions import DataError
+from detector.inspection.pictures import SIDE, look_at, wrong_sizes
 
 
 def photograph(seed, height=90, width=120):
@@ -15,10 +17,9 @@ def photograph(seed, height=90, width=120):
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def look(folder, names, sizes=None, threads=1):
-    sizes = np.array([(90, 120)] * len(names) if sizes is None else sizes)
-    read = SimpleNamespace(file_names=np.array(names), image_ids=np.arange(1, len(names) + 1), sizes=sizes)
-    return look_at(folder, read, threads, lambda share: None)
+def look(folder, names, threads=1, white=WHITE):
+    read = SimpleNamespace(file_names=np.array(names), image_ids=np.arange(1, len(names) + 1))
+    return look_at(folder, read, white, threads, lambda share: None)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -32,51 +33,58 @@ def test_damage_and_sizes(tmp_path, threads):
     (tmp_path / "folder.jpg").mkdir()
     turned = photograph(2)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ORIENTATION] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
     names = ["good.jpg", "small.png", "cut.jpg", "text.jpg", "empty.jpg", "folder.jpg", "turned.jpg", "gone.jpg"]
-    found = look(tmp_path, names, [(90, 120), (91, 120), *[(90, 120)] * 4, (120, 90), (90, 120)], threads)
+    found = look(tmp_path, names, threads)
+    damaged = names[2:6]
     assert [(p.kind, p.image_id, p.file) for p in found.problems] == [
-        ("wrong_size", 2, "small.png"),
-        ("damaged_file", 3, "cut.jpg"),
-        ("damaged_file", 4, "text.jpg"),
-        ("damaged_file", 5, "empty.jpg"),
-        ("damaged_file", 6, "folder.jpg"),
+        ("damaged_file", k, name) for k, name in enumerate(damaged, 3)
     ]
-    assert "the file is 120 x 90 pixels (width x height), the annotation file says 120 x 91" in found.problems[0].what
+    for problem, name in zip(found.problems, damaged, strict=True):
+        assert str(tmp_path / name) in problem.what
+        assert "object at 0x" not in problem.what
     assert [bool(d) for d in found.digests] == [True, True, False, False, False, False, True, False]
+    said = [(90, 120), (91, 120), *[(90, 120)] * 4, (120, 90), (90, 120)]
+    read = SimpleNamespace(file_names=np.array(names), image_ids=np.arange(1, 9), sizes=np.array(said))
+    (wrong,) = wrong_sizes(read, found.headers)
+    assert (wrong.kind, wrong.image_id, wrong.file) == ("wrong_size", 2, "small.png")
+    assert "the file is 120 x 90 pixels (width x height), the annotation file says 120 x 91" in wrong.what
 
 
-def test_twins(tmp_path):
-    photograph(0).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
-    photograph(0).save(tmp_path / "c.jpg", quality=60)
-    photograph(0, 180, 240).save(tmp_path / "d.jpg", quality=90)
-    for seed in (1, 2, 3):
-        photograph(seed).save(tmp_path / f"{seed}.png")
-    for grey in (100, 101):  # alike, but not like anything
-        Image.new("RGB", (120, 90), (grey, grey, grey)).save(tmp_path / f"{grey}.png")
-    (tmp_path / "e.png").write_bytes((tmp_path / "1.png").read_bytes())
-    train = look(tmp_path, ["1.png", "a.png", "2.png", "100.png", "e.png"])
-    val = look(tmp_path, ["3.png", "b.png", "c.jpg", "d.jpg", "101.png", "gone.png"])
-    found = [(t.first, t.second, t.same_file) for t in find_twins([train, val], lambda share: None)]
-    assert found == [
-        ((0, 0), (0, 4), True),
-        ((0, 1), (1, 1), True),
-        ((0, 1), (1, 2), False),
-        ((0, 1), (1, 3), False),
-        ((1, 2), (1, 3), False),
-    ]
+def test_the_doctor_finds_damaged_what_training_cannot_read(tmp_path):
+    """Every length of a file that is cut off, and every kind of pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for progressive in (False, True):
+        Image.fromarray(noise).save(tmp_path / "whole.jpg", progressive=progressive)
+        whole = (tmp_path / "whole.jpg").read_bytes()
+        for left in (1, 2, 3, 10, 40, 300, len(whole) // 2, len(whole) - 30):
+            (tmp_path / f"{progressive} {left}.jpg").write_bytes(whole[:-left])
+    Image.fromarray(noise[:, :, 0].astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(noise).convert("LAB").save(tmp_path / "lab.tif")
+    Image.fromarray(noise[:, :, 0].astype(np.int32) * 1000).save(tmp_path / "int.tif")
+    Image.fromarray(noise[:, :, 0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    unread = []
+    for name in names:
+        try:
+            read_image(tmp_path / name)
+        except DataError:
+            unread.append(name)
+    assert {"float.tif", "int.tif", "True 300.jpg", "False 300.jpg"} <= set(unread)
+    assert {"lab.tif", "deep.png", "whole.jpg"}.isdisjoint(unread)
+    assert [problem.file for problem in look(tmp_path, names).problems] == unread
 
 
-def test_twins_across_the_parts_that_are_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr("detector.inspection.pictures.ROWS", 2)
-    for seed in range(5):
-        photograph(seed).save(tmp_path / f"{seed}.png")
-    photograph(0).save(tmp_path / "again.jpg")
-    found = find_twins([look(tmp_path, [*(f"{seed}.png" for seed in range(5)), "again.jpg"])], lambda share: None)
-    assert [(t.first, t.second) for t in found] == [((0, 0), (0, 5))]
-
-
-def test_twins_of_nothing(tmp_path):
-    assert find_twins([look(tmp_path, ["gone.png"])], lambda share: None) == []
+def test_thumbnails_use_the_range_of_the_picture(tmp_path):
+    """Values of 12 bits in 16-bit files, which are nearly black, are as different as those of 16 bits."""
+    ramp = np.repeat(np.arange(SIDE, dtype=np.uint16)[None], SIDE, axis=0)
+    for name, factor in (("8.png", 5), ("12.png", 80), ("16.png", 1300), ("few.png", 0)):
+        values = ramp * factor
+        Image.fromarray(values.astype(np.uint8) if name == "8.png" else values).save(tmp_path / name)
+    found = look(tmp_path, ["8.png", "12.png", "16.png", "few.png"])
+    expected = np.rint(np.arange(SIDE) * 255 / (SIDE - 1))
+    for thumbnail in found.thumbnails[:3]:
+        assert np.abs(thumbnail.astype(int) - expected[None, :, None]).max() <= 1
+    assert found.flat.tolist() == [False, False, False, True]
+    assert found.brightest.tolist() == [-1, 80 * (SIDE - 1), 1300 * (SIDE - 1), 0]

@@ -27,14 +27,13 @@ def module():
 @pytest.fixture
 def content(module):
     """What Lightning would save of it."""
-    content = {
+    return {
         "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
         "global_step": 7,
         "epoch": 0,
         "pytorch-lightning_version": pl.__version__,
     }
-    module.on_save_checkpoint(content)
-    return content
 
 
 def save(tmp_path, content):

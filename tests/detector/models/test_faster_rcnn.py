@@ -10,7 +10,7 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from detector.config.defaults import default
-from detector.config.schema import ModelConfig, RoiConfig
+from detector.config.schema import AnchorConfig, ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import build_model
 
@@ -194,6 +194,8 @@ def test_configured_numbers_arrive():
         (lambda c: setattr(c, "fpn_strides", [4, 16]), r"model\.fpn_strides=\[4, 16\]: give neighbours"),
         (lambda c: setattr(c.anchors, "sizes", [[8.0]] * 4 + [[8.0, 9.0]]), "the same number of sizes"),
         (lambda c: setattr(c.anchors, "aspect_ratios", []), "aspect_ratios"),
+        # 100 x 1 pixels: half of 1 is rounded to 0.
+        (lambda c: setattr(c, "anchors", AnchorConfig(sizes=[[10.0]] * 5, aspect_ratios=[1.0, 0.01])), r"of size 10 "),
         (lambda c: setattr(c, "image_mean", [0.5]), r"model\.image_mean=\[0\.5\]: give three numbers"),
         (lambda c: setattr(c, "min_size", []), r"model\.min_size"),
         (lambda c: setattr(c.rpn, "bg_iou_thresh", 0.9), r"model\.rpn\.bg_iou_thresh=0\.9: must not be above"),

@@ -43,27 +43,6 @@ def test_pool_takes_each_box_from_its_level(pyramid):
     assert torch.equal(pooled, torch.cat(rows))
 
 
-@pytest.mark.parametrize(
-    "roi",
-    [{}, {"aligned": True}, {"sampling_ratio": 0}, {"mode": "max"},
-     {"mode": "max", "aligned": True, "sampling_ratio": 3}, {"kind": "pool"}],
-    ids=["align", "aligned", "adaptive", "max", "max_aligned", "pool"],
-)  # fmt: skip
-def test_levelwise_computes_the_operator(roi):
-    roi = default(RoiConfig, **roi)
-    torch.manual_seed(0)
-    names, strides = ["0", "1", "2"], [4, 8, 16]
-    features = {
-        n: torch.randn(1, 3, 256 // s, 320 // s, dtype=torch.float64) for n, s in zip(names, strides, strict=True)
-    }
-    low = torch.rand(40, 2, dtype=torch.float64) * 200
-    boxes = torch.cat([low, low + torch.rand(40, 2, dtype=torch.float64) * 220 - 5], 1)
-    boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2])
-    expected = build_pooler(roi, names, strides)(features, [boxes], [(256, 320)])
-    mine = LevelwisePooler(names, strides, roi)(features, [boxes], [(256, 320)])
-    assert torch.allclose(mine, expected, atol=1e-9)
-
-
 def test_torchvision_align_is_torchvisions(pyramid):
     pooler = build_pooler(
         default(RoiConfig, kind="torchvision_align", sampling_ratio=3, canonical_scale=56), NAMES, STRIDES

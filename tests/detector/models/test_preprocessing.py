@@ -1,6 +1,8 @@
 """From images to the network's batch."""
 
+import pytest
 import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detector.models.preprocessing import DetectionTransform
 
@@ -49,6 +51,31 @@ def test_boxes_without_area_after_resizing_are_dropped():
     assert resized["area"].shape == (2,)
     assert resized["image_id"] == 7
     assert target["boxes"].shape == (3, 4)  # the caller's target is left alone
+
+
+@pytest.mark.parametrize(
+    ("shape", "resized"),
+    [((1, 3000), (1, 400)), ((3000, 1), (400, 1)), ((1, 1), (32, 32)), ((2, 1000), (1, 400)), ((7, 5), (44, 32))],
+)
+def test_a_thin_image_keeps_a_pixel(shape, resized):
+    """The long side becomes at most 400, the short one 32: 1 x 3000 would be 0.13 pixels high."""
+    boxes = torch.tensor([[0.0, 0.0, shape[1], shape[0]]])
+    for mode in (True, False):
+        batch, (target,) = transform([32]).train(mode)([torch.rand(3, *shape)], [{"boxes": boxes}])
+        assert batch.image_sizes == [resized]
+        torch.testing.assert_close(target["boxes"], torch.tensor([[0.0, 0.0, resized[1], resized[0]]]))
+
+
+@pytest.mark.parametrize("shape", [(50, 60), (33, 401), (799, 31), (123, 457)])
+def test_resizing_is_that_of_torchvision(shape):
+    arguments = [48], 400, [0.1, 0.2, 0.3], [1.0, 2.0, 3.0]
+    target = {"boxes": torch.tensor([[1.0, 2.0, 20.0, 30.0]])}
+    image = torch.rand(3, *shape)
+    batch, (own,) = DetectionTransform(*arguments).eval()([image], [target])
+    expected, (theirs,) = GeneralizedRCNNTransform(*arguments).eval()([image], [target])
+    assert torch.equal(batch.tensors, expected.tensors)
+    assert batch.image_sizes == [tuple(size) for size in expected.image_sizes]
+    assert torch.equal(own["boxes"], theirs["boxes"])
 
 
 def test_memory_format():

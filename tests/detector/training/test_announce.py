@@ -1,15 +1,20 @@
 """What a run says when it begins: its learning rate, and what is legal and mostly a mistake."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_recipes import composed
+from torchvision_anchors import torchvision_best_iou
 
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, DataConfig, OptimConfig
+from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
-from detector.training.announce import notes, rate
+from detector.models.backbone import anchor_strides
+from detector.training.announce import anchor_notes, notes, rate
 
 
 @pytest.mark.parametrize(
@@ -66,3 +71,34 @@ def test_frozen_random_weights_and_short_runs_are_said():
     assert "model.norm=batch" in frozen
     assert "model.trainable_stages=3" in stages
     assert "trainer.epochs" in short
+
+
+def test_anchors_that_reach_few_boxes_are_said_and_the_printed_arguments_mend_it(tmp_path):
+    """``finetune_small`` on 40 images of 320 x 320 pixels with one object of about 200 each, as photographs."""
+    rng = np.random.default_rng(0)
+    boxes, entries = [], []
+    for number in range(1, 41):
+        side = rng.normal(200, 20, 2).clip(150, 300)
+        corner = rng.uniform(0, 1, 2) * (320 - side)
+        boxes.append([*corner, *(corner + side)])
+        box = [*corner.tolist(), *side.tolist()]
+        entries.append({"id": number, "image_id": number, "category_id": 1, "bbox": box, "area": side.prod()})
+        Image.new("L", (320, 320)).save(tmp_path / f"{number}.png")
+    images = [{"id": n, "file_name": f"{n}.png", "width": 320, "height": 320} for n in range(1, 41)]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "raccoon"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    data = CocoDataset(tmp_path / "train.json", tmp_path)
+
+    def reached(config):
+        anchors, strides = config.model.anchors, anchor_strides(config.model)
+        iou = torchvision_best_iou(np.array(boxes), (320, 320), anchors.sizes, anchors.aspect_ratios, strides)
+        return (iou >= 0.5).mean()
+
+    config = composed("experiment=finetune_small")
+    (note,) = anchor_notes(config.model, data)
+    assert f"{reached(config):.0%} of the training boxes" in note
+    assert reached(config) < 0.2
+    arguments = re.search(r"`python .*? \.\.\. (.*)`", note)[1].split()
+    mended = composed("experiment=finetune_small", *arguments)
+    assert reached(mended) >= 0.9
+    assert anchor_notes(mended.model, data) == []

@@ -16,7 +16,6 @@ from PIL import Image
 
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, TrainerConfig
-from detector.data.datamodule import DetectionDataModule
 from detector.data.samplers import EpochOrder, StepBatchSampler
 from detector.evaluation.evaluate import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
@@ -53,16 +52,10 @@ def two(tiny, odd_data):
     """A function: keys -> the configuration of a run of two processes on the odd data."""
 
     def make(**keys):
-        return tiny(
-            data__name="coco",
-            data__root=str(odd_data),
-            data__batch_size=1,
-            data__eval_batch_size=2,
-            trainer__devices=2,
-            trainer__threads=1,
-            model__head__score_thresh=0.0,
-            **keys,
-        )
+        settings = {"data__name": "coco", "data__root": str(odd_data), "data__batch_size": 1,
+                    "data__eval_batch_size": 2, "trainer__devices": 2, "trainer__threads": 1,
+                    "model__head__score_thresh": 0.0}  # fmt: skip
+        return tiny(**settings | keys)
 
     return make
 
@@ -81,7 +74,7 @@ def meanwhile(action, condition):
 
 @pytest.mark.slow
 def test_two_processes_evaluate_like_one(two, tmp_path):
-    """Seven images in batches of two: one process gets three of them and the other four. Seven of eight training
+    """Seven images in batches of two: one process gets four of them and the other three. Seven of eight training
     images are empty, so that in most steps no process has a box, and in others one of them has."""
     outcome = train(two(optim__ema=0.5, trainer__eval_every=2, trainer__max_steps=6))
     assert outcome.steps == 6
@@ -102,6 +95,19 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
     key = lambda d: (d["image_id"], d["score"], d["bbox"])
     alone = json.loads((folder / "predictions.json").read_text())
     assert sorted(together, key=key) == sorted(alone, key=key)
+
+
+@pytest.mark.slow
+def test_losses_on_the_validation_images_are_those_of_one_process(two, tmp_path):
+    """To the bit, with weights that do not change."""
+    logged = []
+    for devices in (1, 2):
+        keys = {"trainer__devices": devices, "run_dir": str(tmp_path / str(devices)), "trainer__max_steps": 1}
+        outcome = train(two(**keys, optim__lr=0.0, model__norm="group"))
+        (row,) = [row for row in rows(outcome.run_dir) if row["val/loss"]]
+        logged.append({name: value for name, value in row.items() if name.startswith("val/")})
+    assert logged[0] == logged[1]
+    assert float(logged[0]["val/loss"]) > 0
 
 
 @pytest.mark.slow
@@ -235,20 +241,6 @@ def test_rank_of_a_single_process_in_a_batch_script(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
     assert process_group(default(TrainerConfig)).world_size == 1
     assert must_launch(default(TrainerConfig, devices=2))
-
-
-@pytest.mark.parametrize("padding", [False, True])
-def test_detections_of_a_padding_image_do_not_count(tiny, monkeypatch, padding):
-    original = DetectionDataModule.val_dataloader
-
-    def loader(self):
-        found = original(self)
-        self.val_padding = padding
-        return found
-
-    monkeypatch.setattr(DetectionDataModule, "val_dataloader", loader)
-    outcome = train(tiny(trainer__max_steps=1, model__head__score_thresh=0.0))
-    assert (json.loads((outcome.run_dir / "predictions.json").read_text()) == []) == padding
 
 
 def test_several_machines_are_not_started_here():

@@ -135,3 +135,37 @@ def test_smoothing_keeps_lines_and_levels():
     noise = np.random.default_rng(0).normal(0, 1, 400)
     assert curve_plots.smoothed(noise)[20:-20].std() < 0.35
     assert curve_plots.smoothed(np.array([4.0])).tolist() == [4.0]
+
+
+def curves_with(validation, train=(2.0, 1.5, 1.0, 0.5, 0.25)):
+    steps = np.array([100.0, 200, 300, 400, 500])
+    return {"train/loss": (steps, np.array(train)), "val/loss": (steps, np.array(validation))}
+
+
+def test_validation_loss_that_rises_is_said():
+    text = curve_plots.overfitting(curves_with([1.5, 1.0, 1.02, 1.1, 1.25]))
+    assert "since step 200 (1.000, at the end 1.250)" in text
+    assert "fell (1.500, 0.250)" in text
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {},
+        curves_with([1.5, 1.2, 1.1, 1.05, 1.0]),  # falls
+        curves_with([1.5, 1.2, 1.1, 1.0, 1.2]),  # one evaluation is no trend
+        curves_with([1.5, 1.0, 1.03, 1.02, 1.04]),  # a rise of 4 %
+        curves_with([1.5, 1.0, 1.1, 1.2, 1.3], train=(2.0, 1.0, 1.5, 1.6, 1.7)),  # the training loss rises too
+    ],
+)
+def test_other_losses_are_not_remarked_on(curves):
+    assert curve_plots.overfitting(curves) == ""
+
+
+def test_validation_loss_is_drawn(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss,val/loss\n10,1.0,\n20,0.5,\n20,,3.0\n")
+    axes = curves_of(path, curve_plots.draw_losses)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["total", "total, validation"]
+    assert axes.lines[-1].get_xydata().tolist() == [[20.0, 3.0]]
+    assert axes.get_ylim()[1] > 3

@@ -123,3 +123,25 @@ def test_gradients_are_clipped_as_before(tiny, tmp_path):
         states.append(torch.load(outcome.last_checkpoint, weights_only=True))
     for key in ("state_dict", "optimizer_states"):
         assert_same(states[0][key], states[1][key], key)
+
+
+def test_an_optimiser_that_is_not_fused_skips_a_bad_step_too():
+    guard, weight = Guard(clip_norm=1.0), torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.SGD([weight], 0.5, momentum=0.9, weight_decay=0.1)
+    trainer = SimpleNamespace(precision_plugin=None, datamodule=None, global_step=4, accumulate_grad_batches=1)
+    for gradient, changes in ((3.0, True), (float("nan"), False)):
+        before = weight.detach().clone()
+        weight.grad = torch.full((2,), gradient)
+        guard.on_before_optimizer_step(trainer, None, optimiser)
+        optimiser.step()
+        assert torch.equal(weight, before) is not changes
+    with pytest.raises(TrainingError, match=r"step 4: not finite: the gradients \(norm nan\)"):
+        guard.check({"loss": torch.tensor(1.0)}, None, trainer)
+
+
+def test_batches_of_other_modules_are_saved_as_they_are(tmp_path):
+    trainer = SimpleNamespace(default_root_dir=tmp_path, global_step=4, world_size=1)
+    with pytest.raises(TrainingError, match=r"step 5: not finite: loss=nan\. The batch is saved"):
+        Guard().check({"loss": torch.tensor(float("nan"))}, torch.ones(3), trainer)
+    saved = torch.load(tmp_path / "nonfinite_batch.pt", weights_only=True)
+    assert torch.equal(saved["batch"], torch.ones(3))

@@ -2,11 +2,14 @@
 
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from detector.exceptions import ConfigError
 from detector.training.callbacks import interrupt
+from detector.training.callbacks.checkpoints import Checkpoints
 from detector.training.callbacks.interrupt import Interrupt, Interruption
 
 
@@ -19,8 +22,9 @@ def make(monkeypatch):
         if job:
             monkeypatch.setenv("SLURM_JOB_ID", "7")
         monkeypatch.setattr(interrupt, "requeue", lambda say: done.append("requeue"))
-        checkpoints = SimpleNamespace(save_last=lambda trainer: done.append("checkpoint"))
-        callback = Interrupt(checkpoints, say=lambda text: None)
+        checkpoints = SimpleNamespace(save_last=lambda trainer: done.append("checkpoint"), folder=Path("mine"))
+        callback = Interrupt(say=lambda text: None)
+        callback.checkpoints = checkpoints
         callback._handle(number, None)
         return callback, done
 
@@ -30,14 +34,19 @@ def make(monkeypatch):
 def trainer_of(done, rank=0, world=2):
     strategy = SimpleNamespace(barrier=lambda: done.append("barrier"), reduce_boolean_decision=lambda wish, all: wish)
     return SimpleNamespace(
-        is_global_zero=rank == 0, world_size=world, global_step=1, accumulate_grad_batches=1, strategy=strategy
+        is_global_zero=rank == 0,
+        world_size=world,
+        global_step=1,
+        accumulate_grad_batches=1,
+        strategy=strategy,
+        is_last_batch=False,
     )
 
 
 def test_no_process_leaves_before_the_job_is_queued_again(make):
     for rank, expected in ((0, ["checkpoint", "requeue", "barrier"]), (1, ["checkpoint", "barrier"])):
         callback, done = make()
-        with pytest.raises(Interruption):
+        with pytest.raises(Interruption, match=r"after step 1; to go on: ckpt_path='mine/last\.ckpt'"):
             callback.on_train_batch_end(trainer_of(done, rank), None, None, None, 0)
         assert done == expected
 
@@ -73,13 +82,21 @@ def test_a_signal_in_the_middle_of_a_line_of_output():
     def say(text):
         raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
 
-    callback = Interrupt(SimpleNamespace(), say=say)
+    callback = Interrupt(say=say)
     callback._handle(signal.SIGTERM, None)
     assert callback.requested
 
 
 def test_loader_processes_leave_signals_to_the_main_one(monkeypatch):
-    callback = Interrupt(SimpleNamespace(), say=pytest.fail)
+    callback = Interrupt(say=pytest.fail)
     monkeypatch.setattr(os, "getpid", lambda: callback._process + 1)
     callback._handle(signal.SIGINT, None)
     assert not callback.requested
+
+
+def test_something_has_to_write_the_checkpoint(tmp_path):
+    with pytest.raises(ConfigError, match="Checkpoints"):
+        Interrupt().setup(SimpleNamespace(callbacks=[]), None, "fit")
+    found, callback = Checkpoints(tmp_path), Interrupt()
+    callback.setup(SimpleNamespace(callbacks=[callback, found]), None, "fit")
+    assert callback.checkpoints is found

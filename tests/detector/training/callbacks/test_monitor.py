@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detector.training.callbacks import monitor as monitors
-from detector.training.callbacks.monitor import Monitor
+from detector.training.callbacks.monitor import Monitor, losses_of
 
 
 def test_waiting_for_data_is_told_from_work(monkeypatch):
@@ -14,7 +14,7 @@ def test_waiting_for_data_is_told_from_work(monkeypatch):
     now, rows = [0.0], []
     monkeypatch.setattr(monitors.time, "perf_counter", lambda: now[0])
     trainer = SimpleNamespace(
-        global_step=0, max_steps=100, world_size=2, accumulate_grad_batches=1,
+        global_step=0, max_steps=100, world_size=2, accumulate_grad_batches=1, log_every_n_steps=0,
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])],
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         loggers=[SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))],
@@ -39,3 +39,11 @@ def test_waiting_for_data_is_told_from_work(monkeypatch):
     assert [row["train/data_wait"] for _, row in rows] == pytest.approx([0, 9 / 12, 9 / 13])
     assert [row["train/images_per_s"] for _, row in rows] == pytest.approx([10, 30 / 12, 40 / 13])
     assert monitor.waited == pytest.approx(18 / 26)
+
+
+def test_losses_as_a_module_returns_them():
+    """The sum of the parts, or else the loss, which Lightning has divided by the batches that are added up."""
+    trainer = SimpleNamespace(accumulate_grad_batches=4)
+    parts = {"loss": torch.tensor(0.75), "loss_a": torch.tensor(2.0), "loss_b": torch.tensor(1.0), "x": torch.ones(3)}
+    assert losses_of(parts, trainer) == {"loss": 3.0, "loss_a": 2.0, "loss_b": 1.0}
+    assert losses_of({"loss": torch.tensor(0.75)}, trainer) == {"loss": 3.0}

@@ -1,0 +1,82 @@
+"""Batches as other people's loaders give them, in the form that the detector takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detector.data.coco import Target
+from detector.exceptions import DataError
+
+PER_BOX = ("boxes", "labels", "area", "iscrowd")  # what a target has for each box
+
+
+def images_of(batch: Any) -> list[Tensor]:
+    """The images of a batch: (images, targets), or images only; images are a sequence of [3, H, W] or [B, 3, H, W]."""
+    first = batch[0]
+    return list(batch if isinstance(first, Tensor) and first.ndim == 3 else first)
+
+
+def size_of(batch: Any) -> int:
+    """The number of items of any module's batch: of its first part, if it has parts."""
+    if isinstance(batch, dict):
+        batch = tuple(batch.values())
+    return len(batch[0] if isinstance(batch, tuple | list) else batch)
+
+
+def checked(targets: Sequence[Target], class_names: Sequence[str]) -> list[Target]:
+    """``targets`` with ``boxes`` as plain float32 [N, 4] and ``labels`` as int64 [N]; waits for the device once.
+
+    Raises:
+        DataError: one lacks them, they are not of one length, or there is a label that is not 1..K.
+    """
+    plain = [_plain(target) for target in targets]
+    lowest, highest = _label_range([target["labels"] for target in plain])
+    if lowest < 1 or highest > len(class_names):
+        allowed = range(1, len(class_names) + 1)
+        wrong = [_name(t) for t in plain if any(label not in allowed for label in t["labels"].tolist())]
+        raise DataError(
+            f"the target of {', '.join(wrong)} has labels from {lowest} to {highest}: the classes "
+            f"{', '.join(class_names)} are 1..{len(class_names)}, and 0 is the background"
+        )
+    return plain
+
+
+def without_crowds(targets: Sequence[Target]) -> list[Target]:
+    """``targets`` without their crowd regions, which detectors are not trained on; waits for the device once."""
+    crowds = [torch.as_tensor(target["iscrowd"]) for target in targets if "iscrowd" in target]
+    if not crowds or not torch.cat(crowds).any():
+        return list(targets)
+    return [_select(t, torch.as_tensor(t["iscrowd"]) == 0) if "iscrowd" in t else t for t in targets]
+
+
+def _plain(target: Target) -> Target:
+    missing = [key for key in ("boxes", "labels") if key not in target]
+    if missing:
+        has = ", ".join(target) or "nothing"
+        raise DataError(f"the target of {_name(target)} has no {' and no '.join(missing)}, but {has}")
+    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor).float().reshape(-1, 4)
+    labels = torch.as_tensor(target["labels"]).as_subclass(Tensor).long()
+    if len(boxes) != len(labels):
+        raise DataError(f"the target of {_name(target)} has {len(boxes)} boxes and {len(labels)} labels")
+    return {**target, "boxes": boxes, "labels": labels}
+
+
+def _name(target: Target) -> str:
+    return f"image {int(target['image_id'])}" if "image_id" in target else "an image"
+
+
+def _select(target: Target, keep: Tensor) -> Target:
+    return {key: value[keep] if key in PER_BOX else value for key, value in target.items()}
+
+
+def _label_range(labels: Sequence[Tensor]) -> tuple[int, int]:
+    """The lowest and the highest of all labels; 1 and 1 if there are none."""
+    joined = torch.cat(list(labels)) if labels else torch.empty(0)
+    if not len(joined):
+        return 1, 1
+    lowest, highest = torch.stack([joined.min(), joined.max()]).tolist()
+    return lowest, highest
