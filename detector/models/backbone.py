@@ -12,9 +12,10 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector.config.schema import ModelConfig
+from detector.config.targets import word_of
 from detector.exceptions import ConfigError
+from detector.models.catalogue import find_network
 from detector.models.maps import Map
-from detector.models.networks import find_network
 from detector.models.norms import norm_layer, replace_batch_norm, set_eps
 from detector.models.weights import load_backbone_weights
 
@@ -133,7 +134,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     replace_batch_norm(network.module, config.norm)
     if config.norm_eps >= 0:
         set_eps(network.module, config.norm_eps)
-    load_backbone_weights(network, config.weights)
+    load_backbone_weights(network, config)
     all_maps = network.measured.maps
     by_stride = {found.stride: found for found in all_maps}
     if not by_stride.keys() >= set(pooled):
@@ -177,9 +178,8 @@ def lacking(config: ModelConfig, strides: Sequence[int]) -> str:
     possible = [f"model.fpn_strides={max(pyramids, key=len)}".replace(" ", "")] if pyramids else []
     possible += [f"model={name}" for name, stride in SINGLE.items() if stride in strides]
     wanted = f"model.fpn_strides={list(config.fpn_strides)}" if config.name == "fpn" else f"model={config.name}"
-    return (
-        f"{wanted}: {config.backbone} has maps of stride {', '.join(map(str, strides))} only"
-        + (f"; give {' or '.join(possible)}" if possible else "")
+    return f"{wanted}: {word_of(config.backbone)} has maps of stride {', '.join(map(str, strides))} only" + (
+        f"; give {' or '.join(possible)}" if possible else ""
     )
 
 

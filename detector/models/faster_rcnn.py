@@ -12,6 +12,7 @@ from torchvision.models.detection import FasterRCNN
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
+from detector.models.catalogue import check_network
 from detector.models.heads import BoxPredictor, RegionHeads, build_box_head
 from detector.models.poolers import build_pooler, feature_maps
 from detector.models.preprocessing import DetectionTransform
@@ -46,7 +47,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     backbone = build_backbone(config)
     head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
     anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
-    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
+    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides, backbone.out_channels)
     rpn_head = FullPrecisionRPNHead(
         backbone.out_channels, anchors.num_anchors_per_location()[0], config.rpn.conv_depth
     )
@@ -74,6 +75,7 @@ def check_model(config: ModelConfig) -> None:
     Raises:
         ConfigError: naming the key.
     """
+    check_network(config.backbone)
     for key in ("image_mean", "image_std"):
         value = getattr(config, key)
         if len(value) not in (0, 3):

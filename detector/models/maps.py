@@ -85,15 +85,14 @@ def describe(key: Any, first: Any, second: Any) -> Map | None:
     if not all(isinstance(found, Tensor) and found.ndim == 4 for found in (first, second)):
         return None
     for axes in ((2, 3), (1, 2)):
-        cells = [[found.shape[axis] for axis in axes] for found in (first, second)]
+        cells = [tuple(found.shape[axis] for axis in axes) for found in (first, second)]
         more = [b - a for a, b in zip(*cells, strict=True)]
         pixels = [b - a for a, b in zip(*SIZES, strict=True)]
-        if min(more) > 0 and all(p % m == 0 for p, m in zip(pixels, more, strict=True)):
-            strides = {p // m for p, m in zip(pixels, more, strict=True)}
-            if len(strides) == 1:
-                (stride,), last = strides, axes == (1, 2)
-                whole = all(n * stride == side for n, side in zip(sum(cells, []), sum(SIZES, ()), strict=True))
-                return Map(key, stride, first.shape[3 if last else 1], last, whole)
+        strides = {p / m for p, m in zip(pixels, more, strict=True) if m > 0}
+        if min(more) > 0 and len(strides) == 1 and (stride := strides.pop()).is_integer():
+            whole = all(tuple(side / stride for side in size) == of for size, of in zip(SIZES, cells, strict=True))
+            last = axes == (1, 2)
+            return Map(key, int(stride), first.shape[3 if last else 1], last, whole)
     return None
 
 
@@ -145,8 +144,10 @@ def measure(network: nn.Module, name: str) -> Measured:
     shadow, first, second = dry_runs(network, name, lambda shadow, images: named(shadow(images)))
     found = [m for key in first if key in second and (m := describe(key, first[key], second[key]))]
     if not found:
-        shapes = ", ".join(str(list(t.shape) if isinstance(t, Tensor) else type(t).__name__) for t in first.values())
-        raise ConfigError(f"{name}: gives no maps [B, C, H / stride, W / stride] of an image, but {shapes}")
+        shapes = [str(list(t.shape)) if isinstance(t, Tensor) else type(t).__name__ for t in first.values()]
+        raise ConfigError(
+            f"{name}: gives no maps [B, C, H / stride, W / stride] of an image, but {', '.join(dict.fromkeys(shapes))}"
+        )
     maps = by_stride(found)
     return Measured(maps, by_stride(found[::-1]), places_of_weights(shadow, [first[m.key] for m in maps]))
 

@@ -1,17 +1,15 @@
-"""Networks that a backbone can be made of, by name: torchvision's, timm's, and your own."""
+"""What a backbone needs of a network, whatever library it is of: its maps, where weights come from, how it is cut."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from detector.exceptions import ConfigError, WeightsError
+from detector.exceptions import WeightsError
 from detector.models.maps import Measured, measure
 
-KEY = "model.backbone"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of 0..1 RGB
 
 
@@ -39,12 +37,11 @@ class Network:
         """
         return getattr(self.module, "image_mean", IMAGENET[0]), getattr(self.module, "image_std", IMAGENET[1])
 
-    def published(self) -> list[str]:
-        """Names that :meth:`download` takes."""
-        return []
-
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The published weights of that name, in the layout of files.
+
+        Args:
+            name: ``imagenet``, or one of :func:`detector.models.catalogue.published`.
 
         Raises:
             WeightsError: they cannot be had.
@@ -58,31 +55,3 @@ class Network:
     def cut(self, keys: Sequence[Any]) -> list[Any]:
         """Leave out what only maps other than those of ``keys`` need; the new keys of the maps."""
         return list(keys)
-
-
-def find_network(backbone: str) -> Network:
-    """The network that ``model.backbone`` names, with random weights.
-
-    Args:
-        backbone: ``torchvision/NAME`` (or NAME), or ``timm/NAME``.
-
-    Raises:
-        ConfigError: there is no such network, or it cannot be built; names the nearest.
-    """
-    from detector.models.timm_networks import TimmNetwork
-    from detector.models.torchvision_networks import TorchvisionNetwork
-
-    library, _, name = backbone.rpartition("/")
-    kinds = {"": TorchvisionNetwork, "torchvision": TorchvisionNetwork, "timm": TimmNetwork}
-    if library not in kinds:
-        raise ConfigError(f"{KEY}={backbone}: must be torchvision/NAME or timm/NAME")
-    return kinds[library](f"{KEY}={backbone}", name)
-
-
-def check_name(name: str, network: str, known: Collection[str], library: str) -> None:
-    """Raise :class:`ConfigError` with the nearest names unless ``network`` is among ``known``."""
-    if network in known:
-        return
-    nearest = difflib.get_close_matches(network, known, n=3)
-    hint = f"; did you mean {' or '.join(f'{library}/{near}' for near in nearest)}?" if nearest else ""
-    raise ConfigError(f"{name}: {library} has no network {network}{hint}")

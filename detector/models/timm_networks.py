@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.maps import Measured
-from detector.models.networks import Network, check_name
+from detector.models.networks import Network
 from detector.words import first_line
 
 # Arguments of timm's constructors that let a network for images of one size take those of others.
@@ -42,15 +42,11 @@ class TimmNetwork(Network):
     """A network of timm without its classifier."""
 
     def __init__(self, name: str, network: str):
+        timm = timm_of(name)
         try:
-            import timm
-        except ImportError:
-            raise ConfigError(f'{name}: needs timm: pip install "multiscale-rcnn[timm]"') from None
-        # A name may be followed by the tag of its weights, as in resnet50.a1_in1k.
-        check_name(name, network.partition(".")[0], timm.list_models(), "timm")
-        try:
-            model = timm.create_model(network)
-            self.settings = {key: ANY_SIZE[key] for key in inspect.signature(type(model)).parameters if key in ANY_SIZE}
+            model: Any = timm.create_model(network)
+            takes = inspect.signature(type(model)).parameters
+            self.settings: dict[str, Any] = {key: value for key, value in ANY_SIZE.items() if key in takes}
             if self.settings:
                 model = timm.create_model(network, **self.settings)
         except Exception as error:  # an unknown tag, say
@@ -60,23 +56,18 @@ class TimmNetwork(Network):
         maps = range(len(model.feature_info))
         model.prune_intermediate_layers(list(maps))
         self.unused = whole - set(model.state_dict())
-        super().__init__(name, Intermediates(model, maps), KNOWN.get(network), model)
+        self.intermediates = Intermediates(model, maps)
+        super().__init__(name, self.intermediates, KNOWN.get(network), model)
         KNOWN[network] = self.measured
 
     def normalization(self) -> tuple[Sequence[float], Sequence[float]]:
         """Those of the network's ``pretrained_cfg``."""
         return self.preset["mean"], self.preset["std"]
 
-    def published(self) -> list[str]:
-        """Only those of the name, which may have a tag."""
-        return ["imagenet"]
-
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of the name, from the Hugging Face hub."""
-        import timm
-
         try:
-            return timm.create_model(self.network, pretrained=True, **self.settings).state_dict()
+            return timm_of(self.name).create_model(self.network, pretrained=True, **self.settings).state_dict()
         except Exception as error:  # of the hub's client, of several kinds
             raise WeightsError(
                 f"model.weights={name}: the download of timm's {self.network} failed ({first_line(error)}). Without a "
@@ -91,5 +82,14 @@ class TimmNetwork(Network):
     def cut(self, keys: Sequence[Any]) -> list[Any]:
         """Leave out the layers after the last map."""
         self.weighted.prune_intermediate_layers(list(keys))  # type: ignore[operator]
-        self.module.indices = list(keys)
+        self.intermediates.indices = list(keys)
         return list(range(len(keys)))
+
+
+def timm_of(name: str) -> Any:
+    """The module ``timm``; ``name`` says what needs it."""
+    try:
+        import timm
+    except ImportError:
+        raise ConfigError(f'{name}: needs timm: pip install "multiscale-rcnn[timm]"') from None
+    return timm

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models import get_model, get_model_weights
 
 from detector.exceptions import WeightsError
 from detector.models.maps import Measured, by_stride, describe, dry_runs, places_of_weights
-from detector.models.networks import Network, check_name
+from detector.models.networks import Network
 from detector.words import first_line
 
 
@@ -36,7 +35,7 @@ class Chain(nn.Sequential):
         """The outputs of the modules in ``taps``: a dict, or if there is one, the tensor."""
         x, outputs = images, OrderedDict()
         for name, module in self._modules.items():
-            x = module(x)  # type: ignore[misc]
+            x = module(x)
             if name in self.taps:
                 outputs[self.taps[name]] = x
         return outputs if len(outputs) > 1 else x
@@ -68,7 +67,6 @@ class TorchvisionNetwork(Network):
     """A classification network of torchvision, up to its last map."""
 
     def __init__(self, name: str, network: str):
-        check_name(name, network, list_models(module=torchvision.models), "torchvision")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of GoogLeNet and Inception, on initial weights
             whole = get_model(network, weights=None)
@@ -80,7 +78,8 @@ class TorchvisionNetwork(Network):
         self.known = chain = KNOWN[network]
         parts = OrderedDict((short(path), whole.get_submodule(path)) for path in chain.paths)
         self.unused = {key for key in whole.state_dict() if chain.inside(key).partition(".")[0] not in parts}
-        super().__init__(name, Chain(parts), chain.measured)
+        self.chain = Chain(parts)
+        super().__init__(name, self.chain, chain.measured)
 
     def normalization(self) -> tuple[Sequence[float], Sequence[float]]:
         """Those of the latest published weights."""
@@ -88,10 +87,6 @@ class TorchvisionNetwork(Network):
             return [0.5] * 3, [0.5] * 3
         preset = self.weights["DEFAULT"].transforms()
         return preset.mean, preset.std
-
-    def published(self) -> list[str]:
-        """The names of torchvision's enum, such as ``ResNet50_Weights.IMAGENET1K_V2``."""
-        return [f"{self.weights.__name__}.{name}" for name in self.weights.__members__]
 
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of a name of torchvision's enum, or ``imagenet``, the best of it."""
@@ -113,11 +108,11 @@ class TorchvisionNetwork(Network):
 
     def cut(self, keys: Sequence[Any]) -> list[Any]:
         """Leave out the parts after the last map."""
-        names = list(self.module._modules)
+        names = list(self.chain._modules)
         for name in names[names.index(keys[-1]) + 1 :]:
-            del self.module._modules[name]
-        self.module.taps = {name: str(place) for place, name in enumerate(keys)}
-        return [str(place) for place in range(len(keys))] if len(keys) > 1 else [None]
+            del self.chain._modules[name]
+        self.chain.taps = {name: str(place) for place, name in enumerate(keys)}
+        return list(self.chain.taps.values()) if len(keys) > 1 else [None]
 
 
 def chain_of(network: nn.Module, name: str) -> Structure:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
+from detector.config.checks import is_target
 from detector.config.schema import Config
 from detector.models.maps import without_content
 
@@ -21,11 +22,13 @@ class Memory:
     """Bytes that one process needs."""
 
     weights: int  # with gradients, state of the optimiser and averaged weights
-    activations: int  # kept for backward
+    activations: int | None  # kept for backward; None: a class of the user's does not run without numbers
     input_size: tuple[int, int, int]  # images, height and width of the batch that the activations belong to
 
     def __str__(self) -> str:
         images, height, width = self.input_size
+        if self.activations is None:
+            return f"{self.weights / 1e9:.1f} GB per process for weights, gradients and optimiser; activations unknown"
         return (
             f"about {(self.weights + self.activations) / 1e9:.1f} GB per process: weights, gradients and optimiser "
             f"{self.weights / 1e9:.1f}, activations of {images} x {height} x {width} {self.activations / 1e9:.1f} "
@@ -48,11 +51,14 @@ def expected_memory(model: FasterRCNN, config: Config, sizes: np.ndarray) -> Mem
     """
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     training = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    kept = training * (1 + (2 if config.optim.name == "adamw" else 1)) + (weights if config.optim.ema else 0)
+    kept = training * (1 + (1 if config.optim.name == "sgd" else 2)) + (weights if config.optim.ema else 0)
     height, width = input_size(config, sizes)
-    activations = saved_bytes(model, config, height, width)
-    if config.trainer.precision != "32":
-        activations //= 2
+    activations: int | None = None
+    try:
+        activations = saved_bytes(model, config, height, width) // (1 if config.trainer.precision == "32" else 2)
+    except Exception:  # whatever a network raises that wants numbers
+        if not is_target(config.model.backbone):
+            raise
     return Memory(weights + kept, activations, (config.data.batch_size, height, width))
 
 

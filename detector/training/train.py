@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from detector.config.schema import Config
+from detector.config.targets import check_imports
 from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
@@ -56,6 +57,7 @@ def train(config: Config) -> TrainResult:
     accelerator = check_hardware(config)
     check_model(config.model)  # what is wrong with these is said before data are read
     check_parameters(config.roi)
+    check_imports(config)
     if not config.trainer.epochs:  # else the length depends on the data
         check_length(config)
     if must_launch(config.trainer):
@@ -72,7 +74,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
     if start.checkpoint is None:
-        check_weights(config.model.weights)
+        check_weights(config.model)
     data = DetectionDataModule(config)
     data.prepare_data()
     data.setup()
