@@ -61,6 +61,9 @@ class HeadConfig:
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
     weights: str
+    class_map: dict[str, Any]
+    new_classes: str = one_of("random", "mean")
+    keep_classes: bool
     image_mean: list[float]
     image_std: list[float] = number(1e-6)
     norm: str = one_of("batch", "frozen", "sync", "group")
@@ -114,6 +117,8 @@ class DataConfig:
     train_images: str
     val_annotations: str
     val_images: str
+    old_val_annotations: str
+    old_val_images: str
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
     drop_categories: list[str]
