@@ -129,8 +129,10 @@ def key_of(name: str) -> str:
 
 
 def plurals(word: str) -> set[str]:
-    """How a regular English plural of ``word`` may be spelt."""
-    found = {f"{word}s", f"{word}es"}
+    """How a regular English plural of ``word`` may be spelt; none of one or two letters, which are mostly codes."""
+    if len(word) < 3:
+        return set()
+    found = {f"{word}es"} if word.endswith("s") else {f"{word}s", f"{word}es"}
     for end, plural in (("y", "ies"), ("f", "ves"), ("fe", "ves")):
         if word.endswith(end):
             found.add(word.removesuffix(end) + plural)

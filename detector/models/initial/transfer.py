@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -42,20 +42,20 @@ def transfer(model: nn.Module, initial: InitialDetector, rows: ClassRows, config
     """
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(COUNTER)}
     state = {key: value for key, value in initial.state.items() if not key.endswith(COUNTER)}
-    # Rows are compared without their number: class layers of other classes differ in it.
-    by_row = {key: len(initial.class_names) + 1 for key in own if key.startswith((CLASSES, BOXES))}
-    problem = mismatch(
-        {key: _one_row(value, by_row[key]) if key in by_row else value for key, value in state.items()},
-        {key: _one_row(value, len(rows.new) + 1) if key in by_row else value for key, value in own.items()},
-    )
+    # Class layers differ in the number of their rows: where those of one class fit, all do.
+    fitting = {}
+    for key in (key for key in own if key.startswith((CLASSES, BOXES)) and key in state):
+        old, new = (_by_class(key, *part) for part in ((state[key], rows.old), (own[key], rows.new)))
+        if old.shape[1:] == new.shape[1:] and (len(old) == 1) == (len(new) == 1):
+            fitting[key] = _class_rows(old, new, rows, config.model.new_classes == "mean").reshape(own[key].shape)
+    state |= fitting
+    problem = mismatch(state, own)
     if problem:
         remedy = "; ".join(_remedies(initial, state, own, config))
         raise WeightsError(
             f"model.weights={initial.source}: this detector does not fit the model of the configuration. {problem}. "
             f"{'What fits: ' + remedy if remedy else 'It is of another architecture: give its model'}"
         )
-    for key, old_classes in by_row.items():
-        state[key] = _class_rows(state[key], own[key], rows, old_classes, config.model.new_classes == "mean")
     model.load_state_dict(state, strict=False)
 
 
@@ -70,29 +70,27 @@ def changes(initial: InitialDetector, config: Config) -> list[str]:
     ]
 
 
-def _one_row(value: Tensor, classes: int) -> Tensor:
-    """``value`` of a class layer as one row for each class; layers that all classes share stay as they are."""
-    return (
-        value.reshape(classes, -1, *value.shape[1:])[0]
-        if len(value) % classes == 0 and len(value) >= classes
-        else value
-    )
+def _by_class(key: str, value: Tensor, class_names: Sequence[str]) -> Tensor:
+    """A tensor [N, ...] of a class layer as [classes, N / classes, ...], background first.
+
+    As [1, N, ...] if all classes share it, or if it has no rows for so many.
+    """
+    classes, shared = len(class_names) + 1, key.startswith(BOXES) and len(value) == 4
+    return value.reshape(1 if shared or len(value) % classes else classes, -1, *value.shape[1:])
 
 
-def _class_rows(old: Tensor, own: Tensor, rows: ClassRows, old_classes: int, mean: bool) -> Tensor:
-    """A tensor of the class layer for the new classes; background first."""
-    classes = len(rows.new) + 1
-    if len(own) < classes or len(own) % classes:  # one box for all classes
+def _class_rows(old: Tensor, own: Tensor, rows: ClassRows, mean: bool) -> Tensor:
+    """What :func:`_by_class` returns for the new classes, from that of the old ones and that of the new model."""
+    if len(own) == 1:
         return old
-    old = old.reshape(old_classes, -1, *old.shape[1:]).to(own.dtype)
-    new = own.reshape(classes, -1, *own.shape[1:]).clone()
+    new = own.clone()
     new[0] = old[0]
     for label, sources in enumerate(rows.sources, 1):
         if sources:
             new[label] = old[[position + 1 for position in sources]].mean(dim=0)
         elif mean:
             new[label] = old[1:].mean(dim=0)
-    return new.reshape(own.shape)
+    return new
 
 
 def _remedies(
