@@ -61,7 +61,7 @@ class HeadConfig:
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
     weights: str
-    class_map: dict[str, Any]
+    class_map: dict[str, Any] | None
     new_classes: str = one_of("random", "mean")
     keep_classes: bool
     image_mean: list[float]

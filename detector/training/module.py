@@ -31,7 +31,7 @@ from detector.training.batches import checked, images_of, without_crowds
 from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr
 from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
 
-NOTHING: dict[str, Any] = {"weights": "none", "class_map": {}, "keep_classes": False}  # keys of no initial weights
+NOTHING: dict[str, Any] = {"weights": "none", "class_map": None, "keep_classes": False}  # keys of no initial weights
 
 
 class DetectionModule(pl.LightningModule):

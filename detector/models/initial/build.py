@@ -112,7 +112,7 @@ def class_rows(config: Config, initial: InitialDetector, class_names: Sequence[s
     """
     model, source = config.model, initial.source
     beginning = "the mean of all old rows" if model.new_classes == "mean" else "random rows"
-    rows = replace(match_classes(initial.class_names, class_names, model.class_map, source), beginning=beginning)
+    rows = replace(match_classes(initial.class_names, class_names, model.class_map or {}, source), beginning=beginning)
     if not model.keep_classes:
         return rows
     if not any(initial.class_names):
