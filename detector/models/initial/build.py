@@ -40,6 +40,7 @@ def check_initial(config: Config) -> None:
     """Refuse what :func:`build_initialised` will not find; nothing is read or downloaded.
 
     Raises:
+        ConfigError: classes are to be carried over from what is no trained detector.
         WeightsError: there is no such file or name, or an address has no hash.
     """
     weights = config.model.weights
@@ -47,6 +48,7 @@ def check_initial(config: Config) -> None:
         check_file(weights)
     elif not _may_be_published(weights):
         check_weights(weights)
+        _check_no_classes(config)
 
 
 def find_detector(config: Config) -> InitialDetector | BackboneFile | None:
@@ -74,12 +76,7 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
     model, names, ids = config.model, list(class_names), list(category_ids)
     initial = find_detector(config)
     if not isinstance(initial, InitialDetector):
-        for key, given in (("class_map", model.class_map), ("keep_classes", model.keep_classes)):
-            if given:
-                raise ConfigError(
-                    f"model.{key}={str(given).lower()}: model.weights={model.weights} is no trained detector, so there "
-                    "are no classes to carry over"
-                )
+        _check_no_classes(config)
         said = [f"{initial.path} is a backbone: all other layers are new"] if initial else []
         if isinstance(initial, BackboneFile) and is_url(model.weights):
             model = replace(model, weights=str(initial.path))
@@ -132,6 +129,17 @@ def class_rows(config: Config, initial: InitialDetector, class_names: Sequence[s
         how=[*rows.how, *("kept: not in the data" for _ in kept)],
         kept=kept,
     )
+
+
+def _check_no_classes(config: Config) -> None:
+    """Refuse keys that carry classes over where there are none."""
+    model = config.model
+    for key, given in (("class_map", model.class_map), ("keep_classes", model.keep_classes)):
+        if given:
+            raise ConfigError(
+                f"model.{key} is given, but model.weights={model.weights} is no trained detector: there are no classes "
+                "to carry over"
+            )
 
 
 def _may_be_published(weights: str) -> bool:

@@ -194,7 +194,7 @@ def test_a_backbone_is_said_to_be_one(tmp_path):
     assert (built.rows, len(built.said)) == (None, 1)
     assert "is a backbone" in built.said[0]
     for key, value in (("keep_classes", True), ("class_map", {"a": "b"})):
-        with pytest.raises(ConfigError, match=rf"model\.{key}=.*no trained detector"):
+        with pytest.raises(ConfigError, match=rf"model\.{key} .*no trained detector"):
             start(tmp_path, keys={"norm": "frozen", key: value}, content=state)
 
 
@@ -207,3 +207,5 @@ def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
                              (str(tmp_path), r"best\.ckpt")):  # fmt: skip
         with pytest.raises(WeightsError, match=message):
             check(weights)
+    with pytest.raises(ConfigError, match=r"model\.keep_classes .*model\.weights=none is no trained detector"):
+        check_initial(parse_partial({"model": {"weights": "none", "keep_classes": True}}, Config))
