@@ -153,8 +153,17 @@ def file_digest(path: Path) -> str:
 
 @cache
 def _digest(path: Path, changed: int, size: int) -> str:
+    return sha256(path)[:16]
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_id(value: Any) -> int | None:

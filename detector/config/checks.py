@@ -208,11 +208,11 @@ def with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:
 
 
 def literal(value: Any) -> Any:
-    """``value`` with ``${`` in its texts as OmegaConf wants it where it is to stay ``${``, in names of folders, say."""
+    """``value`` as OmegaConf wants it where ``${`` is to stay ``${``, in names of folders, say; keys become texts."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
     if isinstance(value, dict):
-        return {key: literal(v) for key, v in value.items()}
+        return {str(key): literal(v) for key, v in value.items()}
     return [literal(v) for v in value] if isinstance(value, list) else value
 
 

@@ -67,6 +67,9 @@ class ModelConfig:
     backbone: Any = one_of("mobilenet_v2", "torchvision/*", "timm/*", target="a network")
     published: str
     weights: str
+    class_map: dict[str, Any] | None
+    new_classes: str = one_of("random", "mean")
+    keep_classes: bool
     image_mean: list[float]
     image_std: list[float] = number(1e-6)
     norm: str = one_of("batch", "frozen", "sync", "group")
@@ -121,6 +124,8 @@ class DataConfig:
     train_images: str
     val_annotations: str
     val_images: str
+    old_val_annotations: str
+    old_val_images: str
     on_invalid: str = one_of("error", "drop", "clip")
     on_error: str = one_of("stop", "skip")
     drop_categories: list[str]

@@ -48,9 +48,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
     anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides, backbone.out_channels)
-    rpn_head = FullPrecisionRPNHead(
-        backbone.out_channels, anchors.num_anchors_per_location()[0], config.rpn.conv_depth
-    )
+    rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0], config.rpn.conv_depth)
     box_head = build_box_head(head, (backbone.out_channels, *pooler.output_size))
     predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)
     model = FasterRCNN(

@@ -82,7 +82,7 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
 
 
 def set_eps(module: nn.Module, eps: float) -> None:
-    """Let every batch norm in ``module`` add ``eps`` to the variances; those of the stages that stay as they are too."""
+    """Let every batch norm in ``module`` add ``eps`` to the variances, frozen batch norm included."""
     for norm in module.modules():
         if isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
             norm.eps = eps

@@ -67,6 +67,8 @@ def announce(
     )
     say(f"folder  {config.run_dir}")
     new_run = lambda: notes(config, epochs, data.shared_images) + anchor_notes(config.model, data.train_dataset)
+    for number, line in enumerate(module.start):
+        say(f"{'' if number else 'start':<7} {line}")
     for note in changes if start.checkpoint else new_run():
         say(f"note    {note}")
 

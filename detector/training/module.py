@@ -25,11 +25,14 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
 from detector.exceptions import DataError
 from detector.models.checkpoint import check_model_trust, hyper_parameters
-from detector.models.faster_rcnn import build_model, check_eval_mode, detect_with_losses
+from detector.models.faster_rcnn import check_eval_mode, detect_with_losses
+from detector.models.initial.build import build_initialised
 from detector.models.seeding import seed_of, seeded
 from detector.training.batches import checked, images_of, without_crowds
 from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr, warmup_steps
 from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
+
+NOTHING: dict[str, Any] = {"weights": "none", "class_map": None, "keep_classes": False}  # keys of no initial weights
 
 
 class DetectionModule(pl.LightningModule):
@@ -55,6 +58,10 @@ class DetectionModule(pl.LightningModule):
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
+        class_names, category_ids: of its labels 1..K; with ``model.keep_classes`` those of the detector that the
+            training starts from follow those that were given.
+        start: lines on what the initial weights are, and which classes were carried over.
+        class_rows: where the rows of the classes come from; None if the start is no trained detector.
         lr: peak learning rate; None: ``optim.lr``, scaled to the images per step if ``optim.base_batch`` says so.
         losses: those of the last training batch by name, detached scalars.
         result: the numbers of the last evaluation, on every process; None before the first.
@@ -73,17 +80,19 @@ class DetectionModule(pl.LightningModule):
     ):
         super().__init__()
         self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
-        self.class_names = list(class_names)
-        self.category_ids = list(range(1, len(self.class_names) + 1) if category_ids is None else category_ids)
+        ids = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
+        self.trust = trust
+        if trust is not None:
+            check_model_trust(self.config, trust)
+        # A checkpoint brings its weights, and its classes; the file of the initial weights may be gone.
+        model = self.config.model if pretrained else replace(self.config.model, **NOTHING)
+        built = build_initialised(replace(self.config, model=model), class_names, ids)
+        self.model, self.class_names, self.category_ids = built.model, built.class_names, built.category_ids
+        self.start, self.class_rows = built.said, built.rows
         self.annotations = annotations
         # A module that a checkpoint is loaded into must not look for the file of the initial weights.
         facts = hyper_parameters(self.config, self.class_names, self.category_ids)
         self.save_hyperparameters({**facts, "pretrained": False})
-        self.trust = trust
-        if trust is not None:
-            check_model_trust(self.config, trust)
-        model = self.config.model if pretrained else replace(self.config.model, weights="none")
-        self.model = build_model(model, self.config.roi, num_classes=len(self.class_names) + 1)
         self.lr: float | None = None
         self.losses: dict[str, Tensor] = {}
         self.result: CocoResult | None = None
@@ -230,6 +239,9 @@ class DetectionModule(pl.LightningModule):
     def _score(self, outcomes: list[BatchOutcome]) -> tuple[CocoResult, dict[str, float]]:
         self.detections = Detections.concat([outcome.detections for outcome in outcomes])
         truth = self._file_truth()
+        if truth is not None and self.config.model.keep_classes:  # those that the data have not are not scored
+            unknown = set(self.category_ids) - set(truth.category_ids)
+            self.detections = self.detections.without(sorted(unknown))
         if truth is None:
             # Of an image that comes twice the first counts, as with the detections.
             targets: dict[int, Target] = {}

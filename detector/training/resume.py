@@ -28,7 +28,10 @@ CONTINUED = (
     *("data.repeat_threshold", "data.shapes", "data.drop_categories", "data.white"),
     "trainer.limit_eval_images",  # the best AP so far is of these images
 )
-FREE = ("model.weights", "model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")
+FREE = (
+    *("model.weights", "model.class_map", "model.new_classes"),
+    *("model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image"),
+)
 
 
 @dataclass
@@ -150,11 +153,13 @@ def check_data(config: Config, start: Start, data: DetectionDataModule) -> list[
     """
     if start.checkpoint is None:
         return []
+    kept = config.model.keep_classes  # those of the detector that the run began with follow those of the data
     for key, before in start.classes.items():
-        if list(before) != list(now := getattr(data, key)):
+        now = list(getattr(data, key))
+        if before[: len(now) if kept else None] != now:
             raise ConfigError(
                 f"{start.checkpoint} cannot be continued with these data: its {key.replace('_', ' ')} are {before}, "
-                f"those of the data {list(now)}. Give the data as they were."
+                f"those of the data {now}. Give the data as they were."
             )
     if start.max_steps != config.trainer.max_steps:
         logger.info(
@@ -178,6 +183,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         (key, flat_old.get(key), flat_new.get(key))
         for key in sorted({*flat_old, *flat_new})
         if flat_old.get(key) != flat_new.get(key)
-        and key not in FREE
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE)
         and any(key == c or key.startswith(f"{c}.") for c in CONTINUED)
     ]

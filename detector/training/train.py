@@ -14,8 +14,8 @@ from detector.config.targets import check_imports
 from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
+from detector.models.initial.build import check_initial
 from detector.models.poolers import check_parameters
-from detector.models.weights import check_weights
 from detector.training.announce import announce, finish
 from detector.training.callbacks import (
     AveragedWeights,
@@ -31,6 +31,7 @@ from detector.training.callbacks import (
 from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.distributed import ProcessGroup, process_group
 from detector.training.failures import explained
+from detector.training.forgetting import check_old_data
 from detector.training.launch import launch, must_launch
 from detector.training.length import check_length, set_length
 from detector.training.loggers import build_loggers
@@ -74,7 +75,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
     if start.checkpoint is None:
-        check_weights(config.model)
+        check_initial(config)
     data = DetectionDataModule(config)
     data.prepare_data()
     data.setup()
@@ -85,7 +86,10 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     group.check_same({"their checkpoint's step": start.step, "their numbers of images": splits})
     pl.seed_everything(config.seed, verbose=False)
     # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
-    module = DetectionModule(config, data.class_names, data.category_ids, start.checkpoint is None, data.val_split)
+    classes = start.classes or {"class_names": data.class_names, "category_ids": data.category_ids}
+    module = DetectionModule(config, **classes, pretrained=start.checkpoint is None, annotations=data.val_split)
+    if start.checkpoint is None:
+        check_old_data(config, module.class_rows)
     module.lr = scaled_lr(config.optim, images_per_step(config))
     if group.rank == 0:
         write_config(config, start.checkpoint)

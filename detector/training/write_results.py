@@ -17,6 +17,7 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
+from detector.training.forgetting import FORGETTING, forgetting_table, measure_forgetting, write_forgetting
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import TrainResult
 from detector.training.tensorboard_summary import write_summary
@@ -25,7 +26,7 @@ from detector.training.tensorboard_summary import write_summary
 def write_results(
     config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
 ) -> None:
-    """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
+    """Write ``metrics.json``, ``predictions.json``, ``curves.png``, ``predictions.png`` and ``forgetting.json``.
 
     A picture that cannot be drawn is reported and no error: the training is done.
 
@@ -39,13 +40,15 @@ def write_results(
     folder = outcome.run_dir
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
-    discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
+    discard(folder, ["curves.png", "predictions.png", FORGETTING])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
         attempt(lambda: say_overfitting(folder / "metrics.csv", say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
+    if config.data.old_val_annotations:
+        attempt(lambda: say_forgetting(config, outcome, data, say), FORGETTING, say)
     if config.logger.tensorboard:
         attempt(lambda: fill_tensorboard(config, outcome, detections, data), "TensorBoard's summary", say)
 
@@ -62,6 +65,13 @@ def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
     """Say so if the validation loss rises while the training loss falls."""
     if remark := overfitting(read_curves(metrics_csv)):
         say(f"note    {remark}")
+
+
+def say_forgetting(config: Config, outcome: TrainResult, data: DetectionDataModule, say: Callable[[Any], Any]) -> None:
+    """Print the AP of the classes that the run's detector knew before, and write it to ``forgetting.json``."""
+    found = measure_forgetting(config, outcome.best_checkpoint, data.class_names)
+    write_forgetting(found, outcome.run_dir / FORGETTING)
+    say(forgetting_table(found))
 
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:

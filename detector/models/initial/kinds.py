@@ -1,0 +1,196 @@
+"""What a file of weights is, found out from its keys: a backbone, a detector, or a checkpoint of a run."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torchvision.models import detection, get_model_weights, list_models
+
+from detector.exceptions import WeightsError
+from detector.models.initial.files import local_file
+from detector.models.weights import LISTED, read_tensors
+from detector.words import counted, first_line
+
+PREDICTOR = "roi_heads.box_predictor."
+CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
+WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+)  # what DataParallel, torch.compile and a LightningModule put before names
+INSIDE = ("state_dict", "model", "model_state_dict", "model_ema", "ema")  # where training scripts keep the weights
+BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")  # of torchvision's Mask and Keypoint R-CNN
+OLD_NAME = re.compile(r"(rpn\.head\.conv|backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)")
+# Published weights that are used with batch norm that adds nothing to the variances, and the key that says so of a file.
+WITHOUT_EPS = {detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1: " model.norm_eps=0"}
+NOTHING = "N/A"  # torchvision's name of the rows that no class of COCO has
+
+
+@dataclass(frozen=True)
+class InitialDetector:
+    """The weights of a detector, under the names that torchvision's ``FasterRCNN`` gives them.
+
+    Attributes:
+        source: what ``model.weights`` says.
+        said: what it was found to be, in words.
+        state: the weights, on the CPU, without masks and keypoints.
+        class_names: of the rows 1..K of the class layer; "" for one that is not known. Row 0 is the background.
+        category_ids: their category ids in the data that it was trained on.
+        trained: the configuration that it was trained with; empty if that is not known.
+    """
+
+    source: str
+    said: str
+    state: dict[str, Tensor]
+    class_names: list[str]
+    category_ids: list[int]
+    trained: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BackboneFile:
+    """The weights of a backbone, or of a whole classification network, under the names of the file.
+
+    Attributes:
+        path: the file.
+        state: the weights, on the CPU.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+
+
+def read_initial(weights: str) -> InitialDetector | BackboneFile:
+    """Read a file of weights without running code from it, and find out what it is.
+
+    Args:
+        weights: a path, the folder of a run, or an address with its hash; see :func:`local_file`.
+
+    Raises:
+        WeightsError: it cannot be found or read, or holds something else than named tensors.
+    """
+    path = local_file(weights)
+    content, told = read_tensors(path, f"model.weights={weights}"), ""
+    facts = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not is_state(content) and isinstance(content, dict):
+        inside = next((key for key in INSIDE if is_state(content.get(key))), None)
+        if inside:
+            content, told = content[inside], f" under {inside!r}"
+    if not is_state(content):
+        raise WeightsError(
+            f"model.weights={weights}: {holding(content)}, and no dict of named tensors, neither by itself nor under "
+            f"{', '.join(map(repr, INSIDE))}"
+        )
+    names = facts.get("class_names") if isinstance(facts, dict) else None
+    state = {renamed(key): value for key, value in unwrapped(content).items()}
+    if f"{CLASSES}.weight" not in state:
+        if names:
+            raise WeightsError(f"model.weights={weights}: the checkpoint of a run without the weights of a detector")
+        return BackboneFile(path, state)
+    if isinstance(facts, dict) and names:
+        config = facts.get("config") or {}
+        model = config.get("model", {}).get("name", "detector")
+        said = f"{path} is a checkpoint of ours: {model} with {counted(len(names), 'class', 'classes')}"
+        return detector_of(weights, said, state, ["", *names], facts.get("category_ids"), config)
+    rows = len(state[f"{CLASSES}.weight"])
+    coco = list(detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+    known = coco if rows == len(coco) else [""] * rows
+    classes = f"{counted(rows - 1, 'class', 'classes')} that it does not name"
+    if known is coco:
+        classes = "the 91 rows of COCO's classes as torchvision orders them"
+    return detector_of(weights, f"{path} is a detector's state dict{told} with {classes}", state, known)
+
+
+def detector_of(
+    source: str,
+    said: str,
+    state: dict[str, Tensor],
+    names: list[str],
+    ids: list[int] | None = None,
+    trained: dict[str, Any] | None = None,
+) -> InitialDetector:
+    """A detector from its weights; ``names`` are those of all rows, that of the background included."""
+    rows = len(state[f"{CLASSES}.weight"])
+    if rows != len(names):
+        raise WeightsError(
+            f"model.weights={source}: {CLASSES}.weight has {counted(rows, 'row')}, for background and "
+            f"{counted(len(names) - 1, 'class', 'classes')}: they do not belong together"
+        )
+    left = sorted(key for key in state if key.startswith(BRANCHES))
+    if left:
+        said += f"; {len(left)} tensors of masks or keypoints are not used ({', '.join(left[:2])}, ...)"
+    kept = {key: value for key, value in state.items() if key not in left}
+    known = ["" if name == NOTHING else name for name in names[1:]]
+    return InitialDetector(source, said, kept, known, list(ids or range(1, rows)), trained or {})
+
+
+def published_detector(weights: str, builder: str) -> InitialDetector | None:
+    """torchvision's published weights of a detector; None if ``weights`` does not name such.
+
+    Args:
+        weights: a member of an enum such as ``FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, or its last part.
+        builder: ``model.published``, torchvision's function that builds the detector, which says the enum of a last
+            part; "" for a model that is none of torchvision's.
+
+    Raises:
+        WeightsError: the enum has no such member, or the download fails.
+    """
+    enum, _, member = weights.rpartition(".")
+    published = {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
+    entries = published.get(enum)
+    if not enum and builder in list_models(detection) and member in get_model_weights(builder).__members__:
+        entries = get_model_weights(builder)
+    if entries is None:
+        return None
+    if member not in entries.__members__:
+        names = ", ".join(f"{entries.__name__}.{name}" for name in entries.__members__)
+        raise WeightsError(f"model.weights={weights}: torchvision has {names}")
+    entry: Any = entries[member]
+    try:
+        state = dict(entry.get_state_dict(progress=False, check_hash=True))
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise WeightsError(
+            f"model.weights={weights}: the download of {entry.url} failed ({first_line(error)}). Without a network, "
+            f"fetch that file elsewhere and give it as model.weights=PATH{WITHOUT_EPS.get(entry, '')}"
+        ) from None
+    classes: list[str] = list(entry.meta["categories"])
+    known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
+    said = f"torchvision's {entries.__name__}.{member} with {known}"
+    return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+
+
+def is_state(content: Any) -> bool:
+    """Whether ``content`` is a dict of tensors by name, and not an empty one."""
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
+
+
+def holding(content: Any) -> str:
+    """What a file holds, in words."""
+    if not isinstance(content, dict):
+        return f"holds {type(content).__name__}"
+    keys = [str(key) for key in content]
+    return f"holds a dict with {', '.join(keys[:LISTED]) or 'nothing'}{', ...' if len(keys) > LISTED else ''}"
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """``state`` without what wrappers of modules have put before all of its names."""
+    for prefix in WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
+
+
+def renamed(key: str) -> str:
+    """The name that torchvision gives a weight today; before 0.13 the layers of pyramid and RPN had shorter ones."""
+    found = OLD_NAME.fullmatch(key)
+    return f"{found[1]}{'.0.0' if found[1] == 'rpn.head.conv' else '.0'}.{found[2]}" if found else key

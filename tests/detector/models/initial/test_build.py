@@ -1,0 +1,211 @@
+"""A detector that starts from a trained one: which weights go where, and what is refused."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v2
+from untrained import make_content
+
+from detector.config.defaults import parse_partial
+from detector.config.schema import Config
+from detector.exceptions import ConfigError, WeightsError
+from detector.models.faster_rcnn import build_model
+from detector.models.initial.build import build_initialised, check_initial
+
+PREDICTOR = "roi_heads.box_predictor."
+CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
+
+
+def start(path, names=("dogs", "bird"), ids=None, keys=None, content=None):
+    """The detector for classes ``names`` that starts from ``content``, saved at ``path``."""
+    content = content or make_content()
+    torch.save(content, path / "old.ckpt")
+    model = copy.deepcopy(content["hyper_parameters"]["config"]["model"]) if "hyper_parameters" in content else {}
+    model["weights"] = str(path / "old.ckpt")
+    for key, value in (keys or {}).items():
+        group, _, name = key.rpartition(".")
+        (model.setdefault(group, {}) if group else model)[name] = value
+    torch.manual_seed(5)
+    config = parse_partial({"model": model}, Config)
+    return build_initialised(config, names, ids or range(1, len(names) + 1)), config
+
+
+def old_state():
+    return {key.removeprefix("model."): value for key, value in make_content()["state_dict"].items()}
+
+
+def test_everything_but_the_classes_comes_along(tmp_path):
+    built, _ = start(tmp_path)
+    old = old_state()
+    state = built.model.state_dict()
+    assert state.keys() == old.keys()
+    assert len(old) > 250
+    for key, value in old.items():
+        if not key.startswith(PREDICTOR):
+            assert torch.equal(state[key], value), key
+
+
+def test_rows_go_by_name(tmp_path):
+    """Old rows: background, cat, dog. New ones: background, dogs (the old dog), bird (random)."""
+    built, config = start(tmp_path)
+    torch.manual_seed(5)
+    fresh = build_model(replace(config.model, weights="none"), config.roi, 3).state_dict()
+    old, state = old_state(), built.model.state_dict()
+    for kind in ("weight", "bias"):
+        classes, boxes = state[f"{CLASSES}.{kind}"], state[f"{BOXES}.{kind}"]
+        assert torch.equal(classes[:2], old[f"{CLASSES}.{kind}"][[0, 2]])
+        assert torch.equal(boxes[:8], old[f"{BOXES}.{kind}"][[0, 1, 2, 3, 8, 9, 10, 11]])
+        assert torch.equal(classes[2], fresh[f"{CLASSES}.{kind}"][2])
+        assert torch.equal(boxes[8:], fresh[f"{BOXES}.{kind}"][8:])
+    assert built.rows.sources == [[1], []]
+    text = "\n".join(built.said)
+    assert "checkpoint of ours: fpn with 2 classes" in text
+    assert all(words in text for words in ("dog   dogs  by name", "bird  new: random rows", "cat   -     dropped"))
+
+
+def test_new_classes_can_start_from_the_mean(tmp_path):
+    built, _ = start(tmp_path, keys={"new_classes": "mean"})
+    old, state = old_state(), built.model.state_dict()
+    for kind in ("weight", "bias"):
+        rows = old[f"{CLASSES}.{kind}"].double()
+        torch.testing.assert_close(state[f"{CLASSES}.{kind}"][2].double(), (rows[1] + rows[2]) / 2)
+        rows = old[f"{BOXES}.{kind}"].double()
+        torch.testing.assert_close(state[f"{BOXES}.{kind}"][8:].double(), (rows[4:8] + rows[8:]) / 2)
+
+
+def test_classes_that_become_one(tmp_path):
+    built, _ = start(tmp_path, ["pet"], keys={"class_map": {"cat": "pet", "dog": "pet"}})
+    rows = old_state()[f"{CLASSES}.weight"].double()
+    torch.testing.assert_close(built.model.state_dict()[f"{CLASSES}.weight"][1].double(), (rows[1] + rows[2]) / 2)
+
+
+def test_one_box_for_all_classes_comes_along(tmp_path):
+    content = make_content()
+    content["hyper_parameters"]["config"]["model"]["head"]["class_agnostic"] = True
+    for kind in ("weight", "bias"):
+        key = f"model.{BOXES}.{kind}"
+        content["state_dict"][key] = content["state_dict"][key][:4]
+    for names in (["bird"], ["bird", "cat"], ["a", "b", "cat"]):  # four values are also two rows of two, or four of one
+        built, _ = start(tmp_path, names, content=content)
+        assert torch.equal(built.model.state_dict()[f"{BOXES}.weight"], content["state_dict"][f"model.{BOXES}.weight"])
+        with pytest.raises(WeightsError, match=r"bbox_pred\.weight.*class_agnostic=true"):
+            start(tmp_path, names, keys={"head.class_agnostic": False}, content=content)
+
+
+# ------------------------------------------------------------------------------------- classes that are kept
+def test_old_classes_are_kept_behind_the_new_ones(tmp_path):
+    """The old cat has the category 3, the old dog 7; 3 is taken by a bird in the new data."""
+    built, _ = start(tmp_path, ["bird", "fish"], [1, 3], {"keep_classes": True})
+    assert (built.class_names, built.category_ids) == (["bird", "fish", "cat", "dog"], [1, 3, 8, 7])
+    weight, old = built.model.state_dict()[f"{CLASSES}.weight"], old_state()[f"{CLASSES}.weight"]
+    assert len(weight) == 5
+    assert torch.equal(weight[[0, 3, 4]], old)
+    assert sum("kept: not in the data" in line for line in built.said) == 2
+
+
+def test_only_classes_that_the_data_have_not_are_kept(tmp_path):
+    built, _ = start(tmp_path, ["Dogs"], keys={"keep_classes": True, "class_map": {"cat": None}})
+    assert built.class_names == ["Dogs"]
+    with pytest.raises(ConfigError, match=r"keep_classes.*the data have cat too"):
+        start(tmp_path, ["cat"], keys={"keep_classes": True, "class_map": {"dog": "cat"}})
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+@pytest.mark.parametrize(
+    ("key", "value", "tensor", "remedy", "told"),
+    [
+        ("fpn_channels", 16, "backbone.fpn.inner_blocks.0.0.weight", "model.fpn_channels=8", True),
+        ("head.width", 32, "roi_heads.box_head.fc6.weight", "model.head.width=16", True),
+        ("head.class_agnostic", True, f"{BOXES}.weight", "model.head.class_agnostic=false", True),
+        ("anchors.aspect_ratios", [1.0], "rpn.head.cls_logits.weight", "model.anchors with 3", True),
+        ("norm", "group", "running_mean", "model.norm=batch, frozen or sync", True),
+        ("fpn_norm", "group", "backbone.fpn.inner_blocks.0.1.weight", "model.fpn_norm=none", False),
+        ("name", "c5", "rpn.head", "model.name=fpn", False),
+    ],
+)
+def test_what_does_not_fit_is_an_error_with_the_remedy(tmp_path, key, value, tensor, remedy, told):
+    """A checkpoint of ours knows its configuration, a bare state dict only its shapes."""
+    content = make_content()
+    keys = {key: value} | ({"anchors.sizes": [[32, 64]]} if value == "c5" else {})
+    with pytest.raises(WeightsError) as refused:
+        start(tmp_path, keys=keys, content=content)
+    message = str(refused.value)
+    assert "old.ckpt" in message
+    assert tensor in message or key == "norm"
+    exact = {"anchors.aspect_ratios": "model.anchors.aspect_ratios=[0.5,1.0,2.0]", "norm": "model.norm=frozen"}
+    assert exact.get(key, remedy) in message
+    if told:
+        given = {"fpn_channels": 8, "min_size": [64], "norm": "frozen", "head.width": 16, **keys}
+        with pytest.raises(WeightsError) as refused:
+            start(tmp_path, keys=given, content=content["state_dict"])
+        assert remedy in str(refused.value)
+
+
+def test_another_size_of_pooled_regions(tmp_path):
+    content = make_content()
+    torch.save(content, tmp_path / "old.ckpt")
+    model = {**content["hyper_parameters"]["config"]["model"], "weights": str(tmp_path / "old.ckpt")}
+    config = parse_partial({"model": model, "roi": {"output_size": [5, 5]}}, Config)
+    with pytest.raises(WeightsError, match=r"fc6\.weight \[16, 392\] instead of \[16, 200\].*roi\.output_size=\[7,7\]"):
+        build_initialised(config, ["a"], [1])
+    torch.save(content["state_dict"], tmp_path / "old.ckpt")
+    with pytest.raises(WeightsError, match=r"What fits: roi\.output_size=\[7,7\]"):
+        build_initialised(config, ["a"], [1])
+
+
+def test_missing_and_surplus_tensors_are_named(tmp_path):
+    content = make_content()
+    content["state_dict"]["model.roi_heads.extra.weight"] = content["state_dict"].pop("model.rpn.head.cls_logits.bias")
+    with pytest.raises(
+        WeightsError, match=r"1 missing: rpn\.head\.cls_logits\.bias; 1 unexpected: roi_heads\.extra\.weight"
+    ):
+        start(tmp_path, content=content)
+
+
+# ------------------------------------------------------------------------------------------- what is said
+def test_a_file_that_does_not_name_its_classes(tmp_path):
+    keys = {"fpn_channels": 8, "norm": "frozen", "head.width": 16}
+    state = make_content()["state_dict"]
+    built, _ = start(tmp_path, keys=keys, content=state)
+    assert built.rows.sources == [[], []]
+    assert any("'model.class_map={1: NAME, 2: NAME}'" in line for line in built.said)
+    built, _ = start(tmp_path, keys=keys | {"class_map": {1: "bird"}}, content=state)
+    assert built.rows.sources == [[], [0]]
+    with pytest.raises(ConfigError, match=r"keep_classes=true.*does not name its classes"):
+        start(tmp_path, keys=keys | {"keep_classes": True}, content=state)
+
+
+def test_keys_with_which_the_weights_mean_something_else(tmp_path):
+    assert not any("trained with other keys" in line for line in start(tmp_path)[0].said)
+    sizes = [[16.0], [32.0], [64.0], [128.0], [256.0]]
+    built, _ = start(tmp_path, keys={"image_mean": [0.5, 0.5, 0.5], "anchors.sizes": sizes})
+    (note,) = (line for line in built.said if "trained with other keys" in line)
+    assert "model.image_mean=[] " in note  # those of the network
+    assert "model.anchors.sizes=[[32.0],[64.0],[128.0],[256.0],[512.0]]" in note
+    assert "std" not in note
+
+
+def test_a_backbone_is_said_to_be_one(tmp_path):
+    state = mobilenet_v2().state_dict()
+    built, _ = start(tmp_path, keys={"norm": "frozen", "fpn_channels": 8}, content=state)
+    assert torch.equal(built.model.state_dict()["backbone.body.0.0.weight"], state["features.0.0.weight"])
+    assert (built.rows, len(built.said)) == (None, 1)
+    assert "is a backbone" in built.said[0]
+    for key, value in (("keep_classes", True), ("class_map", {"a": "b"})):
+        with pytest.raises(ConfigError, match=rf"model\.{key} .*no trained detector"):
+            start(tmp_path, keys={"norm": "frozen", key: value}, content=state)
+
+
+def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
+    check = lambda weights: check_initial(parse_partial({"model": {"weights": weights}}, Config))
+    torch.save({}, tmp_path / "any.pth")
+    for weights in ("none", "IMAGENET1K_V2", "FasterRCNN_ResNet50_FPN_Weights.COCO_V1", str(tmp_path / "any.pth")):
+        check(weights)
+    for weights, message in (("", "has to be given"), ("nowhere.pth", "no such file"), ("http://host/a.pth", "sha256"),
+                             (str(tmp_path), r"best\.ckpt")):  # fmt: skip
+        with pytest.raises(WeightsError, match=message):
+            check(weights)
+    with pytest.raises(ConfigError, match=r"model\.keep_classes .*model\.weights=none is no trained detector"):
+        check_initial(parse_partial({"model": {"weights": "none", "keep_classes": True}}, Config))
