@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.config.checks import check_keys, check_values, literal, number, one_of, with_floats
@@ -395,8 +395,10 @@ class AblateConfig:
 # ------------------------------------------------------------------------------------------ functions
 def case(value: Any, table: dict[str, Any]) -> Any:
     """The OmegaConf resolver ``${detector.case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file
-    says of a value of another key; a node with ``_target_`` is something else."""
-    word = str(value)
+    says of a value of another key, or of the first of several values that is in it; a node with ``_target_`` is
+    something else."""
+    words = [str(word) for word in (value if isinstance(value, list | ListConfig) else [value])]
+    word = next((word for word in words if word in table), words[-1])
     found = table[word] if word in table or "else" not in table else table["else"]
     return OmegaConf.create(found) if isinstance(found, list) else found  # OmegaConf.resolve wants its own lists
 

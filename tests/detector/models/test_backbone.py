@@ -61,7 +61,28 @@ def test_a_pyramid_of_fewer_maps_is_a_part_of_the_whole():
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
 
 
-@pytest.mark.parametrize("strides", [[], [64], [2, 4], [4, 16], [16, 8], [8, 8], [128]])
+def test_a_stride_twice_is_the_first_and_the_last_map_of_it():
+    """torchvision's MobileNetV2 has stride 16 from block 7 (64 channels) to block 13 (96); 1280 is the last of 32."""
+    body = build_backbone(default(ModelConfig, name="fpn", fpn_strides=[16, 16])).module.body.eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = body(image)
+        x = image
+        for name, block in body.named_children():
+            x = block(x)
+            if name == "7":
+                assert torch.equal(maps["0"], x)
+    assert x.shape[1] == 96
+    assert torch.equal(maps["1"], x)
+
+
+def test_a_network_with_one_map_of_a_stride_given_twice():
+    pytest.importorskip("timm")
+    with pytest.raises(ConfigError, match=r"model\.fpn_strides=\[8, 8\]: timm/resnet10t has only one map of stride 8"):
+        build_backbone(default(ModelConfig, backbone="timm/resnet10t", fpn_strides=[8, 8]))
+
+
+@pytest.mark.parametrize("strides", [[], [64], [2, 4], [4, 16], [16, 8], [8, 8, 16], [128]])
 def test_strides_that_are_no_pyramid(strides):
     with pytest.raises(ConfigError, match=r"model\.fpn_strides=.*: give neighbours of 4, 8, 16, 32, 64"):
         build_backbone(default(ModelConfig, fpn_strides=strides))
