@@ -143,9 +143,12 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if len({found.stride for found in maps}) < len(maps):
         maps[0] = next(found for found in network.measured.entries if found.stride == pooled[0])
         if maps[0] == maps[1]:
-            raise ConfigError(f"model.fpn_strides={anchored}: {config.backbone} has only one map of stride {pooled[0]}")
-    stages = stages_of(network.measured.places, all_maps.index(maps[-1]))
+            name = word_of(config.backbone)
+            raise ConfigError(f"model.fpn_strides={anchored}: {name} has only one map of stride {pooled[0]}")
     keys = network.cut([found.key for found in maps])
+    present = {name for name, _ in network.module.named_parameters()}  # frozen norm has none
+    places = {name: place for name, place in network.measured.places.items() if name in present}
+    stages = stages_of(places, all_maps.index(maps[-1]))
     maps = [replace(found, key=key) for found, key in zip(maps, keys, strict=True)]
     body = network.module
     freeze(body, {name for name, stage in stages.items() if stage < config.trainable_stages})

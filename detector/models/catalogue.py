@@ -56,7 +56,7 @@ def check_network(backbone: Any) -> None:
 
 
 def published(backbone: Any) -> list[str]:
-    """The names of weights that can be downloaded: torchvision's, as ``ResNet50_Weights.IMAGENET1K_V2``; ``imagenet``."""
+    """Names of weights to download: torchvision's, as ``ResNet50_Weights.IMAGENET1K_V2``, and ``imagenet``."""
     if is_target(backbone):
         return []
     library, _, network = full_name(backbone).partition("/")
