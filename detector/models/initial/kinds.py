@@ -27,7 +27,7 @@ WRAPPERS = (
 INSIDE = ("state_dict", "model", "model_state_dict", "model_ema", "ema")  # where training scripts keep the weights
 BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")  # of torchvision's Mask and Keypoint R-CNN
 OLD_NAME = re.compile(r"(rpn\.head\.conv|backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)")
-# Published weights that are used with batch norm that adds nothing to the variances, and the key that says so of a file.
+# Published weights that are used with batch norm that adds nothing to the variances, and the key that a file needs.
 WITHOUT_EPS = {detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1: " model.norm_eps=0"}
 NOTHING = "N/A"  # torchvision's name of the rows that no class of COCO has
 

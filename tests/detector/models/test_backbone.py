@@ -78,7 +78,9 @@ def test_a_stride_twice_is_the_first_and_the_last_map_of_it():
 
 def test_a_network_with_one_map_of_a_stride_given_twice():
     patches = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 8, "kernel_size": 8, "stride": 8}
-    with pytest.raises(ConfigError, match=r"model\.fpn_strides=\[8, 8\]: torch\.nn\.Conv2d has only one map of stride 8"):
+    with pytest.raises(
+        ConfigError, match=r"model\.fpn_strides=\[8, 8\]: torch\.nn\.Conv2d has only one map of stride 8"
+    ):
         build_backbone(default(ModelConfig, backbone=patches, fpn_strides=[8, 8]))
 
 

@@ -10,12 +10,16 @@ import pytest
 import torch
 from torchvision.models import detection, get_model_weights
 from torchvision.models._api import WeightsEnum
+from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config.defaults import default
 from detector.config.schema import ExportConfig, parse
+from detector.exceptions import WeightsError
 from detector.export.export_model import export
+from detector.models.backbone import build_backbone
 from detector.models.checkpoint import hyper_parameters
 from detector.models.faster_rcnn import build_model
+from detector.models.initial.build import build_initialised
 from detector.models.poolers import build_pooler
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -131,6 +135,37 @@ def test_detections_and_losses_are_torchvisions(name, monkeypatch):
         for key, value in losses[1].items():
             assert value > 0
             torch.testing.assert_close(losses[0][key], value, rtol=1e-8, atol=1e-10)
+
+
+def test_published_weights_by_their_name(monkeypatch):
+    """Into a detector of two of COCO's classes, in another order: their rows, and all other weights as they are."""
+    name = "mobilenet_v3_large_320_fpn"
+    state = trained(name)
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: state)
+    built = build_initialised(composed(name, "model.weights=COCO_V1"), ["dog", "person"], [1, 2])
+    rows = [0, 18, 1]  # background, and the categories of COCO's files
+    found = built.model.state_dict()
+    for part, width in (("cls_score", 1), ("bbox_pred", 4)):
+        for kind in ("weight", "bias"):
+            key = f"roi_heads.box_predictor.{part}.{kind}"
+            old = state[key].reshape(91, width, -1)
+            assert torch.equal(found.pop(key).reshape(3, width, -1), old[rows])
+    assert found.keys() == {key for key in state if "box_predictor" not in key and not key.endswith("_tracked")}
+    assert all(torch.equal(value, state[key]) for key, value in found.items())
+
+
+def test_published_weights_of_no_published_detector():
+    with pytest.raises(WeightsError, match=r"model\.weights=COCO_V1: .*model=resnet50_fpn"):
+        build_initialised(composed("fpn", "model.weights=COCO_V1"), ["a"], [1])
+
+
+def test_resnet50_fpn_adds_nothing_to_the_variances_of_its_published_weights():
+    """torchvision's `overwrite_eps`; 1e-5 with others. The files of the weights need the key."""
+    for weights, eps in (("COCO_V1", 0), ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", 0), ("imagenet", 1e-5)):
+        model = composed("resnet50_fpn", f"model.weights={weights}").model
+        with torch.device("meta"):
+            norms = build_backbone(dataclasses.replace(model, weights="none")).module.modules()
+        assert {norm.eps for norm in norms if isinstance(norm, FrozenBatchNorm2d)} == {eps}
 
 
 def test_onnx_and_the_names_of_coco(tmp_path):
