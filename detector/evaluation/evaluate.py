@@ -13,7 +13,7 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import DataConfig, EvaluateConfig
-from detector.data.coco import CocoDataset
+from detector.data.coco import DetectionDataset
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
@@ -171,7 +171,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(truth.path), "images": resolved(dataset.images)},
+        "data": {"annotations": resolved(truth.path), "images": dataset.images and resolved(dataset.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(device),
@@ -192,7 +192,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     )
 
 
-def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, GroundTruth]:
+def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDataset, GroundTruth]:
     """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
 
     Raises:
@@ -204,6 +204,10 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, G
         dropped = tuple(trained.drop_categories)
         split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
     else:
+        try:
+            check_trust(targets_of(trained.name, "data.name"), config.trust)
+        except CheckpointError as error:
+            raise CheckpointError(f"{config.checkpoint}: {error}, or use files instead. {ELSEWHERE}") from None
         split = validation_split(trained, config.checkpoint, ELSEWHERE)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"

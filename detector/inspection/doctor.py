@@ -11,7 +11,7 @@ import numpy as np
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
 from detector.data.annotations import read_annotations
 from detector.data.left_out import check_dropped
-from detector.data.splits import Split, find_split, has_split
+from detector.data.splits import Split, find_split, has_split, is_own
 from detector.inspection.anchor_advice import AnchorStudy
 from detector.inspection.anchor_fit import OVERLAP, AnchorFit
 from detector.inspection.examined_split import ExaminedSplit, examine_splits
@@ -86,6 +86,11 @@ def splits_of(data: DataConfig) -> list[Split]:
     Raises:
         DataError: there is no training file.
     """
+    if is_own(data):
+        raise ConfigError(
+            f"data.name: {word_of(data.name)}: inspect_data looks into annotation files and image files only. Training "
+            "checks boxes, labels and images of such a data set itself: debug=fast ends soon after that."
+        )
     return [find_split(data, name) for name in ("train", "val") if name == "train" or has_split(data, name)]
 
 
