@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not Path(__path__[0], "configs").is_dir():
+    # In a clone `detector.configs` lies beside the package. An installed one has it inside, where the wheel puts it.
+    __path__.append(str(Path(__path__[0]).parent))
 
 if TYPE_CHECKING:
     from detector.data.datamodule import DetectionDataModule

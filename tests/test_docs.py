@@ -17,6 +17,7 @@ import roi_ops
 from detector.config import schema
 from detector.config.arguments import CommandLine
 from detector.config.checks import is_known
+from detector.config.composition import compose
 from detector.config.defaults import default
 from detector.exceptions import ConfigError
 
@@ -30,7 +31,7 @@ SCRIPTS = {"ablate": (schema.AblateConfig, "")}
 for _file in sorted((ROOT / "scripts").glob("*.py")):
     for _schema, _name, _positional in RUN.findall(_file.read_text(encoding="utf-8")):
         SCRIPTS[_name] = (getattr(schema, _schema), _positional)
-PROGRAMS = ("python", "make", "pip", "torchrun", "srun", "source", "fuzz")
+PROGRAMS = ("python", "multiscale-rcnn", "make", "pip", "torchrun", "srun", "source", "fuzz")
 
 
 def commands(text):
@@ -85,6 +86,8 @@ def own_study(tmp_path):
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_command(page, command, monkeypatch, own_study):
     found = words(command)
+    if found[0] == "multiscale-rcnn":
+        found[:2] = [f"scripts/{found[1]}.py"]
     script = next((i for i, word in enumerate(found) if re.fullmatch(r"scripts/\w+\.py", word)), None)
     if script is not None:
         assert (ROOT / found[script]).is_file()
@@ -104,6 +107,8 @@ def test_command(page, command, monkeypatch, own_study):
         targets = [word for word in found[1:] if "=" not in word]
         assert targets
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    elif found[:2] == ["python", "app.py"]:
+        assert list((ROOT / "docs/examples").rglob("app.py"))
     elif found[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(found[2])
     elif found[0] == "pip":
@@ -147,6 +152,9 @@ def test_key_in_a_sentence(code, monkeypatch):
     scripts = [name for name, (kind, _) in SCRIPTS.items()
                if all(is_known(n, kind) or (n in groups and name in ("train", "inspect_data")) for n in names)
                or (name == "ablate" and names == ["study"])]  # fmt: skip
+    if all(name.startswith("hydra.") for name in names):  # Hydra refuses keys that it does not have
+        compose([ROOT / "configs"], "train", ["hparams=finetune", *arguments], hydras=True)
+        return None
     if not scripts:
         assert names[0] in of_operators
         return None

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from detector.ablation.cells import RECORD, Cell, Levels, cells_of, describe
 from detector.config.checks import flat
-from detector.config.composition import check_choice, compose
+from detector.config.composition import check_choice, compose, group_names
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config, StudyConfig
 from detector.evaluation.metrics import METRIC_NAMES
@@ -83,7 +83,7 @@ class Study:
 
     def composed(self, settings: Mapping[str, Any]) -> Config:
         """The training configuration with these groups and keys."""
-        groups = {path.name for folder in self.configs for path in folder.iterdir() if path.is_dir()}
+        groups = group_names(self.configs)
         for key, value in settings.items():
             if key in groups:
                 for name in value if isinstance(value, list) else [value]:

@@ -18,7 +18,7 @@ from detector.benchmark.environment import environment
 from detector.benchmark.plot_benchmark import plot_benchmark
 from detector.benchmark.table import Measured, markdown, tables
 from detector.benchmark.timing import Bench, copy_bandwidth
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.results_folder import discard, results_folder
 from detector.config.schema import BenchmarkConfig
 from detector.exceptions import ConfigError
@@ -42,8 +42,8 @@ def run(config: BenchmarkConfig) -> tuple[Measured, list[Path]]:
     measured: Measured = suite.measure(bench, config)
     folder = results_folder(config.output_dir, "benchmark", checkpoint=config.checkpoint)
     name = f"{config.suite}_{config.device}"
-    command = f"python {script('benchmark')} suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
-    files = write(folder, name, report(bench, measured), markdown(environment(bench), measured, name, command))
+    words = f"{command('benchmark')} suite={config.suite}{' device=cuda' if config.device == 'cuda' else ''}"
+    files = write(folder, name, report(bench, measured), markdown(environment(bench), measured, name, words))
     picture = folder / f"{name}.png"
     if measured.curves:
         plot_benchmark(measured.curves, picture)

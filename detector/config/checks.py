@@ -89,7 +89,7 @@ def unknown_key(key: str, schema: type) -> str:
     if why := EXPLAINED.get(plain(key)):
         return f"unknown key '{key}'; {why}"
     siblings = [k for k in everything if k.rpartition(".")[0] == group]
-    return f"unknown key '{key}'; known here: {', '.join(siblings or everything)}"
+    return f"unknown key '{key}'; known here: {', '.join(siblings or [f.name for f in fields(schema)])}"
 
 
 def meant_key(key: str, known: Sequence[str]) -> str:

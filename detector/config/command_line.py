@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import math
 import os
 import select
 import sys
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.arguments import CommandLine
+from detector.config.help import help_text
 from detector.config.interruption import keyboard_interrupt_first
 from detector.config.job import parse_job
+from detector.config.sweep import is_last_trial, show_best
 from detector.exceptions import ConfigError, DetectorError
 from detector.files import UNWRITABLE
 
@@ -51,19 +55,22 @@ def run(schema: type, config_name: str, positional: str = "", starts_jobs: bool 
     def launch(function: Function) -> None:
         configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
         prepare_output()
+        ended: dict[str, Any] = {}
         try:
             command = CommandLine(configs, config_name, schema, positional)
             if command.flags.help:
-                print(command.help(function), flush=True)
+                print(help_text(function, command.configs, config_name), flush=True)
                 return
             if starts_jobs and command.sweeps():
                 raise ConfigError("--multirun: this command starts its runs itself; leave it out")
             command.check()
             if starts_jobs and not (command.flags.cfg or command.flags.info):
-                function(parse_job(command.compose(command.arguments), schema, command.sweeps()), command)
+                function(parse_job(command.compose(), schema, command.sweeps()), command)
             else:
                 arguments = [*command.arguments, *command.hydra_settings()]
-                command.start(lambda cfg: run_job(function, cfg, schema), arguments)
+                command.start(lambda cfg: run_job(function, cfg, schema, ended), arguments)
+                if command.sweeps():
+                    show_best(Path(command.sweep_folder), ended, print)
             sys.stdout.flush()
         except OSError as error:
             end_with_os_error(error)
@@ -75,11 +82,24 @@ def run(schema: type, config_name: str, positional: str = "", starts_jobs: bool 
     return launch
 
 
-def run_job(function: Function, cfg: DictConfig, schema: type) -> None:
-    """One job: check its configuration and run it."""
+def run_job(function: Function, cfg: DictConfig, schema: type, ended: dict[str, Any]) -> Any:
+    """One job: check its configuration and run it.
+
+    Args:
+        function: of the script.
+        cfg: of the job.
+        schema: the configuration dataclass.
+        ended: gets what ``function`` returns, by the folder of the job.
+
+    Returns:
+        What ``function`` returns: in a search, the number to minimise or maximise.
+
+    Raises:
+        CompactHydraException: an error of the user's in a search that puts up with failed trials.
+    """
+    hydra_config = HydraConfig.get()
+    sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        hydra_config = HydraConfig.get()
-        sweep = hydra_config.mode == RunMode.MULTIRUN
         # The time in the name of the default folder is the same for all jobs of a sweep.
         raw: Any = OmegaConf.to_container(cfg, resolve=False)
         for key in FOLDERS:
@@ -87,10 +107,21 @@ def run_job(function: Function, cfg: DictConfig, schema: type) -> None:
             if sweep and not given and "${now" in str(raw.get(key)):
                 cfg[key] = os.path.relpath(hydra_config.runtime.output_dir)
         with keyboard_interrupt_first():
-            function(parse_job(cfg, schema, sweep))
+            result = function(parse_job(cfg, schema, sweep))
+        if hydra_config.sweeper.get("n_trials") and isinstance(result, float) and math.isnan(result):
+            raise DetectorError("this trial has no value, so that there is nothing to search for; has the validation "
+                                "set no objects?")  # fmt: skip
+        ended.update({cfg[key]: result for key in FOLDERS if key in cfg})
+        return result
     except OSError as error:
         end_with_os_error(error)
     except DetectorError as error:
+        if sweep and hydra_config.sweeper.get("max_failure_rate"):
+            if is_last_trial(hydra_config) and not ended:
+                fail(f"error: no trial has ended well; the last one: {error}", USER_ERROR)
+            sys.stdout.flush()
+            print(f"this trial failed: {error}", file=sys.stderr)
+            raise CompactHydraException(f"error: {error}") from None
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
 
@@ -138,6 +169,7 @@ def prepare_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # of Optuna: the names of its parts
     logger = logging.getLogger("detector")
     if not logger.handlers:
         handler = logging.StreamHandler()

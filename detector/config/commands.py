@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+CONSOLE = "MULTISCALE_RCNN_CONSOLE"  # environment: the name of the console command that this process was started by
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -24,6 +27,13 @@ def configs_folder() -> Path:
 def names(folder: Path) -> list[str]:
     """The commands there are, sorted: a script each."""
     return sorted(file.stem for file in folder.glob("*.py"))
+
+
+def command(name: str) -> str:
+    """The words that start a script where this process was started, as it was started: ``python scripts/NAME.py``,
+    ``python -m detector NAME`` or ``multiscale-rcnn NAME``."""
+    console = os.environ.get(CONSOLE)
+    return f"{console} {name}" if console else f"python {script(name)}"
 
 
 def script(name: str, package: Path = PACKAGE) -> str:

@@ -18,13 +18,31 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detector.config.commands import configs_folder
+from detector.config.plugins import plugin_folders
 from detector.exceptions import ConfigError
 
 # Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional own/GROUP@GROUP` after the data for each.
 TUNED = ("model", "roi", "optim", "trainer")
 
 RECIPES = ("experiment", "debug")  # groups whose files set keys of other groups
+SEARCH = "hparams"  # the group whose choices make sense with --multirun only; they set keys of Hydra
 AT_TOP = "# @package _global_"
+
+
+def config_folders(config_dir: str | Path = "", configs: Path | None = None) -> list[Path]:
+    """The folders of configs that a command looks into: the user's own, those of plugin packages, the shipped ones.
+
+    Args:
+        config_dir: the user's own; "": none.
+        configs: the shipped ones; None: those of this package. Plugins are for these only.
+
+    Raises:
+        ConfigError: a plugin package has no such folder as it says.
+    """
+    own = [Path(config_dir).expanduser().absolute()] if config_dir else []
+    shipped = configs_folder()
+    return [*own, *(plugin_folders() if configs in (None, shipped) else []), configs or shipped]
 
 
 def group_names(folders: Sequence[Path]) -> list[str]:
@@ -39,8 +57,11 @@ def choices_of(folders: Sequence[Path], group: str) -> list[str]:
 
 
 def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
-    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one."""
+    """Raise :class:`ConfigError` with the nearest choice of the group unless ``name`` is one, and only one."""
     choices = choices_of(folders, group)
+    files = [path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()]
+    if len(files) > 1:
+        raise ConfigError(f"{group}={name}: two files have this name: {files[0]} and {files[-1]}; rename one")
     if name not in choices:
         nearest = difflib.get_close_matches(name, choices, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
@@ -108,27 +129,30 @@ def first_comment(folders: Sequence[Path], group: str, choice: str) -> str:
     return ""
 
 
-def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str]) -> DictConfig:
+def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str], hydras: bool = False) -> DictConfig:
     """The configuration that ``arguments`` make of a primary config.
 
     Args:
         folders: of configs, with the primary config in one of them.
         config_name: the primary config, without ``.yaml``.
         arguments: overrides in Hydra's grammar.
+        hydras: with Hydra's own keys, under ``hydra``.
 
     Raises:
         ConfigError: Hydra cannot compose them.
     """
     # Hydra wants to find the primary config without a search path.
     home = next((f for f in reversed(folders) if (f / f"{config_name}.yaml").is_file()), folders[-1])
-    searchpath = [f"hydra.searchpath=[{quote(f'file://{folder}')}]" for folder in folders if folder != home]
+    searchpath = search_path([folder for folder in folders if folder != home])
     try:
         with own_files(folders), no_running_hydra(), hydra.initialize_config_dir(str(home), version_base="1.3"):
-            composed = hydra.compose(config_name, overrides=[*arguments, *searchpath])
+            composed = hydra.compose(config_name, [*arguments, *searchpath], return_hydra_config=hydras)
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
         if "hydra/launcher" in str(error):
             lines += [f"pip install hydra-{name}-launcher" for name in ("joblib", "submitit") if name in str(error)]
+        if "hydra/sweeper/optuna" in str(error):
+            lines.append('pip install "multiscale-rcnn[optuna]"')
         raise ConfigError("; ".join(dict.fromkeys(lines))) from None
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error, "a config file") from None
@@ -137,11 +161,11 @@ def compose(folders: Sequence[Path], config_name: str, arguments: Sequence[str])
 
 
 def check_packages(folders: Sequence[Path], composed: DictConfig) -> None:
-    """Raise :class:`ConfigError` if the keys of a recipe lie below the name of its group.
+    """Raise :class:`ConfigError` if the keys of a recipe or a search lie below the name of its group.
 
     Its file sets keys of other groups, so it has to say that they start at the top.
     """
-    for group in RECIPES:
+    for group in (*RECIPES, SEARCH):
         below = composed.get(group)
         if isinstance(below, DictConfig):
             files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
@@ -165,43 +189,63 @@ def top_keys(path: Path) -> set[str]:
         return set()
 
 
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override that makes Hydra look into more folders; none for no folders."""
+    named = ",".join(quote(f"file://{folder}") for folder in folders)
+    return [f"hydra.searchpath=[{named}]"] if named else []
+
+
 @contextmanager
 def own_files(folders: Sequence[Path]) -> Iterator[None]:
-    """Let the keys that a user's own choice sets win over the data's tuning.
+    """Let the keys that a user's own choice sets win over the data's tuning, in the block.
 
-    The tuning is composed after the groups, as it replaces values of the shipped choices. In the block Hydra finds the
-    keys of each choice outside the last of ``folders`` once more, as ``own/GROUP/CHOICE``, which ``train.yaml`` names
-    after the tuning and before the recipe.
+    Args:
+        folders: of configs, the shipped ones last; of two files of one name, Hydra is given the shipped one.
     """
-    store = ConfigStore.instance()
-    before = store.repo.pop("own", None)
-    for group in TUNED:
-        for choice in choices_of(folders[:-1], group):
-            if keys := own_keys(folders, group, choice):
-                store.store(group=f"own/{group}", name=choice, node=keys)
+    repo = ConfigStore.instance().repo
+    before = repo.get("own")
+    store_own_files([folders[-1], *folders[:-1]], folders[-1])
     try:
         yield
     finally:
-        store.repo.pop("own", None)
+        repo.pop("own", None)
         if before is not None:
-            store.repo["own"] = before
+            repo["own"] = before
 
 
-def own_keys(folders: Sequence[Path], group: str, choice: str) -> DictConfig:
+def store_own_files(folders: Sequence[Path], shipped: Path) -> None:
+    """Let Hydra find the keys of each choice outside ``shipped`` once more, as ``own/GROUP/CHOICE``.
+
+    The tuning is composed after the groups, as it replaces values of the shipped choices. ``train.yaml`` names
+    ``own/GROUP/CHOICE`` after the tuning and before the recipe.
+
+    Args:
+        folders: of configs; of two files of one name, the first counts.
+        shipped: the one of this package.
+    """
+    store = ConfigStore.instance()
+    store.repo.pop("own", None)
+    for group in TUNED:
+        for choice in choices_of([folder for folder in folders if folder != shipped], group):
+            if keys := own_keys(folders, shipped, group, choice):
+                store.store(group=f"own/{group}", name=choice, node=keys)
+
+
+def own_keys(folders: Sequence[Path], shipped: Path, group: str, choice: str) -> DictConfig:
     """The keys that a user's file sets, and those of the user's files that its defaults list names.
 
-    Empty for a choice of the last folder, which wins over one of the same name, and for a file that cannot be read: if
-    it is chosen, Hydra says so.
+    Empty for a shipped choice, and for a file that cannot be read: if it is chosen, Hydra says so.
     """
-    file = next((path for folder in reversed(folders) if (path := folder / group / f"{choice}.yaml").is_file()), None)
+    file = next((path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file()), None)
     keys = OmegaConf.create({})
-    if file is None or file.parent.parent == folders[-1]:
+    if file is None or file.parent.parent == shipped:
         return keys
     with suppress(OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         content = OmegaConf.load(file)
         if isinstance(content, DictConfig) and "@package" not in file.read_text(encoding="utf-8").partition("\n")[0]:
             defaults = content.pop("defaults", [])
-            below = [own_keys(folders, group, name) for name in defaults if isinstance(name, str) and name != choice]
+            below = [own_keys(folders, shipped, group, name) for name in defaults
+                     if isinstance(name, str) and name != choice]  # fmt: skip
             return OmegaConf.merge(keys, *below, content)  # type: ignore[return-value]
     return keys
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.exceptions import DataError
 from detector.files import LISTED_PROBLEMS, problem_list
 from detector.words import counted
@@ -115,7 +115,7 @@ def what_to_do(problems: Sequence[Problem], key: str) -> str:
     """
     remedies = [problem.remedy for problem in problems]
     copy = (
-        f"With fix=OUT.json (fix_val=OUT.json for validation) python {script('inspect_data')} writes a copy where what "
+        f"With fix=OUT.json (fix_val=OUT.json for validation) {command('inspect_data')} writes a copy where what "
         "can be mended is mended and the rest left out."
     )
     if CORRECT in remedies:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Group
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.results_folder import check_overwrite, discard, now, results_folder
 from detector.config.schema import CompareConfig, DataConfig
 from detector.data.annotations import read_annotations
@@ -56,7 +56,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
     """
     if len(config.runs) < 2:
         raise ConfigError(
-            f"give two or more runs to compare, the baseline first: python {script('compare')} A B, where each is "
+            f"give two or more runs to compare, the baseline first: {command('compare')} A B, where each is "
             "the folder of a run or of an evaluation, or a results file with annotations=GT.json"
         )
     sources = find_stored(config.runs, locate=not config.annotations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import CLASSIFICATION, KINDS, LOCALISATION, MISSED
 from detector.evaluation.matches import TRUE
@@ -28,7 +28,7 @@ ADVICE = {
     "duplicate": "A lower model.head.nms_thresh removes more of them; objects that do overlap then suffer.",
     "background": "Look at them in the gallery: objects without a label are errors of the data. Otherwise more images "
     "without objects, or more proposals in the loss (model.head.batch_size_per_image).",
-    "missed": f"See recall by size, and the anchors that `python {script('inspect_data')}` "
+    "missed": f"See recall by size, and the anchors that `{command('inspect_data')}` "
     "proposes; small objects need a larger input (model.min_size) or smaller anchors.",
 }
 EXACT = (
@@ -48,7 +48,7 @@ def findings(diagnosis: Diagnosis) -> list[str]:
         return ["There is no ground truth in these images: nothing can be said."]
     said = _nothing_found(diagnosis) or _costs(diagnosis) + _overlap(diagnosis) + _sizes(diagnosis) + _scores(diagnosis)
     if any("model." in sentence for sentence in said):
-        said.append(f"The keys named here are those of `python {script('train')}`: they count in the next training.")
+        said.append(f"The keys named here are those of `{command('train')}`: they count in the next training.")
     return said or ["No kind of error costs more than a rounding error of AP50."]
 
 

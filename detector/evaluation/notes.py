@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.data.systematic import seem_corners, seem_fractions
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth, some
@@ -27,7 +27,7 @@ def limit_notes(matches: Matches) -> list[str]:
     if over:
         notes.append(
             f"{counted(over, 'detection is', 'detections are')} beyond the {matches.limit} best of the image "
-            f"and class, and not counted; python {script('evaluate')} counts more with max_detections=N."
+            f"and class, and not counted; {command('evaluate')} counts more with max_detections=N."
         )
     return notes
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
 from detector.data.splits import is_own, is_undrawn, validation_split
@@ -65,7 +65,7 @@ def find_one(path: str) -> StoredDetections:
         raise DataError(f"{path}: there is no such folder or file; relative paths start at {Path.cwd()}")
     if given.suffix == ".ckpt":
         raise DataError(
-            f"{path}: a checkpoint has no detections yet: run python {script('evaluate')} checkpoint={path} "
+            f"{path}: a checkpoint has no detections yet: run {command('evaluate')} checkpoint={path} "
             "first, and compare the folder that it writes"
         )
     folder = given if given.is_dir() else given.parent
@@ -79,7 +79,7 @@ def find_one(path: str) -> StoredDetections:
     if not predictions.is_file():
         raise DataError(
             f"{path}: there are no detections in this folder, neither {PREDICTIONS} nor a {METRICS_FILE} that "
-            f"names a results file; give the folder of a run that has ended, one that python {script('evaluate')} "
+            f"names a results file; give the folder of a run that has ended, one that {command('evaluate')} "
             "has written, or a results file"
         )
     where = [inputs.get(key) or data.get(key) for key in ("annotations", "images")]
@@ -171,7 +171,7 @@ def image_note(found: StoredDetections, path: str, truth: GroundTruth) -> str:
         f"ids of that file are others, such as {shared[row]}: {entries[0]} there, {entries[1]} here"
     )
     if other.mean() > 0.5:
-        raise DataError(f"{said}. Run the detector on these images: python {script('evaluate')} checkpoint=RUN "
+        raise DataError(f"{said}. Run the detector on these images: {command('evaluate')} checkpoint=RUN "
                         f"annotations={truth.path} images=FOLDER")  # fmt: skip
     return f"{said}."
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 import roi_ops
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError, ExportError
 from detector.export.parity import Found, Runner
@@ -59,7 +59,7 @@ def check_operator(roi: RoiConfig) -> None:
     except roi_ops.onnx.UnsupportedError as error:
         raise ConfigError(
             f"format=onnx, roi.kind={roi.kind}: {error}. Choose format=torch_export, which takes every operator, or "
-            f"python {script('train')} with roi=align{' or roi.sampling_ratio=2' if roi.mode == 'max' else ''}"
+            f"{command('train')} with roi=align{' or roi.sampling_ratio=2' if roi.mode == 'max' else ''}"
         ) from None
 
 

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.schema import Config, ModelConfig, OptimConfig
 from detector.data.coco import DetectionDataset
 from detector.data.datamodule import DetectionDataModule
@@ -93,7 +93,7 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
         found.append(
             f"{counted(shared, 'validation image')} {'is a training image' if shared == 1 else 'are training images'} "
             "too: the scores are better than those of new images. "
-            f"`python {script('inspect_data')} ... fix=OUT.json` leaves them out of training"
+            f"`{command('inspect_data')} ... fix=OUT.json` leaves them out of training"
         )
     if model.weights == "none":
         if not is_builtin(config.data):
@@ -128,7 +128,7 @@ def anchor_notes(model: ModelConfig, data: DetectionDataset) -> list[str]:
     if not len(rows) or study.enough:
         return []
     options = [
-        f"; {option.fit.recall(OVERLAP):.0%} have one with `python {script('train')} ... {option.arguments}`"
+        f"; {option.fit.recall(OVERLAP):.0%} have one with `{command('train')} ... {option.arguments}`"
         for option in study.options()[:1]
     ]
     return [f"{study.finding()}{''.join(options)}"]

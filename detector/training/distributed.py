@@ -25,7 +25,7 @@ from pytorch_lightning.plugins.environments import (
 )
 from pytorch_lightning.utilities import rank_zero_only
 
-from detector.config.commands import script
+from detector.config.commands import command, script
 from detector.config.schema import TrainerConfig
 from detector.exceptions import ConfigError, TrainingError
 from detector.words import counted
@@ -37,12 +37,12 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # long, as the others wait while ran
 def commands() -> str:
     """How to start several processes."""
     return f"""
-  one machine:    python {script("train")} trainer=ddp trainer.devices=8 ...
+  one machine:    {command("train")} trainer=ddp trainer.devices=8 ...
   several, the same on each of them:
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 \\
       {script("train")} trainer=multinode trainer.num_nodes=2 trainer.devices=8 run_dir=SHARED_FOLDER ...
   SLURM, in a job with --nodes=2 --ntasks-per-node=8:
-    srun --kill-on-bad-exit python {script("train")} trainer=slurm trainer.num_nodes=2 trainer.devices=8 ..."""
+    srun --kill-on-bad-exit {command("train")} trainer=slurm trainer.num_nodes=2 trainer.devices=8 ..."""
 
 
 class ConnectionLost(TrainingError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,12 @@ class TrainResult:
     best_step: int  # optimiser steps that the best weights had seen
     steps: int  # optimiser steps of the run
     seconds: float  # wall-clock time of training with its evaluations, by this process
+
+    @property
+    def objective(self) -> float:
+        """AP of the best weights on the validation set, 0 to 1; NaN if there is no ground truth in it."""
+        ap = self.result.metrics["AP"]
+        return math.nan if ap is None else ap
 
     @property
     def best_checkpoint(self) -> Path:

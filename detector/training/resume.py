@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.checks import flat
-from detector.config.commands import script
+from detector.config.commands import command
 from detector.config.composition import quote
 from detector.config.results_folder import run_folder
 from detector.config.schema import Config, to_dict
@@ -90,8 +90,8 @@ def _find_checkpoint(config: Config) -> Start:
         run = run_folder(path)
         advice = "."
         if (run / CONFIG).is_file():
-            command = resume_command(run, config.run_dir, config.resume)
-            advice = f", or take all of them from {run / CONFIG}:\n  {command}"
+            again = resume_command(run, config.run_dir, config.resume)
+            advice = f", or take all of them from {run / CONFIG}:\n  {again}"
         raise ConfigError(
             f"{path} cannot be continued with this configuration:\n{lines}\nGive these keys as they were{advice}"
         )
@@ -125,7 +125,7 @@ def resume_command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
     """
     words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
     keys = [f"run_dir={quote(run_dir or str(run))}", f"resume={quote(resume)}"]
-    return f"python {script('train')} {shlex.join([*words, *keys])}"
+    return f"{command('train')} {shlex.join([*words, *keys])}"
 
 
 def how_to_resume(config: Config) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(plugin_python, tmp_path):
+def run(run_script):
     """A function: script and arguments -> its last line of output; it runs in ``tmp_path``."""
 
     def go(name, *arguments):
-        command = [plugin_python, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        done = run_script(SCRIPTS / f"{name}.py", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.config.commands import names, script, scripts_folder
+from detector.config.commands import command, names, script, scripts_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["scikit-build"]
@@ -54,6 +54,18 @@ def test_the_scripts_of_an_installed_package(tmp_path):
     (tmp_path / "scripts").mkdir()
     assert scripts_folder(tmp_path / "detector") == tmp_path / "detector/scripts"
     assert script("train", tmp_path / "detector") == "-m detector train"
+
+
+def test_commands_are_printed_as_they_were_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command("train") == "python scripts/train.py"
+    monkeypatch.chdir(tmp_path)
+    assert command("train") == "python -m detector train"
+    code = "import sys; sys.argv = ['/x/bin/multiscale-rcnn', {}]; from detector.__main__ import console; console()"
+    told = start(["-c", code.format("'train', '--help'")], ROOT, tmp_path).stdout
+    assert "multiscale-rcnn train model=c4" in told
+    assert "python" not in told
+    assert start(["-c", code.format("'-h'")], ROOT, tmp_path).stdout.startswith("multiscale-rcnn COMMAND ...")
 
 
 @pytest.mark.slow

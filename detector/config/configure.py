@@ -1,0 +1,123 @@
+"""The configuration that the command line makes, from Python values: ``configure(Config, {"model": "c4"})``."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+
+from detector.config.checks import literal
+from detector.config.composition import SEARCH, config_folders, default_choices, in_quotes
+from detector.config.defaults import PRIMARIES
+from detector.config.job import parse_job
+from detector.config.overrides import Configs, check_lengths, parse_overrides, raise_together
+from detector.exceptions import ConfigError
+
+T = TypeVar("T")
+
+
+def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path = "") -> T:
+    """The configuration of a command, from the keys of its command line as Python values.
+
+    ``configure(Config, {"model": "c4", "optim.lr": 1e-3, "trainer": {"max_steps": 200}})`` is what
+    ``scripts/train.py model=c4 optim.lr=1e-3 trainer.max_steps=200`` runs with. A value is taken as it is: a text is
+    not read as a number or an interpolation. The command line plays no part, and nothing of Hydra stays behind; it may
+    be called in an application of Hydra's, too.
+
+    Args:
+        schema: the configuration dataclass of the command, as ``Config``.
+        keys: groups with the name of a choice (None: leave the group out); keys, dotted or in nested dicts, with texts,
+            numbers, lists, tuples, dicts, paths or None.
+        config_dir: a folder with groups of your own, as ``--config-dir`` names it; "": none.
+
+    Raises:
+        ConfigError: a wrong group, choice, key or value; all wrong ones that can be told apart.
+    """
+    name = PRIMARIES[schema][0]
+    configs = Configs(config_folders(config_dir), name, schema)
+    choices, values, wrong = {}, {}, []
+    for key, value in _flat(keys, schema):
+        try:
+            if key in choices or key in values:
+                raise ConfigError(f"{key}: given twice")
+            if key == SEARCH and value is not None:
+                raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
+            if configs.is_group(key.partition("@")[0]):
+                choices[key] = _choice(key, value)
+            else:
+                configs.check_key(key, value)
+                values[key] = literal(plain(value, key))
+        except ConfigError as error:
+            wrong.append(error)
+    left_out = [key for key, choice in default_choices(configs.folders[-1], name).items() if choice is None]
+    arguments = [
+        f"{key}={choice}" if choice else f"~{key}" for key, choice in choices.items() if choice or key not in left_out
+    ]
+    for override in parse_overrides(arguments):
+        try:
+            configs.check(override)
+        except ConfigError as error:
+            wrong.append(error)
+    raise_together(wrong)
+    cfg = configs.compose(arguments)
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    check_lengths(cfg, values)
+    return parse_job(cfg, schema, sweep=False)
+
+
+def plain(value: Any, key: str) -> Any:
+    """``value`` as YAML could hold it: tuples as lists, paths as texts, the numbers of NumPy as Python's.
+
+    Raises:
+        ConfigError: it is, or holds, something else; names ``key``.
+    """
+    if value is None or isinstance(value, bool | str):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, os.PathLike):
+        return plain(os.fspath(value), key)
+    if isinstance(value, Mapping):
+        return {str(name): plain(part, f"{key}.{name}") for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part, key) for part in value]
+    raise ConfigError(f"{key}: must be a text, a number, a list, a dict or None, not {type(value).__qualname__}")
+
+
+def _flat(keys: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The pairs of dotted keys and their values. A dict for a key of the schema that holds any dict is a value."""
+    hints: dict[str, Any] = get_type_hints(schema)
+    for key, value in keys.items():
+        hint = _hint(key, hints)
+        if isinstance(value, Mapping) and is_dataclass(hint):
+            yield from _flat(value, hint, f"{prefix}{key}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _hint(key: str, hints: Mapping[str, Any]) -> Any:
+    """The type of a key, which may be dotted; None if there is no such key."""
+    name, _, rest = key.partition(".")
+    hint = hints.get(name)
+    if not rest:
+        return hint
+    return _hint(rest, get_type_hints(hint)) if is_dataclass(hint) else None
+
+
+def _choice(key: str, value: Any) -> str:
+    """The name of a choice in Hydra's grammar; "" for None.
+
+    Raises:
+        ConfigError: it is no name.
+    """
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{key}={value!r}: must be the name of a choice, a text")
+    return "" if value is None else in_quotes(value)
