@@ -80,7 +80,7 @@ class ModelConfig:
 class RoiConfig:
     """The RoI operator between proposals and box head."""
 
-    kind: str = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool")
+    kind: Any = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool", target="a pooler")
     output_size: list[int] = number(1)
     sampling_ratio: int = number(-1, 32768)  # the most that the operators take
     aligned: bool
@@ -151,12 +151,12 @@ class AugmentConfig:
 # ------------------------------------------------------------------------------------------- training
 @dataclass(kw_only=True)
 class OptimConfig:
-    name: str = one_of("adamw", "sgd")
+    name: Any = one_of("adamw", "sgd", target="an optimizer")
     lr: float = number(0)
     momentum: float = number(0, 1)
     weight_decay: float = number(0)
     norm_weight_decay: float = number(0)
-    schedule: str = one_of("one_cycle", "step", "cosine", "constant")
+    schedule: Any = one_of("one_cycle", "step", "cosine", "constant", target="a learning rate scheduler")
     warmup_steps: int = number(0)
     warmup_factor: float = number(0, 1)
     milestones: list[float] = number(0, 1)
@@ -376,10 +376,11 @@ class AblateConfig:
 
 
 # ------------------------------------------------------------------------------------------ functions
-def case(value: str, table: dict[str, Any]) -> Any:
+def case(value: Any, table: dict[str, Any]) -> Any:
     """The OmegaConf resolver ``${detector.case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file
-    says of a value of another key."""
-    found = table[value] if value in table or "else" not in table else table["else"]
+    says of a value of another key; a node with ``_target_`` is something else."""
+    word = str(value)
+    found = table[word] if word in table or "else" not in table else table["else"]
     return OmegaConf.create(found) if isinstance(found, list) else found  # OmegaConf.resolve wants its own lists
 
 
