@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,14 +40,14 @@ class OwnTransform:
 
     Args:
         transform: the function or object.
-        key: where it comes from, for messages.
+        name: it is called so in messages; "": by its class or function.
 
     Raises:
         TransformError: when called, if it fails or returns anything else.
     """
 
-    def __init__(self, transform: Callable[..., Any], key: str = "transform") -> None:
-        self.name = f"{key} ({name_of(transform)})"
+    def __init__(self, transform: Callable[..., Any], name: str = "") -> None:
+        self.name = name or f"transform {name_of(transform)}"
         self.call: Callable[..., Any] = Albumentation(transform) if is_albumentation(transform) else transform
 
     def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
@@ -90,7 +91,9 @@ class Albumentation:
         params = albumentations.BboxParams(
             "pascal_voc", label_fields=["labels"], clip=True, filter_invalid_bboxes=True, **limits
         )
-        self.compose = albumentations.Compose([transform], bbox_params=params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of transforms that leave boxes alone
+            self.compose = albumentations.Compose([transform], bbox_params=params)
 
     def __call__(self, image: Tensor, target: Target) -> tuple[Any, dict[str, Any]]:
         """Image, and ``boxes`` and ``labels``, as they come back; draws follow NumPy's generator."""
@@ -172,4 +175,5 @@ def name_of(value: Any) -> str:
 def told(error: Exception) -> str:
     """Kind and message of an error of the user's code, and the line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    line = f" ({frame.filename}:{frame.lineno})" if frame.filename != __file__ else ""
+    return f"{type(error).__name__}: {error}{line}"

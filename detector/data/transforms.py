@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import AugmentConfig
-from detector.config.targets import build
+from detector.config.targets import build_all
 from detector.data.box_transforms import crop, keep_visible, resize, sides
 from detector.data.coco import DetectionDataset, Target
 from detector.data.mixing import DrawSample, copy_paste, mosaic
@@ -54,8 +54,11 @@ class Augment:
         self.config = config
         self.colours = v2.ColorJitter(config.brightness, config.contrast, config.saturation)
         self.crop = v2.RandomIoUCrop()
-        keys = {f"augment.transforms[{number}]": node for number, node in enumerate(config.transforms)}
-        self.own = [OwnTransform(build(node, key, returns=Callable), key) for key, node in keys.items()]
+        key = "augment.transforms"
+        self.own = [
+            OwnTransform(transform, f"{key}[{number}]: {config.transforms[number]['_target_']}")
+            for number, transform in enumerate(build_all(config.transforms, key, returns=Callable))
+        ]
 
     def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
         """The augmented image and target; the arguments are left alone."""
@@ -172,6 +175,13 @@ def item_rng(*key: int) -> AbstractContextManager[None]:
     return seeded(seed_of(*key))
 
 
+def check_labels(target: Target, classes: int) -> None:
+    """Raise :class:`TransformError` if transforms have left a label that is not 1..``classes``."""
+    if wrong := [label for label in target["labels"].tolist() if not 1 <= label <= classes]:
+        of_image = f"image {int(target['image_id'])} has the label {wrong[0]} after the transforms"
+        raise TransformError(f"{of_image}; labels are 1..{classes}")
+
+
 class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
     """A data set seen through an :class:`Augment` or an :class:`OwnTransform`.
 
@@ -194,10 +204,8 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
         image, target = self.dataset[index]
         with item_rng(self.seed, draw, index):
             image, target = self.augment(image, target, self._draw_sample)
-        classes = len(self.dataset.class_names)
-        if wrong := [label for label in target["labels"].tolist() if not 1 <= label <= classes]:
-            of_image = f"image {int(target['image_id'])} has the label {wrong[0]} after the transforms"
-            raise TransformError(f"{of_image}; labels are 1..{classes}")
+        if not isinstance(self.augment, Augment) or self.augment.own:
+            check_labels(target, len(self.dataset.class_names))
         return image, target
 
     def _draw_sample(self) -> tuple[Tensor, Target]:
