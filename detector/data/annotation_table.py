@@ -71,7 +71,9 @@ def read_table(read: Annotations, images: Path | None, on_invalid: str) -> tuple
         DataError: no such folder, or problems that ``on_invalid`` does not cover.
     """
     file = read.file
-    missing, problems, exchanged = np.zeros(len(read.image_ids), dtype=bool), [], []
+    missing = np.zeros(len(read.image_ids), dtype=bool)
+    problems: list[Problem] = []
+    exchanged: list[Problem] = []
     if images is not None:
         missing, _, problems = missing_files(images, read)
         read, exchanged = exchange_sizes(read, images)

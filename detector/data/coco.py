@@ -1,4 +1,4 @@
-"""Detection data as a PyTorch data set: COCO-style annotation files with their folders of images, and what is like them."""
+"""Detection data as a PyTorch data set: COCO-style annotation files with their images, and what is like them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def coco_lists(
     category_ids: Sequence[int],
     file_names: Sequence[str] = (),
 ) -> dict[str, list[Any]]:
-    """``images``, ``annotations`` and ``categories``, as :func:`~detector.data.annotations.parse_annotations` takes them.
+    """``images``, ``annotations`` and ``categories``, as ``parse_annotations`` takes them.
 
     Args:
         targets: by image id. Each has ``boxes`` [N, 4] xyxy in pixels and ``labels`` [N] in 1..K; ``area`` [N] (else

@@ -21,22 +21,22 @@ from detector.data.coco import DetectionDataset, Transform
 from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
 from detector.data.orientation import first_told
+from detector.data.own_transforms import OwnTransform
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import EpochOrder, ShardedBatches, StepBatchSampler
 from detector.data.splits import Split, find_split
-from detector.data.own_transforms import OwnTransform, name_of
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import DataError
-from detector.files import file_digest, problem_list
+from detector.files import problem_list
 from detector.words import counted
 
 
 class DetectionDataModule(pl.LightningDataModule):
     """Both splits of a data set and their loaders, for any module and any Trainer.
 
-    Loaders yield ``(list of images, list of targets)`` as :class:`DetectionDataset` describes them. Training batches follow
-    :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only. A
-    Trainer that resumes goes on with the next batch. A Trainer with several processes needs
+    Loaders yield ``(list of images, list of targets)`` as :class:`DetectionDataset` describes them. Training batches
+    follow :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n
+    only. A Trainer that resumes goes on with the next batch. A Trainer with several processes needs
     ``use_distributed_sampler=False``: the data module shares the images out itself.
 
     Args:

@@ -29,9 +29,9 @@ class OwnTransform:
     """A transform of the user's own on training images.
 
     A function, or an object of ``torchvision.transforms.v2``, is called with a ``tv_tensors.Image`` (float32 [3, H, W]
-    in 0..1) and the target of :class:`DetectionDataset`, whose ``boxes`` are ``tv_tensors.BoundingBoxes``; both are tensors
-    to all other functions. It returns image and target. A transform of albumentations, an ``A.Compose`` included, is
-    called with ``image`` (uint8 [H, W, 3]), ``bboxes`` (float32 [N, 4] as ``pascal_voc``) and ``labels``.
+    in 0..1) and the target of :class:`DetectionDataset`, whose ``boxes`` are ``tv_tensors.BoundingBoxes``; both are
+    tensors to all other functions. It returns image and target. A transform of albumentations, an ``A.Compose``
+    included, is called with ``image`` (uint8 [H, W, 3]), ``bboxes`` (float32 [N, 4], ``pascal_voc``) and ``labels``.
 
     Of what comes back image, boxes and labels count. The image is float32 or uint8 with three channels. Boxes are
     clipped to it, and those with a side of less than a pixel are removed; ``area`` is that of the boxes. The random

@@ -33,10 +33,10 @@ class Augment:
     """The transforms of an :class:`AugmentConfig`, in this order: mosaic, copy-paste, photometric, scale jitter, IoU
     crop, large-scale jitter, flips, and the user's own ``transforms``.
 
-    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`DetectionDataset` gives them, and a function
-    that draws another sample for the transforms that need one; without it they are left out. Returns an image and a
-    target, as new plain tensors. Boxes lie inside the new image. A box that a crop cuts away is removed together with
-    its label, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
+    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`DetectionDataset` gives them, and a
+    function that draws another sample for the transforms that need one; without it they are left out. Returns an image
+    and a target, as new plain tensors. Boxes lie inside the new image. A box that a crop cuts away is removed together
+    with its label, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
 
     Random numbers are PyTorch's, of the CPU. Each transform has a sequence of its own, so switching one on or off
     leaves alone what the others do.
@@ -57,7 +57,7 @@ class Augment:
         key = "augment.transforms"
         self.own = [
             OwnTransform(transform, f"{key}[{number}]: {config.transforms[number]['_target_']}")
-            for number, transform in enumerate(build_all(config.transforms, key, returns=Callable))
+            for number, transform in enumerate(build_all(config.transforms, key, returns=Callable))  # type: ignore[arg-type]
         ]
 
     def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from detector.config.schema import DataConfig
 from detector.data.annotations import Annotations, parse_annotations, read_annotations

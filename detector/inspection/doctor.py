@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
+from detector.config.targets import word_of
 from detector.data.annotations import read_annotations
 from detector.data.left_out import check_dropped
 from detector.data.splits import Split, find_split, has_split, is_own
+from detector.exceptions import ConfigError
 from detector.inspection.anchor_advice import AnchorStudy
 from detector.inspection.anchor_fit import OVERLAP, AnchorFit
 from detector.inspection.examined_split import ExaminedSplit, examine_splits
@@ -84,6 +86,7 @@ def splits_of(data: DataConfig) -> list[Split]:
     """The training split and, if there is one, the validation split.
 
     Raises:
+        ConfigError: the data set is one of the user's own.
         DataError: there is no training file.
     """
     if is_own(data):

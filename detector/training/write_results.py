@@ -27,8 +27,9 @@ from detector.training.tensorboard_summary import write_summary
 def write_results(
     config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
 ) -> None:
-    """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``; for a data set of the user's
-    own ``annotations.json`` too, the validation boxes.
+    """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
+
+    For a data set of the user's own the validation boxes are written too, as ``annotations.json``.
 
     A picture that cannot be drawn is reported and no error: the training is done.
 
