@@ -76,16 +76,17 @@ def own_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:
     """
     callbacks = build_all(nodes, "callbacks", returns=pl.Callback)
     for callback in callbacks:
-        content = io.BytesIO()
-        try:
-            torch.save(callback.state_dict(), content)
-            content.seek(0)
-            torch.load(content, weights_only=True)
-        except Exception as error:
-            raise ConfigError(
-                f"callbacks: the state_dict of {type(callback).__qualname__} must hold numbers, texts, tensors, lists "
-                f"and dicts only, as checkpoints are read without running code: {str(error).splitlines()[0]}"
-            ) from None
+        for name, value in callback.state_dict().items():
+            content = io.BytesIO()
+            try:
+                torch.save(value, content)
+                content.seek(0)
+                torch.load(content, weights_only=True)
+            except Exception:  # of pickle, in several kinds
+                raise ConfigError(
+                    f"callbacks: {type(callback).__qualname__} has {name}={value!r} in its state_dict, which has to "
+                    "hold numbers, texts, tensors, lists and dicts only: checkpoints are read without running code"
+                ) from None
     return callbacks
 
 
