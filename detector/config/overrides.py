@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_known
+from detector.config.checks import is_inside, is_known
 from detector.config.composition import (
     TUNED,
     check_choice,
@@ -91,13 +91,17 @@ class Configs:
         """
         return compose(self.folders, self.name, arguments, hydras)
 
-    def quote_value(self, argument: str) -> str:
+    def for_hydra(self, argument: str) -> str:
         """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
         Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
-        path with a comma would be a sweep, one that begins with a bracket a list.
+        path with a comma would be a sweep, one that begins with a bracket a list. It
+        wants two plus signs for what may be new, as the arguments of a class are that the command line names.
         """
-        key, _, value = argument.partition("=")
+        key, equals, value = argument.partition("=")
+        if equals and is_inside(key.lstrip("+"), self.schema):
+            key = f"++{key.lstrip('+')}"
+            argument = f"{key}={value}"
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
         if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):

@@ -48,7 +48,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     backbone = build_backbone(config)
     head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
     anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
-    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
+    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides, backbone.out_channels)
     rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
     box_head = TwoMLPHead(backbone.out_channels * math.prod(pooler.output_size), head.width)
     predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)

@@ -48,7 +48,7 @@ def expected_memory(model: FasterRCNN, config: Config, sizes: np.ndarray) -> Mem
     """
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     training = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    kept = training * (1 + (2 if config.optim.name == "adamw" else 1)) + (weights if config.optim.ema else 0)
+    kept = training * (1 + (1 if config.optim.name == "sgd" else 2)) + (weights if config.optim.ema else 0)
     height, width = input_size(config, sizes)
     activations = saved_bytes(model, config, height, width)
     if config.trainer.precision != "32":
