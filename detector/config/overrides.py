@@ -95,8 +95,8 @@ class Configs:
         """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
         Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
-        path with a comma would be a sweep, one that begins with a bracket a list. It
-        wants two plus signs for what may be new, as the arguments of a class are that the command line names.
+        path with a comma would be a sweep, one that begins with a bracket a list. It wants two plus signs for what may
+        be new, as the arguments of a class are that the command line names.
         """
         key, equals, value = argument.partition("=")
         if equals and is_inside(key.lstrip("+"), self.schema):

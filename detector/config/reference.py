@@ -38,8 +38,10 @@ def markdown() -> str:
 
 
 def section(title: str, file: Path, schema: type, prefix: str = "") -> str:
-    """A heading and the table of the keys in a YAML file."""
+    """A heading and the table of the keys in a YAML file; for a group without keys of its own the file's comment."""
     text = file.read_text(encoding="utf-8")
+    if not is_dataclass(schema):
+        return f"## {title}\n\n{text.splitlines()[0].strip('# ')}\n"
     root = yaml.compose(text)
     assert isinstance(root, yaml.MappingNode)
     table = [COLUMNS, ("---",) * len(COLUMNS), *rows(root, text, schema, prefix)]

@@ -13,13 +13,14 @@ from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import DataConfig, EvaluateConfig
-from detector.data.coco import CocoDataset
+from detector.config.targets import word_of
+from detector.data.coco import DetectionDataset
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
 from detector.data.orientation import first_told
 from detector.data.problems import InvalidData
-from detector.data.splits import Split, validation_split
+from detector.data.splits import Split, is_own, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import Diagnosis, diagnose
@@ -34,7 +35,14 @@ from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
 from detector.evaluation.scoring import CocoResult, summarize
-from detector.evaluation.stored_detections import ELSEWHERE, METRICS_FILE, PREDICTIONS, find_one, image_note
+from detector.evaluation.stored_detections import (
+    ANNOTATIONS,
+    ELSEWHERE,
+    METRICS_FILE,
+    PREDICTIONS,
+    find_one,
+    image_note,
+)
 from detector.exceptions import ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
@@ -171,7 +179,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(truth.path), "images": resolved(dataset.images)},
+        "data": {"annotations": resolved(truth.path), "images": dataset.images and resolved(dataset.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(device),
@@ -192,7 +200,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     )
 
 
-def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, GroundTruth]:
+def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDataset, GroundTruth]:
     """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
 
     Raises:
@@ -204,6 +212,12 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, G
         dropped = tuple(trained.drop_categories)
         split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
     else:
+        if is_own(trained):
+            raise DataError(
+                f"{config.checkpoint} was trained with {word_of(trained.name)}, a class that is not run here. "
+                f"{ELSEWHERE} What the run has found is scored with predictions=RUN/{PREDICTIONS} "
+                f"annotations=RUN/{ANNOTATIONS}."
+            )
         split = validation_split(trained, config.checkpoint, ELSEWHERE)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"

@@ -11,7 +11,7 @@ from detector.config.checks import is_target
 from detector.config.commands import command
 from detector.config.schema import Config, ModelConfig, OptimConfig
 from detector.config.targets import word_of
-from detector.data.coco import CocoDataset
+from detector.data.coco import DetectionDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
 from detector.inspection.anchor_advice import AnchorStudy
@@ -118,7 +118,7 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
     return found
 
 
-def anchor_notes(model: ModelConfig, data: CocoDataset) -> list[str]:
+def anchor_notes(model: ModelConfig, data: DetectionDataset) -> list[str]:
     """A remark if fewer than two thirds of the training boxes have an anchor of IoU 0.5, with what reaches more.
 
     Args:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint, ModelSummary, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from detector.config.schema import Config
+from detector.config.targets import build_all
 from detector.exceptions import ConfigError
 from detector.models.device import choose_accelerator, gpu_count
 from detector.training.distributed import ProcessGroup
@@ -62,6 +65,30 @@ def settings(config: Config) -> Iterator[None]:
         yield
 
 
+def own_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:
+    """The user's callbacks.
+
+    Args:
+        nodes: by name, each with ``_target_``.
+
+    Raises:
+        ConfigError: one cannot be made, is no callback, or has a state that a checkpoint cannot hold.
+    """
+    callbacks = build_all(nodes, "callbacks", returns=pl.Callback)
+    for callback in callbacks:
+        content = io.BytesIO()
+        try:
+            torch.save(callback.state_dict(), content)
+            content.seek(0)
+            torch.load(content, weights_only=True)
+        except Exception as error:
+            raise ConfigError(
+                f"callbacks: the state_dict of {type(callback).__qualname__} must hold numbers, texts, tensors, lists "
+                f"and dicts only, as checkpoints are read without running code: {str(error).splitlines()[0]}"
+            ) from None
+    return callbacks
+
+
 def build_trainer(
     config: Config,
     accelerator: str,
@@ -70,7 +97,10 @@ def build_trainer(
     callbacks: list[pl.Callback],
     loggers: list[Logger],
 ) -> pl.Trainer:
-    """Lightning's Trainer, for which the whole run is one epoch; its length is in optimiser steps."""
+    """Lightning's Trainer, for which the whole run is one epoch; its length is in optimiser steps.
+
+    Among ``callbacks``, progress bars, summaries and checkpoints of Lightning's are the user's own.
+    """
     wanted = config.trainer
     every = wanted.eval_every or wanted.max_steps
     return pl.Trainer(
@@ -89,12 +119,14 @@ def build_trainer(
         detect_anomaly=wanted.detect_anomaly,
         # Warnings rather than errors for the few CUDA kernels that have no deterministic form.
         deterministic="warn" if wanted.deterministic else False,
-        log_every_n_steps=0,  # `Monitor` writes the rows, each before the checkpoint of its step
+        # `Monitor` writes our rows, each before the checkpoint of its step; Lightning those of the user's callbacks.
+        log_every_n_steps=wanted.log_every if config.callbacks else 0,
         use_distributed_sampler=False,  # the data module shares out the images itself
         default_root_dir=folder,
         logger=loggers,
         callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        # Lightning adds one of its own only if there is none.
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_model_summary=any(isinstance(c, ModelSummary) for c in callbacks),
     )

@@ -12,11 +12,14 @@ import torch
 from detector.config.results_folder import discard
 from detector.config.schema import Config
 from detector.config.targets import word_of
+from detector.data.coco_lists import lists_of
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
+from detector.evaluation.stored_detections import ANNOTATIONS
+from detector.files import write_json
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import TrainResult
 from detector.training.tensorboard_summary import write_summary
@@ -26,6 +29,8 @@ def write_results(
     config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png`` and ``predictions.png``.
+
+    For a data set of the user's own the validation boxes are written too, as ``annotations.json``.
 
     A picture that cannot be drawn is reported and no error: the training is done.
 
@@ -39,6 +44,8 @@ def write_results(
     folder = outcome.run_dir
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
+    if data.val_split.own is not None:  # for evaluations of these detections, which read files
+        write_json(folder / ANNOTATIONS, lists_of(data.val_split.read()))
     discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
