@@ -27,7 +27,7 @@ from detector.config.schema import (
 
 if TYPE_CHECKING:
     from detector.evaluation.compare import ComparedRuns
-    from detector.evaluation.evaluate import Evaluation
+    from detector.evaluation.evaluation import Evaluation
     from detector.export.export_model import Export
     from detector.inference.predict import Predictions
     from detector.inspection.inspect_data import Inspection

@@ -51,11 +51,11 @@ def run_cell(
     config = parse_partial(cell["config"])
     with settings(config):  # costs are measured, and noted in the record, with the threads of the training
         outcome = train(config)
-        costs = measure(outcome.best_checkpoint)
+        costs = measure(outcome.checkpoint)
         if cell["keep_weights"]:
-            keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
+            keep_weights(outcome.checkpoint, folder / WEIGHTS)
         write_record(folder, cell, outcome, costs)
-    shutil.rmtree(outcome.best_checkpoint.parent)  # checkpoints hold the optimiser's state: three times the weights
+    shutil.rmtree(outcome.checkpoint.parent)  # checkpoints hold the optimiser's state: three times the weights
 
 
 def keep_weights(best: Path, out: Path) -> None:
