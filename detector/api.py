@@ -24,6 +24,7 @@ from detector.config.schema import (
     InspectConfig,
     PredictConfig,
 )
+from detector.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from detector.evaluation.compare import ComparedRuns
@@ -79,6 +80,8 @@ def compare(*runs: str | os.PathLike[str], **keys: Any) -> ComparedRuns:
     Raises:
         DetectorError: the runs cannot be compared, or a file cannot be used.
     """
+    if runs and "runs" in keys:
+        raise ConfigError("runs: given twice")
     config = _configured(CompareConfig, {"runs": runs, **keys} if runs else keys)
     from detector.evaluation.compare import compare_from_config
 

@@ -19,8 +19,9 @@ from detector.ablation.cell_process import end_with
 from detector.ablation.cell_record import write_record
 from detector.ablation.cells import CELL
 from detector.ablation.costs import measure
-from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output
+from detector.config.command_line import INTERRUPTED, USER_ERROR, fail
 from detector.config.defaults import parse_partial
+from detector.config.output import command_output
 from detector.config.schema import Config
 from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
@@ -68,10 +69,10 @@ def keep_weights(best: Path, out: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+@command_output()
 def main() -> None:
     """Run the cell of the command line; exit code 2 and one message for an error that a user can mend."""
     end_with(int(sys.argv[2]))
-    prepare_output()
     try:
         run_cell(Path(sys.argv[1]))
     except DetectorError as error:
