@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from detector.training.module import DetectionModule
 
 __all__ = [
-    *("DetectionDataModule", "DetectionModule"),
-    *("compare", "configure", "evaluate", "inspect_data", "load", "predict", "train"),
+    "DetectionDataModule",
+    "DetectionModule",
+    "compare",
+    "configure",
+    "evaluate",
+    "inspect_data",
+    "load",
+    "predict",
+    "train",
 ]
 
 

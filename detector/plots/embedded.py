@@ -31,11 +31,17 @@ def embedded(path: Path) -> tuple[str, int]:
 
 
 def picture_tag(path: Path) -> str:
-    """A picture as an ``img`` element, no wider than the page; one of more than ``WIDEST`` pixels is made smaller."""
+    """A picture as an ``img`` element, no wider than the page; one of more than ``WIDEST`` pixels is made smaller.
+
+    It is a PNG, or a JPEG if that is shorter, as of photographs.
+    """
     with Image.open(path) as picture:
         width = browser_width(picture.width)
-        picture.thumbnail((WIDEST, WIDEST * picture.height))
-        content = io.BytesIO()
-        picture.save(content, "png")
-    uri = data_uri("image/png", content.getvalue())
-    return f'<img src="{uri}" alt="{path.name}" width="{width}" style="max-width:100%">'
+        shown = picture.convert("RGB")
+    shown.thumbnail((WIDEST, WIDEST * shown.height))
+    contents = {}
+    for kind, options in (("png", {}), ("jpeg", {"quality": 90})):
+        shown.save(buffer := io.BytesIO(), kind, **options)
+        contents[f"image/{kind}"] = buffer.getvalue()
+    kind = min(contents, key=lambda kind: len(contents[kind]))
+    return f'<img src="{data_uri(kind, contents[kind])}" alt="{path.name}" width="{width}" style="max-width:100%">'
