@@ -88,7 +88,8 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
         sheet_images=0,
         progress_bar=False,
     )
-    result, _, folder = evaluate_from_config(single)
+    found = evaluate_from_config(single)
+    result, folder = found.result, found.folder
     assert result.metrics == outcome.result.metrics
     together = json.loads((outcome.folder / "predictions.json").read_text())
     assert len(together) > 100
