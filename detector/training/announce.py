@@ -156,8 +156,8 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
         say(f"{waited:.0%} of the training time was spent waiting for data: raise data.workers ({config.data.workers})")
     else:
         say(f"{waited:.1%} of the training time was spent waiting for data")
-    skipped = outcome.run_dir / SKIPPED
+    skipped = outcome.folder / SKIPPED
     if skipped.is_file():
         skipped_images = counted(len(skipped.read_text().splitlines()), "image")
         say(f"{skipped_images} could not be read; others took the place: {skipped}")
-    say(f"results in {outcome.run_dir}")
+    say(f"results in {outcome.folder}")
