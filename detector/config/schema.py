@@ -60,6 +60,7 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
+    backbone: Any = one_of("mobilenet_v2", "torchvision/*", "timm/*", target="a network")
     weights: str
     image_mean: list[float]
     image_std: list[float] = number(1e-6)

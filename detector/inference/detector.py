@@ -136,8 +136,9 @@ class Detector:
         return Prediction(output["boxes"], output["scores"], output["labels"], names, self.reading)
 
     def __repr__(self) -> str:
-        model, roi = self.config.model.name, word_of(self.config.roi.kind)
-        return f"Detector(model={model}, roi={roi}, classes={self.class_names}, device={self.device})"
+        model, roi = self.config.model, word_of(self.config.roi.kind)
+        network = f"model={model.name}, backbone={word_of(model.backbone)}, roi={roi}"
+        return f"Detector({network}, classes={self.class_names}, device={self.device})"
 
 
 def load(checkpoint: str | Path, device: str | torch.device | None = None, trust: str = "") -> Detector:

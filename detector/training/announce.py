@@ -55,7 +55,7 @@ def announce(
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
-    network = f"{model.name} (stride {', '.join(map(str, anchor_strides(model)))})"
+    network = f"{model.name} of {word_of(model.backbone)} (stride {', '.join(map(str, anchor_strides(model)))})"
     say(f"model   {network}, roi {word_of(config.roi.kind)}, weights {model.weights}, {model.norm} norm, {size}")
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
     say(f"on      {processor}{several}, precision {wanted.precision}, {layout}, {compiled}")
@@ -103,8 +103,8 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
         if not is_builtin(config.data):
             found.append(
                 "the network starts from random weights, which takes many times the steps and the images that "
-                "pretrained ones do. model.weights=IMAGENET1K_V2 downloads torchvision's; "
-                "model.weights=FILE reads a state dict of mobilenet_v2"
+                "pretrained ones do. model.weights=imagenet downloads those of the network; model.weights=FILE reads "
+                "its state dict"
             )
         if model.norm == "frozen":
             found.append("frozen norm with random weights learns badly: use model.norm=batch or group")

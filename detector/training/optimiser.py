@@ -17,7 +17,6 @@ from detector.config.checks import is_target
 from detector.config.schema import Config, OptimConfig
 from detector.config.targets import build, fitting, word_of
 from detector.exceptions import ConfigError
-from detector.models.backbone import stage_of
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -98,15 +97,13 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     ``group["backbone"]`` says whether the group stays frozen for ``backbone_frozen_steps``.
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
-    stages = {path: stage_of(path) for path, _ in model.named_modules()}
-    # Stages are counted from the last one of MobileNetV2, which is 0; some models end before it.
-    last = min((stage for stage in stages.values() if stage is not None), default=0)
+    stages = getattr(getattr(model, "backbone", None), "stages", {})
     for path, module in model.named_modules():
-        stage = stages[path]
-        factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay ** (stage - last)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
+            stage = stages.get(f"{path}.{name}".removeprefix("backbone."))
+            factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay**stage
             small = isinstance(module, NORMS) or name.endswith("bias")
             backbone = stage is not None and config.backbone_frozen_steps > 0
             group = groups.setdefault((small, factor, backbone), {"params": []})

@@ -87,6 +87,7 @@ def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "seed": config.seed,
         "model": config.model.name,
+        "backbone": word_of(config.model.backbone),
         "roi": word_of(config.roi.kind),
         "checkpoint": str(outcome.checkpoint),
     }
