@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
+from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin, get_type_hints
 
 from detector.config.synonyms import EXPLAINED, WORDS, plain
@@ -21,7 +22,7 @@ def one_of(*choices: str, target: str = "") -> Any:
     """A field that may hold one of ``choices``.
 
     Args:
-        choices: words.
+        choices: words; with a star for any part, as in ``torchvision/*``, if there is a ``target``.
         target: what a node with ``_target_`` makes that the field, of type Any, may hold too, as in "a pooler".
     """
     return field(metadata={"choices": choices, "target": target})
@@ -58,11 +59,24 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one dict of dotted keys."""
+    """Nested groups as one dict of dotted keys. A node with ``_target_`` is a value."""
     found: dict[str, Any] = {}
     for key, value in group.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        is_group = isinstance(value, dict) and not is_target(value)
+        found |= flat(value, f"{prefix}{key}.") if is_group else {prefix + key: value}
     return found
+
+
+def whole_key(key: str, schema: type) -> str:
+    """``GROUP.KEY`` for ``KEY`` where no other key of ``schema`` ends so, as ``optim.lr`` for ``lr``; else ``key``.
+
+    ``KEY`` may be followed by what is inside of it, as in ``backbone._target_``.
+    """
+    first, dot, rest = key.partition(".")
+    known = known_keys(schema)
+    same = [k for k in known if k.rpartition(".")[2] == first]
+    short = len(same) == 1 and same[0].count(".") == 1 and not any(k.startswith(f"{same[0]}.") for k in known)
+    return f"{same[0]}{dot}{rest}" if short else key
 
 
 def is_known(key: str, schema: type) -> bool:
@@ -177,7 +191,7 @@ def _wrong_targets(value: Any, key: str, choices: tuple[str, ...] | None, makes:
             yield from _wrong_targets(node, f"{key}.{name}", (), makes) if node is not None else ()
     elif is_target(value):
         yield from _wrong_names(value, key)
-    elif value not in (choices or ()):
+    elif not any(isinstance(value, str) and fnmatchcase(value, choice) for choice in choices or ()):
         words = f"one of {', '.join(choices)}, or " if choices else ""
         lacks = "has no _target_, which names the class; " if isinstance(value, dict) else ""
         yield f"{key}={value}: {lacks}must be {words}{{_target_: MODULE.CLASS, ...}} that makes {makes}"

@@ -60,6 +60,7 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
+    backbone: Any = one_of("mobilenet_v2", "torchvision/*", "timm/*", target="a network")
     weights: str
     image_mean: list[float]
     image_std: list[float] = number(1e-6)
@@ -240,6 +241,7 @@ class EvaluateConfig:
     """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
 
     checkpoint: str
+    trust: str
     annotations: str
     predictions: str
     images: str
@@ -281,6 +283,7 @@ class PredictConfig:
     """The configuration of ``scripts/predict.py``: what a detector finds in images or a video."""
 
     checkpoint: str
+    trust: str
     source: str
     annotations: str
     output_dir: str
@@ -299,6 +302,7 @@ class ExportConfig:
     """The configuration of ``scripts/export.py``: a detector in another format."""
 
     checkpoint: str
+    trust: str
     format: str = one_of("onnx", "torch_export")
     output: str
     overwrite: bool
@@ -326,6 +330,7 @@ class IllustrateConfig:
     image_box: list[float]
     image_stride: int = number(1)
     checkpoint: str
+    trust: str
     image_bins: int = number(1, 32)
 
 
@@ -340,6 +345,7 @@ class BenchmarkConfig:
     quick: bool
     output_dir: str
     checkpoint: str
+    trust: str
     image_size: list[int] = number(64)
     annotations: str
     images: str

@@ -23,7 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from detector.config.checks import is_target
-from detector.exceptions import ConfigError
+from detector.exceptions import CheckpointError, ConfigError
 
 OF_HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 
@@ -106,6 +106,51 @@ def targets_of(config: Any, prefix: str = "") -> dict[str, str]:
         for place, value in enumerate(config):
             found |= targets_of(value, f"{prefix}[{place}]")
     return found
+
+
+def check_imports(config: Any) -> None:
+    """Raise :class:`ConfigError` for a class in a configuration that cannot be imported.
+
+    So a run that would fail later is refused before it reads its data.
+    """
+    for place, target in targets_of(config).items():
+        _maker({"_target_": target}, place)
+
+
+def check_trust(targets: Mapping[str, str], trust: str) -> None:
+    """Raise :class:`CheckpointError` unless ``trust`` allows every class that a checkpoint names.
+
+    Nothing is imported but modules that are trusted. What a trusted module has imported from elsewhere, as ``os`` in
+    ``my_ops.os.system``, is not trusted.
+
+    Args:
+        targets: dotted key -> dotted class, of :func:`targets_of`.
+        trust: a module, with all that is in it, or a class; or several with commas; "": none.
+    """
+    trusted = [name.strip() for name in trust.split(",") if name.strip()]
+    within = lambda name: any(name == module or name.startswith(f"{module}.") for module in trusted)
+    for key, target in targets.items():
+        module = target.rpartition(".")[0]
+        if not within(target):
+            given = f", and trust={trust!r} does not say so" if trusted else ""
+            raise CheckpointError(
+                f"{key} is made by {target}, whose code a checkpoint does not run by itself{given}. If you trust that "
+                f"module and this file, give trust={module!r}"
+            )
+        try:
+            owner = getattr(locate(target, key), "__module__", None) if target not in trusted else target
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error.__cause__
+        if not within(str(owner)):
+            raise CheckpointError(
+                f"{key}: {target} comes from {owner or 'elsewhere'}, which trust={trust!r} does not allow; to trust "
+                f"that too, give trust={target!r}"
+            )
+
+
+def trust_in(config: Any) -> str:
+    """The ``trust`` that allows what a configuration names, and nothing else."""
+    return ",".join(sorted(set(targets_of(config).values())))
 
 
 def word_of(value: Any) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import DataConfig, EvaluateConfig
@@ -23,8 +22,8 @@ from detector.data.problems import InvalidData
 from detector.data.splits import Split, is_own, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
-from detector.evaluation.diagnosis import Diagnosis, diagnose
-from detector.evaluation.findings import findings
+from detector.evaluation.diagnosis import diagnose
+from detector.evaluation.evaluation import SHEET, Evaluation
 from detector.evaluation.gallery import make_gallery
 from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.html_report import write_report
@@ -33,8 +32,8 @@ from detector.evaluation.matches import match
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
-from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
-from detector.evaluation.scoring import CocoResult, summarize
+from detector.evaluation.result_tables import write_csv
+from detector.evaluation.scoring import summarize
 from detector.evaluation.stored_detections import (
     ANNOTATIONS,
     ELSEWHERE,
@@ -48,28 +47,10 @@ from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
-SHEET, REPORT = "predictions.png", "report.html"
+REPORT = "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
-
-
-class Evaluation(NamedTuple):
-    """What came out, and where it is."""
-
-    result: CocoResult
-    diagnosis: Diagnosis | None  # None without a report
-    folder: Path
-
-    def __rich__(self) -> Group:
-        if self.diagnosis is None:
-            return Group(self.result)
-        return Group(
-            self.result,
-            error_table(["AP50, count"], [self.diagnosis.errors]),
-            operating_table(self.diagnosis.matches.class_names, self.diagnosis.points),
-            note_lines(findings(self.diagnosis)),
-        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +125,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     """
     folder = output_folder(config)
     device = choose_device(config.accelerator)
-    module = load_trained_model(config.checkpoint, device)
+    module = load_trained_model(config.checkpoint, device, config.trust)
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh

@@ -1,74 +1,72 @@
-"""Initial weights of the MobileNetV2 backbone: none, torchvision's, or a state-dict file."""
+"""Initial weights of a backbone: none, published ones by name, or a state-dict file."""
 
 from __future__ import annotations
 
-import http.client
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
-from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights
+from torch import Tensor
 
 from detector.exceptions import WeightsError
+from detector.models.networks import Network
 from detector.words import first_line
 
-ENUM = MobileNet_V2_Weights.__name__
 LISTED = 5  # a message names this many keys of each kind
 
 
-def load_backbone_weights(features: nn.Sequential, weights: str) -> None:
-    """Load ``weights`` into ``mobilenet_v2().features``.
+def load_backbone_weights(network: Network, weights: str) -> None:
+    """Load ``weights`` into a whole network.
 
     Args:
-        features: all 19 blocks of torchvision's MobileNetV2.
-        weights: ``"none"`` (leave ``features`` as it is), a name of ``MobileNet_V2_Weights`` with or without
-            the name of the enum, or the path of a state dict of ``mobilenet_v2()`` or of its ``features``.
+        network: as it was found, with its norm layers as they are to be.
+        weights: ``"none"`` (leave it as it is), ``"imagenet"`` (those that the library of the network gives it), a name
+            of torchvision's enum with or without the name of the enum, or the path of a state dict of the network, with
+            its classifier or without.
 
     Raises:
         WeightsError: the weights cannot be downloaded, read, or do not fit.
     """
-    check_weights(weights)
+    check_weights(network, weights)
     if weights == "none":
         return
-    name = weights.removeprefix(f"{ENUM}.")
-    known = name in MobileNet_V2_Weights.__members__
-    state = _download(name) if known else read_state_dict(Path(weights).expanduser())
-    fit(features, features_only(state), weights)
+    published = weights == "imagenet" or weights in _names(network)
+    state = network.download(weights) if published else read_state_dict(Path(weights).expanduser())
+    fit(network, network.of_file(state), weights)
 
 
-def check_weights(weights: str) -> None:
+def check_weights(network: Network, weights: str) -> None:
     """Refuse what :func:`load_backbone_weights` will not find; nothing is read or downloaded.
 
     Raises:
         WeightsError: ``weights`` is empty, a name that torchvision does not know, or a file that is not there.
     """
-    if weights == "none" or weights.removeprefix(f"{ENUM}.") in MobileNet_V2_Weights.__members__:
-        return
+    names = network.published()
+    choices = ", ".join(["a state-dict file", *names, *(["imagenet"] if names else []), "none"])
     if not weights:
-        raise WeightsError(
-            f"model.weights: has to be given: a state-dict file, one of {', '.join(enum_names())}, or none"
-        )
-    if weights.startswith(f"{ENUM}."):
-        raise WeightsError(f"model.weights={weights}: torchvision has {', '.join(enum_names())}")
+        raise WeightsError(f"model.weights: has to be given: one of {choices}")
+    if weights in ("none", "imagenet", *_names(network)):
+        return
+    if re.fullmatch(r"\w+_Weights\.\w+", weights):
+        raise WeightsError(f"model.weights={weights}: for {network.name}, torchvision has {', '.join(names) or 'none'}")
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise WeightsError(
-            f"model.weights={path}: there is no such file. Give the path of a MobileNetV2 state dict, "
-            f"one of {', '.join(enum_names())}, or none."
-        )
+        raise WeightsError(f"model.weights={path}: there is no such file. Give one of {choices}.")
 
 
-def enum_names() -> list[str]:
-    """The names that torchvision knows, e.g. ``MobileNet_V2_Weights.IMAGENET1K_V1``."""
-    return [f"{ENUM}.{name}" for name in MobileNet_V2_Weights.__members__]
+def _names(network: Network) -> list[str]:
+    """The names of published weights, with the name of torchvision's enum and without."""
+    return [form for name in network.published() for form in (name, name.partition(".")[2])]
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file that is there, without running code from it.
+
+    Args:
+        path: of the file.
 
     Raises:
         WeightsError: the file is damaged, or holds something else than named tensors.
@@ -105,28 +103,20 @@ def read_tensors(path: Path, named: str) -> Any:
     raise WeightsError(f"{named}: cannot be read ({path.stat().st_size:,} bytes): {reason}.")
 
 
-def features_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of the convolutional features, without their ``features.`` prefix."""
-    prefix = "features."
-    if any(key.startswith(prefix) for key in state):
-        return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
-
-
-def fit(features: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy ``state`` into ``features``; every tensor must be there and have the right shape.
+def fit(network: Network, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy ``state`` into ``network``; every tensor must be there and have the right shape.
 
     Raises:
         WeightsError: naming the first missing, unexpected and mismatched keys.
     """
-    own = features.state_dict()
+    own = network.weighted.state_dict()
     # Older files lack the counter of batches, and frozen norm has none. No weight depends on it.
     relevant = lambda tensors: {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     problem = mismatch(relevant(state), relevant(own))
     if not problem:
-        features.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+        network.weighted.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
         return
-    message = f"model.weights={source}: does not fit MobileNetV2's features. {problem}."
+    message = f"model.weights={source}: does not fit {network.name}. {problem}."
     if any("running_mean" in key for key in state) and not any("running_mean" in key for key in own):
         message += " The weights were trained with batch norm: use model.norm=batch, frozen or sync."
     raise WeightsError(message)
@@ -147,15 +137,3 @@ def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if keys
     ]
     return f"Keys {'; '.join(parts)}" if parts else ""
-
-
-def _download(name: str) -> dict[str, Any]:
-    entry = MobileNet_V2_Weights[name]
-    try:
-        return dict(entry.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError, http.client.HTTPException, RuntimeError) as error:
-        raise WeightsError(
-            f"model.weights={ENUM}.{name}: the download of {entry.url} failed ({first_line(error)}). Without a "
-            "network, fetch that file elsewhere and give it as model.weights=PATH, or train from scratch with "
-            "model.weights=none model.norm=batch."
-        ) from None

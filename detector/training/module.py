@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
+from detector.config.targets import check_trust, targets_of
 from detector.data.coco import Target
 from detector.data.loader import Batch, StepLoader
 from detector.data.splits import Split
@@ -23,11 +24,11 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
 from detector.exceptions import DataError
-from detector.models.checkpoint import hyper_parameters
+from detector.models.checkpoint import check_model_trust, hyper_parameters
 from detector.models.faster_rcnn import build_model, check_eval_mode, detect_with_losses
 from detector.models.seeding import seed_of, seeded
 from detector.training.batches import checked, images_of, without_crowds
-from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr
+from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr, warmup_steps
 from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
 
 
@@ -49,6 +50,8 @@ class DetectionModule(pl.LightningModule):
         annotations: the COCO file, or its content, that detections are scored against, or a split, whose data set says
             what is left out of its file; it says which boxes are crowds and what the area of an object is. None: the
             targets that the loader gives.
+        trust: where ``config`` is that of a file, the modules whose classes it may name, as in :func:`detector.load`.
+            None: it is your own.
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
@@ -66,6 +69,7 @@ class DetectionModule(pl.LightningModule):
         category_ids: Sequence[int] | None = None,
         pretrained: bool = True,
         annotations: str | Path | Split | GroundTruth | None = None,
+        trust: str | None = None,
     ):
         super().__init__()
         self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
@@ -75,6 +79,9 @@ class DetectionModule(pl.LightningModule):
         # A module that a checkpoint is loaded into must not look for the file of the initial weights.
         facts = hyper_parameters(self.config, self.class_names, self.category_ids)
         self.save_hyperparameters({**facts, "pretrained": False})
+        self.trust = trust
+        if trust is not None:
+            check_model_trust(self.config, trust)
         model = self.config.model if pretrained else replace(self.config.model, weights="none")
         self.model = build_model(model, self.config.roi, num_classes=len(self.class_names) + 1)
         self.lr: float | None = None
@@ -100,10 +107,20 @@ class DetectionModule(pl.LightningModule):
         check_eval_mode(self)
         return self.model(images)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, trust: str = "", **kwargs: Any) -> DetectionModule:
+        """Lightning's; classes that the checkpoint names are imported if ``trust`` allows them only.
+
+        Raises:
+            CheckpointError: the network needs one that is not allowed.
+        """
+        # Given here, it wins over what the file may say.
+        return super().load_from_checkpoint(checkpoint_path, *args, trust=trust, **kwargs)
+
     # ------------------------------------------------------------------------------------------ training
     def on_train_start(self) -> None:
         """Warn of a training that is over before its learning rate has risen."""
-        warmup, steps = self.config.optim.warmup_steps, self.trainer.estimated_stepping_batches
+        warmup, steps = warmup_steps(self.config.optim), self.trainer.estimated_stepping_batches
         if warmup >= steps:
             warnings.warn(f"optim.warmup_steps={warmup}: the learning rate rises in all {steps} steps", stacklevel=2)
 
@@ -131,6 +148,8 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration, for as many steps as the Trainer does."""
         trainer, optim = self.trainer, self.config.optim
+        if self.trust is not None:
+            check_trust(targets_of(optim, "optim"), self.trust)
         lr = self.lr
         if lr is None:
             lr = scaled_lr(optim, images_of_a_step(trainer)) if optim.base_batch else optim.lr

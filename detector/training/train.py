@@ -10,8 +10,9 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from detector.config.schema import Config
-from detector.config.targets import locate, targets_of
+from detector.config.targets import check_imports
 from detector.data.datamodule import DetectionDataModule
+from detector.models.catalogue import find_network
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
@@ -57,8 +58,7 @@ def train(config: Config) -> TrainResult:
     accelerator = check_hardware(config)
     check_model(config.model)  # what is wrong with these is said before data are read
     check_parameters(config.roi)
-    for key, target in targets_of(config).items():
-        locate(target, key)
+    check_imports(config)
     if not config.trainer.epochs:  # else the length depends on the data
         check_length(config)
     if must_launch(config.trainer):
@@ -75,7 +75,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
     if start.checkpoint is None:
-        check_weights(config.model.weights)
+        check_weights(find_network(config.model.backbone), config.model.weights)
     own = own_callbacks(config.callbacks)
     data = DetectionDataModule(config)
     data.prepare_data()

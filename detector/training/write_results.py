@@ -11,6 +11,7 @@ import torch
 
 from detector.config.results_folder import discard
 from detector.config.schema import Config
+from detector.config.targets import word_of
 from detector.data.coco_lists import lists_of
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
@@ -20,7 +21,7 @@ from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.stored_detections import ANNOTATIONS
 from detector.files import write_json
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
-from detector.training.result import TrainResult
+from detector.training.result import CURVES, METRICS_TABLE, SHEET, TrainResult
 from detector.training.tensorboard_summary import write_summary
 
 
@@ -40,18 +41,18 @@ def write_results(
         data: with the images to draw.
         say: prints a line.
     """
-    folder = outcome.run_dir
+    folder = outcome.folder
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
     if data.val_split.own is not None:  # for evaluations of these detections, which read files
         write_json(folder / ANNOTATIONS, lists_of(data.val_split.read()))
-    discard(folder, ["curves.png", "predictions.png"])  # of this run before it was resumed
+    discard(folder, [CURVES, SHEET])  # of this run before it was resumed
     if config.logger.csv:
-        attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
-        attempt(lambda: say_overfitting(folder / "metrics.csv", say), "the remark on the losses", say)
+        attempt(lambda: plot_curves(folder / METRICS_TABLE, folder / CURVES), "curves.png", say)
+        attempt(lambda: say_overfitting(folder / METRICS_TABLE, say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
-        attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
+        attempt(lambda: draw_sheet(data, detections, count, folder / SHEET), "predictions.png", say)
     if config.logger.tensorboard:
         attempt(lambda: fill_tensorboard(config, outcome, detections, data), "TensorBoard's summary", say)
 
@@ -74,10 +75,8 @@ def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detection
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
     truth = GroundTruth.of(data.val_split)
     matches = match(truth, detections, data.val_image_ids)
-    folder = outcome.run_dir
-    write_summary(
-        folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png", outcome.best_step
-    )
+    folder = outcome.folder
+    write_summary(folder / "tensorboard", config, outcome.result, matches, folder / SHEET, outcome.best_step)
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
@@ -88,8 +87,9 @@ def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "seed": config.seed,
         "model": config.model.name,
-        "roi": config.roi.kind,
-        "checkpoint": str(outcome.best_checkpoint),
+        "backbone": word_of(config.model.backbone),
+        "roi": word_of(config.roi.kind),
+        "checkpoint": str(outcome.checkpoint),
     }
 
 

@@ -1,32 +1,9 @@
-"""Tables, results and the progress bar of slow work."""
-
-from typing import NamedTuple
+"""The progress bar of slow work, in a terminal and in a notebook."""
 
 import pytest
-from rich.table import Table
 
 from detector import terminal
-from detector.terminal import show, slow_progress, titled
-
-
-def test_results_are_printed_with_their_files(tmp_path, capsys):
-    class Outcome(NamedTuple):
-        folder: object
-
-        def __rich__(self) -> Table:
-            table = titled("run[b] [/none]: better")
-            table.add_column("x" * 120)
-            return table
-
-    folder = tmp_path / "[red]"
-    (folder / "plots").mkdir(parents=True)
-    for name in ("b.json", ".hidden", "a.png"):
-        (folder / name).touch()
-    show(Outcome(folder))
-    lines = capsys.readouterr().out.splitlines()
-    assert "run[b] [/none]: better" in lines[0]
-    assert any("x" * 120 in line for line in lines)  # wider than the 80 columns of no terminal
-    assert lines[-1] == f"Results are in {folder}: a.png, b.json, plots"
+from detector.terminal import slow_progress
 
 
 @pytest.mark.parametrize(

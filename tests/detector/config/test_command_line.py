@@ -124,7 +124,7 @@ def test_a_reader_that_has_gone_is_no_error(project, arguments):
         (["shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["+shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
-        (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
+        (["sise=3"], "error: unknown key 'sise'; did you mean 'shape.size'?"),
         (
             ["shape.sise=3", "sead=1"],
             "error: unknown key 'shape.sise'; did you mean 'shape.size'?\n"
@@ -340,6 +340,7 @@ def test_groups_that_hydra_would_refuse_in_its_own_words(argument, facts):
         ("evaluate", ["model=c4"], "unknown key 'model'; did you mean 'checkpoint'?"),
         ("evaluate", ["data.on_invalid=drop"], "unknown key 'data.on_invalid'; did you mean 'on_invalid'?"),
         ("evaluate", ["tuning=finetune"], "unknown key 'tuning': it is one of python {train}; known here: "),
+        ("ablate", ["hparams=finetune"], "unknown key 'hparams': it is one of python {train}; known here: "),
         ("predict", ["data.on_invalid=drop"], "unknown key 'data.on_invalid': it is one of python {train}; known here"),
         ("ablate", ["model=c4"], "unknown key 'model'; settings of the study's runs are given as 'set={{model:c4}}'"),
         ("predict", ["--config-dir", "own", "--config-name", "cut"], "own/cut.yaml: has no checkpoint, "),
@@ -347,6 +348,8 @@ def test_groups_that_hydra_would_refuse_in_its_own_words(argument, facts):
         ("train", ["--config-dir", "own", "experiment=mine"],
          "own/experiment/mine.yaml: sets keys below 'experiment', as its first line is not '# @package _global_'"),
         ("train", ["--config-dir", "own", "experiment=[good,mine]"], "own/experiment/mine.yaml: sets keys below "),
+        ("train", ["--config-dir", "own", "--multirun", "hparams=mine"],
+         "own/hparams/mine.yaml: sets keys below 'hparams', as its first line is not '# @package _global_'"),
         ("ablate", ["--config-dir", "own", "study=smoke", "set={{experiment:mine}}", "action=plan"],
          "own/experiment/mine.yaml: sets keys below 'experiment'"),
     ],
@@ -357,6 +360,7 @@ def test_keys_that_a_command_does_not_have(call_script, tmp_path, name, argument
         "cut.yaml": "source: a\n",
         "model/mine.yaml": "defaults: [fpn, _self_]\nmodel: {norm: group}\n",
         "experiment/mine.yaml": "# Mine\noptim: {lr: 0.1}\n",
+        "hparams/mine.yaml": "hydra: {sweeper: {params: {seed: '1,2'}}}\n",
         "experiment/good.yaml": "# @package _global_\noptim: {lr: 0.1}\n",
         "experiment/other.yaml": "- 1\n",
     }.items():
@@ -467,9 +471,9 @@ def test_a_folder_that_cannot_be_made_is_a_message(call_script, tmp_path):
 
 def test_pytorchs_remark_about_loader_processes_is_left_out():
     code = (
-        "import torch, warnings; from torch.utils.data import DataLoader; "
-        "from detector.config.command_line import prepare_output; "
-        "prepare_output(); DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')"
+        "import torch, warnings\nfrom torch.utils.data import DataLoader\n"
+        "from detector.config.output import command_output\n"
+        "with command_output(): DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=True)  # fmt: skip

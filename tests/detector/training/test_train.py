@@ -59,7 +59,7 @@ def test_folder(finished):
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert parse(OmegaConf.load(folder / "config.yaml"), Config) == config
     assert any(p.name.startswith("events.out") for p in (folder / "tensorboard").iterdir())
-    assert result.run_dir == folder.absolute()
+    assert result.folder == folder.absolute()
     assert result.steps == 4
     assert result.best_step in (2, 4)
 
@@ -77,14 +77,14 @@ def test_numbers_are_those_of_the_predictions(finished):
 
 def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
     config, result = finished
-    content = torch.load(result.best_checkpoint, weights_only=True)
+    content = torch.load(result.checkpoint, weights_only=True)
     assert content["hyper_parameters"] == {
         "config": to_dict(config),
         "class_names": ["circle", "rectangle", "triangle", "star", "ring", "cross"],
         "category_ids": [1, 2, 3, 4, 5, 6],
         "pretrained": False,
     }
-    module = load_trained_model(result.best_checkpoint)
+    module = load_trained_model(result.checkpoint)
     assert not module.training
     from detector.data.coco import CocoDataset
 
@@ -94,7 +94,7 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
     with torch.no_grad():
         outputs = module(list(images))
     found = Detections.from_model(outputs, [int(t["image_id"]) for t in targets], module.category_ids)
-    written = Detections.from_json(result.run_dir / "predictions.json")
+    written = Detections.from_json(result.folder / "predictions.json")
     assert found.image_id.tolist() == written.image_id.tolist()
     assert found.score == pytest.approx(written.score, abs=1e-6)
     assert found.boxes_xywh == pytest.approx(written.boxes_xywh, abs=1e-4)
@@ -102,10 +102,10 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
 
 def test_second_run_into_the_folder_is_refused(finished):
     config, result = finished
-    before = {p: p.stat().st_mtime_ns for p in result.run_dir.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in result.folder.rglob("*")}
     with pytest.raises(ConfigError, match=r"there is a run in it already.*resume=auto"):
         train(config)
-    assert {p: p.stat().st_mtime_ns for p in result.run_dir.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in result.folder.rglob("*")} == before
 
 
 def test_same_seed_same_bits(tiny, tmp_path):
@@ -171,7 +171,7 @@ def test_without_ground_truth_the_newest_weights_are_the_best(tiny, tmp_path, mo
     )
     assert result.result.metrics["AP"] is None
     assert result.best_step == 4
-    assert json.loads((result.run_dir / "metrics.json").read_text())["AP"] is None
+    assert json.loads((result.folder / "metrics.json").read_text())["AP"] is None
 
 
 def test_early_stopping(tiny):
