@@ -5,8 +5,6 @@ import torch
 
 import detector
 
-SMALL = {"model.min_size": [64], "model.fpn_channels": 16, "model.head.width": 16, "optim.warmup_steps": 0}
-
 
 class Squares(torch.utils.data.Dataset):
     class_names = ("dark", "bright")
@@ -29,4 +27,4 @@ class Say(pl.Callback):
 if __name__ == "__main__":
     own = {"augment.transforms": [{"_target_": "torchvision.transforms.v2.RandomVerticalFlip"}], "run_dir": "run"}
     own |= {"data.name": {"_target_": "squares.Squares", "side": 32}, "callbacks": {"say": {"_target_": "squares.Say"}}}
-    detector.train(**own, **SMALL, max_steps=3)
+    detector.train(**own, max_steps=3)
