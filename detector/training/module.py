@@ -28,7 +28,6 @@ from detector.models.checkpoint import check_model_trust, hyper_parameters
 from detector.models.faster_rcnn import build_model, check_eval_mode, detect_with_losses
 from detector.models.seeding import seed_of, seeded
 from detector.training.batches import checked, images_of, without_crowds
-from detector.training.callbacks.monitor import lightning_writes
 from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr, warmup_steps
 from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
 
@@ -142,10 +141,8 @@ class DetectionModule(pl.LightningModule):
             losses = self.model(images, targets)
         total, self.losses = sum(losses.values()), {name: loss.detach() for name, loss in losses.items()}
         # In the progress bar it is read after every batch, which waits for the device.
-        shown = lightning_writes(self.trainer)
-        self.log("train/loss", total, prog_bar=shown, logger=shown, batch_size=len(images))
-        losses = {f"train/{name}": loss for name, loss in self.losses.items()}
-        self.log_dict(losses, logger=shown, batch_size=len(images))
+        self.log("train/loss", total, prog_bar=self._shown, batch_size=len(images))
+        self.log_dict({f"train/{name}": loss for name, loss in self.losses.items()}, batch_size=len(images))
         return {"loss": total, **self.losses}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -212,7 +209,7 @@ class DetectionModule(pl.LightningModule):
         # All processes have the same numbers, of which the maximum is the number itself, to the bit.
         self.log_dict(
             {f"{stage}/{name}": value for name, value in {**metrics, **self.eval_losses}.items()},
-            logger=lightning_writes(trainer), sync_dist=True, reduce_fx="max", batch_size=1,
+            logger=self._shown, sync_dist=True, reduce_fx="max", batch_size=1,
         )  # fmt: skip
 
     def on_test_epoch_end(self) -> None:
@@ -223,6 +220,12 @@ class DetectionModule(pl.LightningModule):
         """Read the annotation file: better to refuse it now than after the training."""
         if self.trainer.is_global_zero:
             self._file_truth()
+
+    @property
+    def _shown(self) -> bool:
+        """Whether Lightning writes and shows the numbers itself; otherwise :class:`Monitor` and others do."""
+        trainer: Any = self.trainer
+        return trainer.log_every_n_steps > 0
 
     def _score(self, outcomes: list[BatchOutcome]) -> tuple[CocoResult, dict[str, float]]:
         self.detections = Detections.concat([outcome.detections for outcome in outcomes])

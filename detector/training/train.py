@@ -93,7 +93,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         write_config(config, start.checkpoint)
     folder = Path(config.run_dir).expanduser().absolute()
     wanted = config.trainer
-    monitor = Monitor(wanted.log_every, rows=True)
+    monitor = Monitor(wanted.log_every)
     schedule = Schedule(
         every=wanted.checkpoint_every,
         minutes=wanted.checkpoint_minutes,
@@ -104,11 +104,11 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     display: list[pl.Callback] = [ProgressDisplay(console)] if wanted.progress_bar else []
     callbacks = [
         Guard(config.optim.clip_norm),
-        monitor,
+        *own,
+        monitor,  # after these: its rows have what they log
         *display,
         *([SkippedImages(data.skipped, folder / SKIPPED, console.print)] if config.data.on_error == "skip" else []),
         *([AveragedWeights(config.optim.ema)] if config.optim.ema else []),
-        *own,
         checkpoints,  # after these: a checkpoint holds their state after the step just done
         Interrupt(wanted.log_every, console.print),
         *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),

@@ -1,9 +1,14 @@
-"""Data sets, and transforms, that a user might write; the tests name them as ``_target_``."""
+"""Data sets, transforms, callbacks and a logger that a user might write; the tests name them as ``_target_``."""
 
+import json
 import random
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torchvision import tv_tensors
 
 
@@ -101,3 +106,51 @@ def relabelled(image, target):
 
 def failing(image, target):
     raise ZeroDivisionError("no such luck")
+
+
+# --------------------------------------------------------------------------------------- callbacks and loggers
+class Count(pl.Callback):
+    """Counts batches and evaluations, and logs how many."""
+
+    def __init__(self):
+        self.batches = self.evaluations = 0
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.batches += 1
+        module.log("mine/batches", float(self.batches))
+
+    def on_validation_end(self, trainer, module):
+        self.evaluations += 1
+
+    def state_dict(self):
+        return {"batches": self.batches, "evaluations": self.evaluations}
+
+    def load_state_dict(self, state):
+        self.__dict__.update(state)
+
+
+class Secret(pl.Callback):
+    """With a state that only pickle can hold."""
+
+    def state_dict(self):
+        return {"when": datetime.now()}
+
+
+class Kept(Logger):
+    """Keeps what it is told in a file in the run's folder."""
+
+    name, version = "kept", ""
+
+    def __init__(self, save_dir, file="kept.jsonl"):
+        super().__init__()
+        self.file = Path(save_dir) / file
+
+    def _keep(self, **content):
+        with self.file.open("a") as file:
+            file.write(json.dumps(content) + "\n")
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self._keep(config=params["config"]["seed"])
+
+    def log_metrics(self, metrics, step=None):
+        self._keep(step=step, metrics=sorted(metrics))

@@ -21,19 +21,18 @@ class Monitor(pl.Callback):
     Speed is images over the time since the last row, without the time of evaluations and checkpoints. Lightning's
     ``ThroughputMonitor`` does not tell work from waiting for data (``test_waiting_for_data_is_told_from_work``).
 
-    The numbers go into the rows that the Trainer writes. With ``rows``, and if the Trainer writes none as with
-    ``log_every_n_steps=0``, they are written here, with the losses of the last batch of rank 0, and after an evaluation
-    with its ``val/`` numbers. Such a row belongs to the number of optimiser steps that are done, and is there before a
-    checkpoint of that step is; Lightning's has the index of the last step, and is written after all callbacks.
+    The numbers go into the rows that the Trainer writes. A Trainer with ``log_every_n_steps=0`` writes none: then they
+    are written here, with the losses of the last batch of rank 0 and what callbacks before this one have logged by
+    ``module.log``, and after an evaluation with its ``val/`` numbers.
+    Such a row belongs to the number of optimiser steps that are done, and is there before a checkpoint of that step is;
+    Lightning's has the index of the last step, and is written after all callbacks.
 
     Args:
         log_every: optimiser steps between rows, besides the first and the last step; None: as the Trainer does.
-        rows: write the rows here even if the Trainer writes some, which then are those of other callbacks.
     """
 
-    def __init__(self, log_every: int | None = None, rows: bool = False):
+    def __init__(self, log_every: int | None = None):
         self.log_every = log_every or 0
-        self.rows = rows
         self.step = 0  # optimiser steps done
         self.row = -1  # step of the newest row
         self.metrics: dict[str, float] = {}  # its losses
@@ -92,10 +91,11 @@ class Monitor(pl.Callback):
         if device.type == "cuda":
             self.gpu_memory = torch.cuda.max_memory_allocated(device) / 1e9
             row["train/gpu_memory_gb"] = self.gpu_memory
-        if lightning_writes(trainer):
+        if trainer.log_every_n_steps:
             module.log_dict(row, batch_size=1)
         else:
-            self._write(trainer, {**{f"train/{name}": value for name, value in self.metrics.items()}, **row})
+            logged = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+            self._write(trainer, {**logged, **{f"train/{name}": v for name, v in self.metrics.items()}, **row})
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Leave the evaluation out of the speed of training."""
@@ -107,7 +107,7 @@ class Monitor(pl.Callback):
 
     def on_validation_end(self, trainer: Any, module: pl.LightningModule) -> None:
         """Write a row of the validation, without the numbers that are not defined for lack of ground truth."""
-        if lightning_writes(trainer) or trainer.sanity_checking:
+        if trainer.log_every_n_steps or trainer.sanity_checking:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self._write(trainer, {name: value for name, value in values.items() if not math.isnan(value)})
@@ -116,11 +116,6 @@ class Monitor(pl.Callback):
     def _write(trainer: pl.Trainer, row: dict[str, float]) -> None:
         for logger in trainer.loggers if row else []:
             logger.log_metrics(row, step=trainer.global_step)
-
-
-def lightning_writes(trainer: Any) -> bool:
-    """Whether Lightning writes the numbers of module and :class:`Monitor` itself."""
-    return trainer.log_every_n_steps > 0 and not any(isinstance(c, Monitor) and c.rows for c in trainer.callbacks)
 
 
 def losses_of(outputs: Any, trainer: pl.Trainer) -> dict[str, float]:

@@ -53,8 +53,8 @@ def test_the_configuration_of_the_command_line(keys, arguments):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_texts_are_taken_as_they_are(text):
-    config = configure(Config, {"data.root": text, "logger": {"wandb_project": text}})
-    assert (config.data.root, config.logger.wandb_project) == (text, text)
+    config = configure(Config, {"data.root": text, "optim": {"name": {"_target_": "a.B", "words": text}}})
+    assert (config.data.root, config.optim.name["words"]) == (text, text)
 
 
 def test_lists_paths_and_dicts_of_other_commands():

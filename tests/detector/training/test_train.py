@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +9,12 @@ from omegaconf import OmegaConf
 from small import SHORT, SMALL, configure
 
 from detector.config.defaults import default
-from detector.config.schema import Config, LoggerConfig, parse, to_dict
+from detector.config.schema import Config, parse, to_dict
 from detector.evaluation.detections import Detections
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import load_trained_model
-from detector.training.loggers import build_loggers
 from detector.training.resume import differences
 from detector.training.train import train
 from detector.training.trainer import check_hardware
@@ -266,33 +264,6 @@ def test_more_gpus_than_there_are(tiny):
 def test_gpu(tiny, precision):
     result = train(tiny(trainer__accelerator="gpu", trainer__precision=precision, roi__kind="align"))
     assert result.steps == 4
-
-
-def test_wandb_missing(tiny, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install"):
-        train(tiny(logger__wandb=True))
-
-
-def test_wandb_run_goes_on(tmp_path, monkeypatch):
-    """The same id in the same folder, another in another; W&B is told that a run of this id may exist."""
-    import sys
-
-    from pytorch_lightning.loggers import wandb as logger_of
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
-    monkeypatch.setattr(logger_of, "_WANDB_AVAILABLE", True)
-    wanted = default(LoggerConfig, csv=False, tensorboard=False, wandb=True, wandb_project="cells")
-    told = []
-    for folder, step in (("a", 0), ("a", 3), ("b", 0)):
-        (logger,) = build_loggers(wanted, tmp_path / folder, step)
-        told.append({key: logger._wandb_init[key] for key in ("id", "resume", "project", "name", "dir")})
-    assert told[0] == told[1]
-    assert told[0] == {"id": (tmp_path / "a/wandb_id.txt").read_text(), "resume": "allow", "project": "cells",
-                       "name": "a", "dir": str(tmp_path / "a")}  # fmt: skip
-    assert told[2]["id"] != told[0]["id"]
 
 
 def test_differences_are_those_that_matter(tiny):
