@@ -48,7 +48,7 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
             for key, value in configs.whole_keys(given, content).items():
                 if key in choices or key in values:
                     raise ConfigError(f"{key}: given twice")
-                if key == SEARCH and value is not None:
+                if key == SEARCH and value is not None and configs.is_group(key):
                     raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
                 if configs.is_group(key.partition("@")[0]):
                     choices[key] = _choice(key, value)

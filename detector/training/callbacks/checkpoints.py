@@ -134,13 +134,14 @@ class Checkpoints(pl.Callback):
         Raises:
             ConfigError: the number is not logged.
         """
-        if self.monitor not in trainer.callback_metrics:
+        logged = trainer.callback_metrics
+        if self.monitor not in logged:
             raise ConfigError(
                 f"Checkpoints(monitor={self.monitor!r}): no such number is logged; there are "
-                f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
+                f"{', '.join(sorted(logged)) or 'none'}"
             )
         self.evaluated_step = trainer.global_step
-        number = self.sign * float(trainer.callback_metrics[self.monitor])
+        number = self.sign * float(logged[self.monitor])
         if number <= self.best:
             self.since_best += 1
             if 0 < self.schedule.patience <= self.since_best:

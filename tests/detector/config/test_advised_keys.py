@@ -25,7 +25,8 @@ ALL = {key for schema in PRIMARIES for key in known_keys(schema)} | set(GROUPS)
 # Modules that more commands import than print their messages, and those that do. The others have no entry: all commands
 # that import them, by way of other modules too, must have the keys.
 ONLY = {
-    "detector.config.arguments": ("train", "inspect_data"),  # about keys that were given: resume, tuning
+    "detector.config.arguments": ("train", "inspect_data"),  # about resume, where it was given
+    "detector.config.overrides": ("train", "inspect_data"),  # about keys that were given, and tuning
     "detector.config.unknown_argument": ("ablate",),  # set={...} is said where it is a key
     "detector.config.job": ("train", "inspect_data"),  # about resume and trainer, where they are keys
     "detector.config.results_folder": ("evaluate", "compare", "inspect_data"),  # check_overwrite
@@ -46,7 +47,6 @@ NO_KEYS = {"data.json", "data.png", "data.yaml", "data.pkl"}  # names of files
 # checkpoint, and sentences that say in words that they are about training.
 NO_ADVICE = {
     *(("detector.inference.detector", key) for key in ("device", "model", "roi")),
-    ("detector.config.arguments", "trainer"),
     *((module, key) for key in ALL for module in ("detector.config.synonyms", "detector.export.onnx_export")),
     ("roi_ops.functional", "sampling_ratio"),
     ("detector.data.images", "data.white"),
@@ -103,7 +103,7 @@ def wrong_keys(module, text):
     """(key, command that prints it and does not have it) of the messages of a module."""
     commands = [name for name in COMMANDS if module in REACHED[name] and name in ONLY.get(module, COMMANDS)]
     for sentence in sentences(text):
-        named = re.findall(r"script\('(\w+)'\)", sentence)
+        named = re.findall(r"(?:script|command)\('(\w+)'\)", sentence)
         for key in sorted(keys_of(sentence)):
             if (module, key) not in NO_ADVICE:
                 yield from ((key, name) for name in commands if not any(knows(n, key) for n in (name, *named)))
@@ -121,7 +121,7 @@ def test_a_key_of_another_command_is_found():
     assert {name for _, name in wrong_keys("detector.data.problems", planted)} >= {"evaluate", "predict"}
     assert list(wrong_keys("detector.training.length", planted)) == []
     assert [key for key, _ in wrong_keys("detector.training.length", planted.replace("on_invalid", "no"))]
-    named = planted.replace("use", "use {script('train')} with")
+    named = planted.replace("use", "use {command('train')} with")
     assert list(wrong_keys("detector.data.problems", named)) == []
 
 

@@ -11,10 +11,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from detector.config.commands import command
 from detector.config.composition import compose
 from detector.config.configure import configure
 from detector.config.defaults import parse_partial
-from detector.config.schema import AblateConfig, CompareConfig, Config, PredictConfig
+from detector.config.schema import AblateConfig, CompareConfig, Config, EvaluateConfig, PredictConfig
 from detector.exceptions import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -92,6 +93,20 @@ def test_lists_paths_and_dicts_of_other_commands():
 def test_mistakes_are_those_of_the_command_line(keys, facts):
     with pytest.raises(ConfigError) as error:
         configure(Config, keys)
+    assert all(fact in str(error.value) for fact in facts), error.value
+
+
+@pytest.mark.parametrize(
+    ("schema", "keys", "facts"),
+    [
+        (EvaluateConfig, {"model": "c4"}, ("'model'", "'checkpoint'")),
+        (EvaluateConfig, {"hparams": "finetune"}, ("'hparams'", command("train"))),
+        (AblateConfig, {"model": "c4"}, ("set={model:c4}",)),
+    ],
+)
+def test_groups_of_other_commands(schema, keys, facts):
+    with pytest.raises(ConfigError) as error:
+        configure(schema, keys)
     assert all(fact in str(error.value) for fact in facts), error.value
 
 
