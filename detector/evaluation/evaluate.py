@@ -12,14 +12,14 @@ import torch
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import DataConfig, EvaluateConfig
-from detector.config.targets import word_of
+from detector.config.targets import check_trust, targets_of
 from detector.data.coco import DetectionDataset
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
 from detector.data.orientation import first_told
 from detector.data.problems import InvalidData
-from detector.data.splits import Split, is_own, validation_split
+from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
 from detector.evaluation.diagnosis import diagnose
@@ -42,7 +42,7 @@ from detector.evaluation.stored_detections import (
     find_one,
     image_note,
 )
-from detector.exceptions import ConfigError, DataError
+from detector.exceptions import CheckpointError, ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
@@ -185,6 +185,7 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDatas
     """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
 
     Raises:
+        CheckpointError: the data set is made by a class that ``trust`` does not allow.
         ConfigError: ``drop_categories`` names a class that there is not.
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
@@ -193,12 +194,13 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDatas
         dropped = tuple(trained.drop_categories)
         split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
     else:
-        if is_own(trained):
-            raise DataError(
-                f"{config.checkpoint} was trained with {word_of(trained.name)}, a class that is not run here. "
-                f"{ELSEWHERE} What the run has found is scored with predictions=RUN/{PREDICTIONS} "
-                f"annotations=RUN/{ANNOTATIONS}."
-            )
+        try:
+            check_trust(targets_of(trained.name, "data.name"), config.trust)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{config.checkpoint}: {error}. Or evaluate on files: annotations=FILE.json images=FOLDER. What the "
+                f"run has found is scored by predictions=RUN/{PREDICTIONS} annotations=RUN/{ANNOTATIONS}"
+            ) from error.__cause__
         split = validation_split(trained, config.checkpoint, ELSEWHERE)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"

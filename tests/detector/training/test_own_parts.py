@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from detector.evaluation.evaluate import evaluate_from_config
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import evaluate
 from detector.evaluation.stored_detections import find_stored
-from detector.exceptions import ConfigError, DataError
+from detector.exceptions import CheckpointError, ConfigError
 from detector.inference.detector import load
 from detector.training.loggers import build_loggers
 from detector.training.train import train
@@ -40,7 +41,7 @@ def own(**keys):
 def test_a_run_on_a_data_set_of_ones_own(tiny, tmp_path):
     """The score is that of its detections on its boxes; evaluations of the run's folder read files only."""
     outcome = train(tiny(**own(logger__sheet_images=2)))
-    run = outcome.run_dir
+    run = outcome.folder
     assert {"predictions.png", "curves.png", "annotations.json"} <= {path.name for path in run.iterdir()}
     truth = GroundTruth(run / "annotations.json")
     assert truth.class_names == ["dog", "cat"]
@@ -54,8 +55,12 @@ def test_a_run_on_a_data_set_of_ones_own(tiny, tmp_path):
     files = {"predictions": str(run / "predictions.json"), "annotations": str(run / "annotations.json")}
     scored = evaluate_from_config(default(EvaluateConfig, **files, output_dir=str(tmp_path / "scored"), report=False))
     assert scored.result.metrics == outcome.result.metrics
-    with pytest.raises(DataError, match=r"own_parts\.Quick"):
-        evaluate_from_config(default(EvaluateConfig, checkpoint=str(run), output_dir=str(tmp_path / "again")))
+    by_checkpoint = default(EvaluateConfig, checkpoint=str(run), output_dir=str(tmp_path / "again"))
+    with pytest.raises(CheckpointError, match=r"own_parts\.Quick.*trust=.own_parts.*images=FOLDER"):
+        evaluate_from_config(by_checkpoint)
+    again = evaluate_from_config(replace(by_checkpoint, trust="own_parts"))
+    assert again.result.metrics == outcome.result.metrics
+    assert {"report.html", "predictions.png"} <= {path.name for path in again.folder.iterdir()}
 
 
 @pytest.mark.slow
@@ -79,11 +84,11 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stop):
 def test_what_callbacks_log_is_in_our_rows(tiny):
     alone = train(tiny(run_dir=str(tiny().run_dir) + "-alone", trainer__log_every=2))
     outcome = train(tiny(callbacks={"count": COUNT, "nothing": None}, trainer__log_every=2))
-    found = rows(outcome.run_dir)
+    found = rows(outcome.folder)
     assert [(row["step"], row.pop("mine/batches")) for row in found if row["train/loss"]] == [
         ("1", "1.0"), ("2", "2.0"), ("4", "4.0"),
     ]  # fmt: skip
-    assert [{k: v for k, v in row.items() if k != "mine/batches"} for row in found] == rows(alone.run_dir)
+    assert [{k: v for k, v in row.items() if k != "mine/batches"} for row in found] == rows(alone.folder)
 
 
 def test_lightnings_checkpoints_and_early_stopping(tiny, tmp_path):
@@ -118,16 +123,16 @@ def test_loggers_get_what_ours_get(tiny):
     extra = {"kept": {"_target_": "own_parts.Kept"}, "again": {"_target_": "own_parts.Kept", "file": "again.jsonl"},
              "csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "lightning"}}  # fmt: skip
     outcome = train(tiny(logger__extra=extra, seed=5))
-    lines = [json.loads(line) for line in (outcome.run_dir / "kept.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (outcome.folder / "kept.jsonl").read_text().splitlines()]
     assert lines[0] == {"config": 5}
     expected = [
         {"step": int(row["step"]), "metrics": sorted(name for name, value in row.items() if value and name != "step")}
-        for row in rows(outcome.run_dir)
+        for row in rows(outcome.folder)
     ]
     measured = ("train/images_per_s", "train/data_wait", "train/memory_gb")
     assert [{**line, "metrics": [m for m in line["metrics"] if m not in measured]} for line in lines[1:]] == expected
-    assert (outcome.run_dir / "again.jsonl").read_text() == (outcome.run_dir / "kept.jsonl").read_text()
-    assert (outcome.run_dir / "lightning" / "version_0" / "metrics.csv").is_file()
+    assert (outcome.folder / "again.jsonl").read_text() == (outcome.folder / "kept.jsonl").read_text()
+    assert (outcome.folder / "lightning" / "version_0" / "metrics.csv").is_file()
 
 
 @pytest.mark.parametrize(
