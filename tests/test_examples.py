@@ -14,7 +14,7 @@ def outputs(cell, kind):
 
 @pytest.mark.slow
 def test_the_notebook(tmp_path, monkeypatch):
-    """Pictures and tables are displayed, the bar of a training is one output, and nothing is printed as an error."""
+    """Pictures and tables are displayed, a training shows one bar, and nothing is printed as an error."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
