@@ -131,7 +131,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     # The whole network is built for every model, so that all of them start from the same draws.
     network = find_network(config.backbone)
     replace_batch_norm(network.module, config.norm)
-    load_backbone_weights(network, config.weights)
+    load_backbone_weights(network, config)
     all_maps = network.measured.maps
     by_stride = {found.stride: found for found in all_maps}
     if not by_stride.keys() >= set(pooled):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torchvision
 from torch import nn
-from torchvision.models import list_models
+from torchvision.models import get_model_weights, list_models
 
 from detector.config.checks import is_target
 from detector.config.targets import build, word_of
@@ -53,3 +53,14 @@ def check_network(backbone: Any) -> None:
         nearest = difflib.get_close_matches(network, known, n=3)
         hint = f"; did you mean {' or '.join(f'{library}/{near}' for near in nearest)}?" if nearest else ""
         raise ConfigError(f"{KEY}={backbone}: {library} has no such network{hint}")
+
+
+def published(backbone: Any) -> list[str]:
+    """Names of weights to download: torchvision's, as ``ResNet50_Weights.IMAGENET1K_V2``, and ``imagenet``."""
+    if is_target(backbone):
+        return []
+    library, _, network = full_name(backbone).partition("/")
+    if library == "timm":  # the name of the network may say which
+        return ["imagenet"]
+    enum = get_model_weights(network)
+    return [*(f"{enum.__name__}.{name}" for name in enum.__members__), "imagenet"]

@@ -37,12 +37,11 @@ class Network:
         """
         return getattr(self.module, "image_mean", IMAGENET[0]), getattr(self.module, "image_std", IMAGENET[1])
 
-    def published(self) -> list[str]:
-        """Names that :meth:`download` takes."""
-        return []
-
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The published weights of that name, in the layout of files.
+
+        Args:
+            name: ``imagenet``, or one of :func:`detector.models.catalogue.published`.
 
         Raises:
             WeightsError: they cannot be had.

@@ -64,10 +64,6 @@ class TimmNetwork(Network):
         """Those of the network's ``pretrained_cfg``."""
         return self.preset["mean"], self.preset["std"]
 
-    def published(self) -> list[str]:
-        """Only those of the name, which may have a tag."""
-        return ["imagenet"]
-
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of the name, from the Hugging Face hub."""
         try:

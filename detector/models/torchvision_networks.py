@@ -88,10 +88,6 @@ class TorchvisionNetwork(Network):
         preset = self.weights["DEFAULT"].transforms()
         return preset.mean, preset.std
 
-    def published(self) -> list[str]:
-        """The names of torchvision's enum, such as ``ResNet50_Weights.IMAGENET1K_V2``."""
-        return [f"{self.weights.__name__}.{name}" for name in self.weights.__members__]
-
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of a name of torchvision's enum, or ``imagenet``, the best of it."""
         entry = self.weights["DEFAULT" if name == "imagenet" else name.rpartition(".")[2]]

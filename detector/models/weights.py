@@ -11,62 +11,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.config.schema import ModelConfig
+from detector.config.targets import word_of
 from detector.exceptions import WeightsError
+from detector.models.catalogue import published
 from detector.models.networks import Network
 from detector.words import first_line
 
 LISTED = 5  # a message names this many keys of each kind
 
 
-def load_backbone_weights(network: Network, weights: str) -> None:
-    """Load ``weights`` into a whole network.
+def load_backbone_weights(network: Network, config: ModelConfig) -> None:
+    """Load the weights of ``config`` into a whole network.
 
     Args:
-        network: as it was found, with its norm layers as they are to be.
-        weights: ``"none"`` (leave it as it is), ``"imagenet"`` (those that the library of the network gives it), a name
-            of torchvision's enum with or without the name of the enum, or the path of a state dict of the network, with
-            its classifier or without.
+        network: that of ``config``, with its norm layers as they are to be.
+        config: ``weights`` is ``"none"`` (leave it as it is), ``"imagenet"`` (those that the library of the network
+            gives it), a name of torchvision's enum with or without the name of the enum, or the path of a state dict of
+            the network, with its classifier or without.
 
     Raises:
         WeightsError: the weights cannot be downloaded, read, or do not fit.
     """
-    check_weights(network, weights)
+    check_weights(config)
+    weights = config.weights
     if weights == "none":
         return
-    published = weights == "imagenet" or weights in _names(network)
-    state = network.download(weights) if published else read_state_dict(Path(weights).expanduser())
+    known = weights in names_of(config)
+    state = network.download(weights) if known else read_state_dict(Path(weights).expanduser())
     fit(network, network.of_file(state), weights)
 
 
-def check_weights(network: Network, weights: str) -> None:
+def check_weights(config: ModelConfig) -> None:
     """Refuse what :func:`load_backbone_weights` will not find; nothing is read or downloaded.
 
     Raises:
         WeightsError: ``weights`` is empty, a name that torchvision does not know, or a file that is not there.
     """
-    names = network.published()
-    choices = ", ".join(["a state-dict file", *names, *(["imagenet"] if names else []), "none"])
+    weights, full = config.weights, published(config.backbone)
+    if weights == "none" or weights in names_of(config):
+        return
+    choices = ", ".join(["a state-dict file", *full, "none"])
     if not weights:
         raise WeightsError(f"model.weights: has to be given: one of {choices}")
-    if weights in ("none", "imagenet", *_names(network)):
-        return
+    network = f"model.backbone={word_of(config.backbone)}"
     if re.fullmatch(r"\w+_Weights\.\w+", weights):
-        raise WeightsError(f"model.weights={weights}: for {network.name}, torchvision has {', '.join(names) or 'none'}")
+        raise WeightsError(f"model.weights={weights}: for {network}, torchvision has {', '.join(full[:-1]) or 'none'}")
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise WeightsError(f"model.weights={path}: there is no such file. Give one of {choices}.")
+        raise WeightsError(f"model.weights={path}: there is no such file. For {network} give one of {choices}.")
 
 
-def _names(network: Network) -> list[str]:
-    """The names of published weights, with the name of torchvision's enum and without."""
-    return [form for name in network.published() for form in (name, name.partition(".")[2])]
+def names_of(config: ModelConfig) -> list[str]:
+    """What ``weights`` may be that is downloaded: names of torchvision's enum, whole and short, and ``imagenet``."""
+    full = published(config.backbone)
+    return [*full, *(name.partition(".")[2] for name in full if "." in name)]
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file that is there, without running code from it.
-
-    Args:
-        path: of the file.
 
     Raises:
         WeightsError: the file is damaged, or holds something else than named tensors.

@@ -12,7 +12,6 @@ from rich.console import Console
 from detector.config.schema import Config
 from detector.config.targets import check_imports
 from detector.data.datamodule import DetectionDataModule
-from detector.models.catalogue import find_network
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
 from detector.models.poolers import check_parameters
@@ -75,7 +74,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     console = Console(quiet=group.rank > 0, soft_wrap=not Console().is_terminal)
     start = find_start(config)
     if start.checkpoint is None:
-        check_weights(find_network(config.model.backbone), config.model.weights)
+        check_weights(config.model)
     own = own_callbacks(config.callbacks)
     data = DetectionDataModule(config)
     data.prepare_data()

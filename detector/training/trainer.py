@@ -22,10 +22,12 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import Logger
 
+from detector.config.interruption import signals_restored
 from detector.config.schema import Config
 from detector.config.targets import build_all
 from detector.exceptions import ConfigError
 from detector.models.device import choose_accelerator, gpu_count
+from detector.training.callbacks.interrupt import SIGNALS
 from detector.training.distributed import ProcessGroup
 from detector.words import counted
 
@@ -58,6 +60,7 @@ def settings(config: Config) -> Iterator[None]:
             torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(),
             warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
         )  # fmt: skip
+        undo.enter_context(signals_restored(SIGNALS))  # Lightning switches Ctrl-C off, and puts back what it found
         undo.callback(setattr, memory, "fill_uninitialized_memory", memory.fill_uninitialized_memory)
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)

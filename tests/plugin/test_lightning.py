@@ -1,52 +1,18 @@
 """Scripts that users of Lightning would write, each in a process of its own."""
 
 import csv
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 SCRIPTS = Path(__file__).with_name("scripts")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 LOSSES = ("loss", "loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Six images to train on and three to evaluate on, of noise, with a box in each."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 3)):
-        images, boxes = [], []
-        for n in range(1, count + 1):
-            name = f"{split}{n}.png"
-            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / "images" / name)
-            images.append({"id": n, "file_name": name, "height": 64, "width": 64})
-            boxes.append({"id": n, "image_id": n, "category_id": 1 + n % 2, "bbox": [8, 10, 36, 30], "area": 1080})
-        categories = [{"id": 1, "name": "dark"}, {"id": 2, "name": "bright"}]
-        content = {"images": images, "annotations": boxes, "categories": categories}
-        (folder / f"{split}.json").write_text(json.dumps(content))
-    return folder
-
-
-@pytest.fixture
-def run(run_script):
-    """A function: script and arguments -> its last line of output; it runs in ``tmp_path``."""
-
-    def go(name, *arguments):
-        done = run_script(SCRIPTS / f"{name}.py", *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
-
-    return go
-
-
 def test_scripts_are_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in SCRIPTS.glob("*.py")}
-    assert len(lengths) == 5
+    assert len(lengths) == 6
     assert {name: length for name, length in lengths.items() if length > 30} == {}
     code = SCRIPTS.joinpath("module_alone.py").read_text().split("__main__")[1]
     assert len(code.splitlines()) <= 20
@@ -90,3 +56,14 @@ def test_callbacks_in_a_plain_trainer(run, tmp_path):
     """Stopped after step 3 of 12, the training goes on to its end."""
     assert run("callbacks") == "stopped after step 3; to go on: ckpt_path='kept/last.ckpt' 12"
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_an_operator_of_ones_own(run_script):
+    """Refused by name, then loaded with the argument that the run was given."""
+    done = run_script(SCRIPTS / "own_operator.py")
+    assert done.returncode == 0, done.stderr
+    refused, loaded = done.stdout.splitlines()[-2:]
+    for fact in ("roi.kind", "own_operator.FinestMap", "trust='own_operator'"):
+        assert fact in refused
+    assert loaded == "0.5 1"

@@ -22,10 +22,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 def test_a_results_file(results, tmp_path):
     annotations, predictions = results
-    result, analysis, folder = evaluate_files(
+    found = evaluate_files(
         settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(tmp_path / "out"))
     )
-    assert (analysis, folder) == (None, tmp_path / "out")
+    result = found.result
+    assert (found.diagnosis, found.folder) == (None, tmp_path / "out")
     assert result.metrics == evaluate(annotations, Detections.from_json(predictions)).metrics
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
