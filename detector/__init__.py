@@ -1,4 +1,8 @@
-"""Train, compare and use Faster R-CNN detectors. ``detector.load(checkpoint)`` gives a trained one."""
+"""Train, compare and use Faster R-CNN detectors.
+
+``detector.train(data="DIR")`` trains one, ``detector.load(checkpoint)`` gives a trained one, and the other commands are
+functions as well: :mod:`detector.api`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,27 @@ if not Path(__path__[0], "configs").is_dir():
     __path__.append(str(Path(__path__[0]).parent))
 
 if TYPE_CHECKING:
+    from detector.api import compare, evaluate, inspect_data, predict, train
+    from detector.config.configure import configure
     from detector.data.datamodule import DetectionDataModule
     from detector.inference.detector import load
     from detector.training.module import DetectionModule
 
-__all__ = ["DetectionDataModule", "DetectionModule", "load"]
+__all__ = [
+    "DetectionDataModule",
+    "DetectionModule",
+    "compare",
+    "configure",
+    "evaluate",
+    "inspect_data",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from detector.data.datamodule import DetectionDataModule
 
         return DetectionDataModule
+    if name in __all__:
+        from detector import api
+
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

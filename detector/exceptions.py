@@ -17,6 +17,10 @@ class MissingData(DataError):
     """A file or folder of a data set is not there. Who knows by which key the user gave it adds that to the message."""
 
 
+class TransformError(DataError):
+    """A transform of the user's own fails, or returns what cannot be trained on. It is not skipped as an image is."""
+
+
 class WeightsError(DetectorError):
     """A weights or checkpoint file is missing, damaged or does not fit the configured model."""
 

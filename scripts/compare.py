@@ -10,7 +10,7 @@ from detector.config.schema import CompareConfig
 
 def main(config: CompareConfig) -> None:
     from detector.evaluation.compare import compare_from_config  # takes seconds to import: not for --help
-    from detector.terminal import show
+    from detector.outcome import show
 
     show(compare_from_config(config))
 

@@ -11,7 +11,7 @@ from detector.config.schema import EvaluateConfig
 
 def main(config: EvaluateConfig) -> None:
     from detector.evaluation.evaluate import evaluate_from_config  # PyTorch takes seconds to import: not for --help
-    from detector.terminal import show
+    from detector.outcome import show
 
     show(evaluate_from_config(config))
 

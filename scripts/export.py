@@ -11,10 +11,10 @@ from detector.config.schema import ExportConfig
 def main(config: ExportConfig) -> None:
     from detector.export.export_model import export  # PyTorch takes seconds to import: not for --help
 
-    files, parity = export(config)
-    for name, result in parity.items():
+    made = export(config)
+    for name, result in made.parity.items():
         print(f"{name}  {result}")
-    print(f"Results are in {', '.join(str(file) for file in files)}")
+    print(f"Results are in {', '.join(str(file) for file in made.files)}")
 
 
 if __name__ == "__main__":

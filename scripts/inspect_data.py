@@ -13,7 +13,7 @@ from detector.exceptions import DataError
 
 def main(config: InspectConfig) -> None:
     from detector.inspection.inspect_data import inspect_from_config  # PyTorch takes seconds to import: not for --help
-    from detector.terminal import show
+    from detector.outcome import show
 
     found = inspect_from_config(config)
     show(found)

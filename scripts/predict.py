@@ -10,7 +10,7 @@ from detector.config.schema import PredictConfig
 
 def main(config: PredictConfig) -> None:
     from detector.inference.predict import predict  # PyTorch takes seconds to import: not for --help
-    from detector.terminal import show
+    from detector.outcome import show
 
     show(predict(config))
 

@@ -17,9 +17,9 @@ from detector.config import schema
 ROOT = Path(__file__).resolve().parents[1]
 # From top to bottom: a package imports only what stands in layers below its own. `detector` is the face of the package.
 LAYERS = (
-    *({"scripts", "__main__"}, {"detector"}, {"ablation", "benchmark", "illustrate"}, {"export"}, {"inference"}),
-    *({"training"}, {"evaluation"}, {"inspection"}, {"data"}, {"models"}, {"plots"}, {"config"}),
-    *({"terminal"}, {"files"}, {"exceptions", "words", "measure"}, {"roi_ops"}),
+    *({"scripts", "__main__"}, {"detector"}, {"api"}, {"ablation", "benchmark", "illustrate"}, {"export"}),
+    *({"training"}, {"inference"}, {"evaluation"}, {"inspection"}, {"data"}, {"models"}, {"outcome"}, {"plots"}),
+    *({"config"}, {"terminal"}, {"files"}, {"exceptions", "words", "measure", "process_state"}, {"roi_ops"}),
 )
 # What shows or counts the insides of the operators: the figures of their weights, the bytes that the kernels move.
 INSIDE = {"detector.illustrate.anatomy", "detector.benchmark.cuda_bytes_suite"}

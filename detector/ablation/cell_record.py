@@ -44,7 +44,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         outcome: of the training.
         costs: as :func:`detector.ablation.costs.measure` returns them.
     """
-    matches = matches_of(parse_partial(cell["config"]), outcome.run_dir)
+    matches = matches_of(parse_partial(cell["config"]), outcome.folder)
     accumulated = matches.accumulated()
     with replacing(folder / REPLICATES) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **replicates(matches))
@@ -58,7 +58,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         "best_step": outcome.best_step,
         "steps": outcome.steps,
         "seconds": outcome.seconds,
-        "images_per_second": training_speed(outcome.run_dir / "metrics.csv"),
+        "images_per_second": training_speed(outcome.folder / "metrics.csv"),
         "costs": costs,
         "classes": targets_of(cell["config"]),  # of the user's, which the hash knows by name and arguments only
         "data": fingerprint_of_validation(matches),

@@ -19,8 +19,9 @@ from detector.ablation.cell_process import end_with
 from detector.ablation.cell_record import write_record
 from detector.ablation.cells import CELL
 from detector.ablation.costs import measure
-from detector.config.command_line import INTERRUPTED, USER_ERROR, fail, prepare_output
+from detector.config.command_line import INTERRUPTED, USER_ERROR, fail
 from detector.config.defaults import parse_partial
+from detector.config.output import command_output
 from detector.config.schema import Config
 from detector.exceptions import DetectorError
 from detector.files import read_json, replacing
@@ -51,11 +52,11 @@ def run_cell(
     config = parse_partial(cell["config"])
     with settings(config):  # costs are measured, and noted in the record, with the threads of the training
         outcome = train(config)
-        costs = measure(outcome.best_checkpoint)
+        costs = measure(outcome.checkpoint)
         if cell["keep_weights"]:
-            keep_weights(outcome.best_checkpoint, folder / WEIGHTS)
+            keep_weights(outcome.checkpoint, folder / WEIGHTS)
         write_record(folder, cell, outcome, costs)
-    shutil.rmtree(outcome.best_checkpoint.parent)  # checkpoints hold the optimiser's state: three times the weights
+    shutil.rmtree(outcome.checkpoint.parent)  # checkpoints hold the optimiser's state: three times the weights
 
 
 def keep_weights(best: Path, out: Path) -> None:
@@ -68,10 +69,10 @@ def keep_weights(best: Path, out: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+@command_output()
 def main() -> None:
     """Run the cell of the command line; exit code 2 and one message for an error that a user can mend."""
     end_with(int(sys.argv[2]))
-    prepare_output()
     try:
         run_cell(Path(sys.argv[1]))
     except DetectorError as error:

@@ -19,7 +19,7 @@ from detector.ablation.study import Study
 from detector.config.checks import is_target
 from detector.config.schema import RoiConfig, to_dict
 from detector.config.targets import trust_in
-from detector.data.coco import CocoDataset
+from detector.data.coco import DetectionDataset
 from detector.data.loader import DetectionLoader
 from detector.data.splits import validation_split
 from detector.evaluation.detect import run_detector
@@ -245,7 +245,7 @@ def at_truth(module: TrainedModel, image: Tensor, target: Any, distance: float) 
 
 
 @torch.inference_mode()
-def truth_as_proposals(module: TrainedModel, dataset: CocoDataset, count: int) -> Detections:
+def truth_as_proposals(module: TrainedModel, dataset: DetectionDataset, count: int) -> Detections:
     """Detections in the first ``count`` images with the true boxes as proposals: the box head without the RPN."""
     model: Any = module.model
     device = next(module.parameters()).device

@@ -17,7 +17,7 @@ from detector.benchmark.table import Measured, Section
 from detector.benchmark.timing import Bench
 from detector.config.defaults import default
 from detector.config.schema import AugmentConfig, BenchmarkConfig, DataConfig, ShapesConfig
-from detector.data.coco import CocoDataset
+from detector.data.coco import CocoDataset, DetectionDataset
 from detector.data.loader import DetectionLoader
 from detector.data.splits import find_split
 from detector.data.transforms import Augment
@@ -62,7 +62,7 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     return Measured("The data", inputs, [alone, loader])
 
 
-def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
+def data_set(config: BenchmarkConfig, folder: Path) -> DetectionDataset:
     """The data set of ``config``, or one drawn into ``folder``."""
     if bool(config.annotations) != bool(config.images):
         raise ConfigError("give both annotations=FILE.json and images=FOLDER, or none of them")
@@ -75,7 +75,7 @@ def data_set(config: BenchmarkConfig, folder: Path) -> CocoDataset:
     return find_split(default(DataConfig, root=str(folder), shapes=shapes), "val").dataset()
 
 
-def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
+def single(dataset: DetectionDataset, count: int) -> dict[str, list[float]]:
     """Milliseconds of reading and of each augmentation for each of ``count`` images."""
     cpu = torch.device("cpu")
     times: dict[str, list[float]] = {"read and decode": []}
@@ -88,7 +88,7 @@ def single(dataset: CocoDataset, count: int) -> dict[str, list[float]]:
     return times
 
 
-def throughput(dataset: CocoDataset, count: int, passes: int, workers: int) -> float:
+def throughput(dataset: DetectionDataset, count: int, passes: int, workers: int) -> float:
     """Images a second of the loader over ``passes`` times ``count`` images, its processes running already."""
     subset = torch.utils.data.Subset(dataset, list(range(count)) * passes)
     batches = iter(DetectionLoader(subset, batch_size=BATCH, num_workers=workers))

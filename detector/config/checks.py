@@ -67,6 +67,18 @@ def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def whole_key(key: str, schema: type) -> str:
+    """``GROUP.KEY`` for ``KEY`` where no other key of ``schema`` ends so, as ``optim.lr`` for ``lr``; else ``key``.
+
+    ``KEY`` may be followed by what is inside of it, as in ``backbone._target_``.
+    """
+    first, dot, rest = key.partition(".")
+    known = known_keys(schema)
+    same = [k for k in known if k.rpartition(".")[2] == first]
+    short = len(same) == 1 and same[0].count(".") == 1 and not any(k.startswith(f"{same[0]}.") for k in known)
+    return f"{same[0]}{dot}{rest}" if short else key
+
+
 def is_known(key: str, schema: type) -> bool:
     """Whether ``key`` is a dotted key of ``schema``, or lies in a field that holds a mapping of any keys."""
     return key in known_keys(schema) or is_inside(key, schema)

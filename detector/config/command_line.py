@@ -7,13 +7,10 @@ here the arguments are checked first (``arguments.py``), against the groups in `
 from __future__ import annotations
 
 import inspect
-import io
-import logging
 import math
 import os
 import select
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +24,7 @@ from detector.config.arguments import CommandLine
 from detector.config.help import help_text
 from detector.config.interruption import keyboard_interrupt_first
 from detector.config.job import parse_job
+from detector.config.output import command_output
 from detector.config.sweep import is_last_trial, show_best
 from detector.exceptions import ConfigError, DetectorError
 from detector.files import UNWRITABLE
@@ -52,9 +50,9 @@ def run(schema: type, config_name: str, positional: str = "", starts_jobs: bool 
         starts_jobs: ``main(config, command)`` is called without Hydra, and starts jobs by ``command.start``.
     """
 
+    @command_output()
     def launch(function: Function) -> None:
         configs = Path(inspect.getfile(function)).resolve().parent.parent / "configs"
-        prepare_output()
         ended: dict[str, Any] = {}
         try:
             command = CommandLine(configs, config_name, schema, positional)
@@ -157,22 +155,3 @@ def fail(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
     print(message, file=sys.stderr)
     raise SystemExit(code)
-
-
-def prepare_output() -> None:
-    """Print what the package logs, from level INFO on, to standard error; let no output fail for a character.
-
-    A terminal or a file that is not UTF-8 gets question marks for the lines of tables. PyTorch's remark that there are
-    more loader processes than cores is left out: they mostly wait.
-    """
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # of Optuna: the names of its parts
-    logger = logging.getLogger("detector")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)

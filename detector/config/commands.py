@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 
 CONSOLE = "MULTISCALE_RCNN_CONSOLE"  # environment: the name of the console command that this process was started by
+
+IN_PYTHON = ContextVar("in Python", default=False)  # whether a function of `detector` called a command
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -21,41 +21,44 @@ from detector.exceptions import ConfigError
 T = TypeVar("T")
 
 
-def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path = "") -> T:
+def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path = "", config_name: str = "") -> T:
     """The configuration of a command, from the keys of its command line as Python values.
 
     ``configure(Config, {"model": "c4", "optim.lr": 1e-3, "trainer": {"max_steps": 200}})`` is what
-    ``scripts/train.py model=c4 optim.lr=1e-3 trainer.max_steps=200`` runs with. A value is taken as it is: a text is
-    not read as a number or an interpolation. The command line plays no part, and nothing of Hydra stays behind; it may
-    be called in an application of Hydra's, too.
+    ``scripts/train.py model=c4 optim.lr=1e-3 trainer.max_steps=200`` runs with. As there, a key whose name no other key
+    has needs no group, and ``data`` may be a folder: ``{"lr": 1e-3, "max_steps": 200, "data": "DIR"}``. A value is
+    taken as it is: a text is not read as a number or an interpolation. The command line plays no part, and nothing of
+    Hydra stays behind; it may be called in an application of Hydra's, too.
 
     Args:
         schema: the configuration dataclass of the command, as ``Config``.
         keys: groups with the name of a choice (None: leave the group out); keys, dotted or in nested dicts, with texts,
             numbers, lists, tuples, dicts, paths or None.
         config_dir: a folder with groups of your own, as ``--config-dir`` names it; "": none.
+        config_name: another primary config of that folder, as ``--config-name`` names it; "": that of the command.
 
     Raises:
         ConfigError: a wrong group, choice, key or value; all wrong ones that can be told apart.
     """
-    name = PRIMARIES[schema][0]
-    configs = Configs(config_folders(config_dir), name, schema)
+    name = config_name or PRIMARIES[schema][0]
+    configs = Configs(config_folders(config_dir), name, schema, given=bool(config_name))
     choices, values, wrong = {}, {}, []
-    for key, value in _flat(keys, schema):
-        key = configs.full_key(key)
+    for given, content in _flat(keys, schema):
         try:
-            if key in choices or key in values:
-                raise ConfigError(f"{key}: given twice")
-            if key == SEARCH and value is not None and configs.is_group(key):
-                raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
-            if configs.is_group(key.partition("@")[0]) and not (isinstance(value, Mapping) and is_known(key, schema)):
-                choices[key] = _choice(key, value)
-            else:
-                configs.check_key(key, value)
-                values[key] = literal(plain(value, key))
+            for key, value in configs.whole_keys(given, content).items():
+                if key in choices or key in values:
+                    raise ConfigError(f"{key}: given twice")
+                if key == SEARCH and value is not None and configs.is_group(key):
+                    raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
+                group = configs.is_group(key.partition("@")[0])
+                if group and not (isinstance(value, Mapping) and is_known(key, schema)):
+                    choices[key] = _choice(key, value)
+                else:
+                    configs.check_key(key, value)
+                    values[key] = literal(plain(value, key))
         except ConfigError as error:
             wrong.append(error)
-    left_out = [key for key, choice in default_choices(configs.folders[-1], name).items() if choice is None]
+    left_out = [key for key, choice in default_choices(configs.file.parent, name).items() if choice is None]
     arguments = [
         f"{key}={choice}" if choice else f"~{key}" for key, choice in choices.items() if choice or key not in left_out
     ]

@@ -1,10 +1,10 @@
-"""Ctrl-C that a library swallows."""
+"""Ctrl-C that a library swallows, and signals that one keeps."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -37,3 +37,17 @@ def keyboard_interrupt_first() -> Iterator[None]:
     finally:
         if own:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def signals_restored(numbers: Sequence[int]) -> Iterator[None]:
+    """Afterwards what handles the signals ``numbers`` is what it was before the block; only the main thread may say."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: not one of Python's
+                signal.signal(number, handler)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_inside, is_known
+from detector.config.checks import is_inside, is_known, whole_key
 from detector.config.composition import (
     TUNED,
     check_choice,
@@ -21,6 +21,7 @@ from detector.config.composition import (
     compose,
     foreign_groups,
     group_names,
+    in_quotes,
     quote,
     read_config,
 )
@@ -30,8 +31,6 @@ from detector.exceptions import ConfigError
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
 
-# What the command line, and `configure`, call a key in short.
-SHORT = {"backbone": "model.backbone"}
 CLOSING = {"[": "]", "{": "}", "'": "'", '"': '"'}  # the ends of what Hydra reads as a list, a dict or a text
 
 
@@ -93,23 +92,46 @@ class Configs:
         """
         return compose(self.folders, self.name, arguments, hydras)
 
-    def full_key(self, key: str) -> str:
-        """``key`` with what its first part is short for; a group of the user's of that name is no such part."""
-        first, dot, rest = key.partition(".")
-        full = SHORT.get(first, "")
-        return f"{full}{dot}{rest}" if full and is_known(full, self.schema) and not self.choices(first) else key
+    def whole_arguments(self, argument: str) -> list[str]:
+        """The arguments in Hydra's grammar that one of the command line stands for, see :meth:`whole_keys`."""
+        key, equals, value = argument.partition("=")
+        whole = self.whole_keys(key, value) if equals else {}
+        if len(whole) > 1:
+            return [f"{name}={in_quotes(part)}" for name, part in whole.items()]
+        return [self.for_hydra("".join((next(iter(whole), key), equals, value)))]
+
+    def whole_keys(self, key: str, value: Any) -> dict[str, Any]:
+        """The keys and values that are meant by ``key`` with ``value``, a text of the command line or any of Python's.
+
+        A key without its group is :func:`whole_key`'s. ``data=FOLDER`` is ``data=coco data.root=FOLDER``, with
+        ``data=coco2017`` if the folder has the files of COCO 2017. The name of a choice is no folder.
+
+        Raises:
+            ConfigError: ``data`` is a path, and there is no such folder.
+        """
+        if not self.is_group(key):
+            return {whole_key(key, self.schema): value}
+        if key != "data" or not isinstance(value, str | os.PathLike) or value in self.choices(key):
+            return {key: value}
+        text, folder = os.fspath(value), Path(value).expanduser()
+        if folder.is_dir():
+            layout = "coco2017" if (folder / "annotations/instances_train2017.json").is_file() else "coco"
+            return {"data": layout, "data.root": text}
+        if os.sep in text and "," not in text:
+            raise ConfigError(f"data={text}: there is no such folder, and no choice of this name")
+        return {key: value}
 
     def for_hydra(self, argument: str) -> str:
-        """``argument`` with the full key, and its value in quotes where Hydra would read it as something else, or not.
+        """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
 
         Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
-        path with a comma would be a sweep, one that begins with a bracket a list. It
-        wants two plus signs for what may be new, as the arguments of a class are that the command line names.
+        path with a comma would be a sweep, one that begins with a bracket a list. It wants two plus signs for what may
+        be new, as the arguments of a class are that the command line names.
         """
         key, equals, value = argument.partition("=")
-        signs, name = key[: len(key) - len(key.lstrip("+~"))], self.full_key(key.lstrip("+~"))
-        key = f"++{name}" if equals and is_inside(name, self.schema) else f"{signs}{name}"
-        argument = f"{key}{equals}{value}"
+        if equals and is_inside(key.lstrip("+"), self.schema):
+            key = f"++{key.lstrip('+')}"
+            argument = f"{key}={value}"
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
         if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):

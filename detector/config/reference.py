@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import yaml
@@ -26,20 +25,21 @@ def markdown() -> str:
     folder = configs_folder()
     parts = [HEAD]
     for schema, (name, *_) in PRIMARIES.items():
-        parts.append(section(f"scripts/{name}.py", folder / f"{name}.yaml", schema))
-        if name == "train":
-            hints = get_type_hints(schema)
-            parts += [
-                section(f"{group}={choice}", folder / group / f"{choice}.yaml", hints[group], f"{group}.")
-                for group, choice in default_choices(folder, name).items()
-                if group in hints
-            ]
+        parts.append(section(f"scripts/{name}.py", (folder / f"{name}.yaml").read_text(encoding="utf-8"), schema))
+        hints = get_type_hints(schema)
+        for group, choice in default_choices(folder, name).items() if name == "train" else ():
+            if group not in hints:
+                continue
+            title, text = f"{group}={choice}", (folder / group / f"{choice}.yaml").read_text(encoding="utf-8")
+            if is_dataclass(hints[group]):
+                parts.append(section(title, text, hints[group], f"{group}."))
+            else:  # a dict of nodes, whose file is a comment and nothing
+                parts.append(section(title, f"{group}: {{}}  {text.splitlines()[0]}", schema))
     return "\n".join(parts)
 
 
-def section(title: str, file: Path, schema: type, prefix: str = "") -> str:
-    """A heading and the table of the keys in a YAML file."""
-    text = file.read_text(encoding="utf-8")
+def section(title: str, text: str, schema: type, prefix: str = "") -> str:
+    """A heading and the table of the keys in the text of a YAML file."""
     root = yaml.compose(text)
     assert isinstance(root, yaml.MappingNode)
     table = [COLUMNS, ("---",) * len(COLUMNS), *rows(root, text, schema, prefix)]

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.config.checks import check_keys, check_values, literal, number, one_of, with_floats
+from detector.config.checks import check_keys, check_values, literal, number, one_of, targets, with_floats
 from detector.exceptions import ConfigError
 
 
@@ -118,7 +118,7 @@ class ShapesConfig:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    name: str = one_of("shapes", "coco")
+    name: Any = one_of("shapes", "coco", target="a data set")
     root: str
     train_annotations: str
     train_images: str
@@ -158,6 +158,7 @@ class AugmentConfig:
     contrast: float = number(0, 1)
     saturation: float = number(0, 1)
     hue: float = number(0, 0.5)
+    transforms: list[Any] = targets("a transform")
 
 
 # ------------------------------------------------------------------------------------------- training
@@ -210,9 +211,8 @@ class TrainerConfig:
 class LoggerConfig:
     csv: bool
     tensorboard: bool
-    wandb: bool
-    wandb_project: str
     sheet_images: int = number(0)
+    extra: dict[str, Any] = targets("a logger")
 
 
 @dataclass(kw_only=True)
@@ -230,6 +230,7 @@ class Config:
     optim: OptimConfig
     trainer: TrainerConfig
     logger: LoggerConfig
+    callbacks: dict[str, Any] = targets("a callback")
 
 
 @dataclass(kw_only=True)

@@ -55,12 +55,12 @@ class Table:
 ANNOTATION_COLUMNS = ("annotation_ids", "boxes", "labels", "area", "iscrowd", "ignore")
 
 
-def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table, list[Problem]]:
+def read_table(read: Annotations, images: Path | None, on_invalid: str) -> tuple[Table, list[Problem]]:
     """Check annotations against themselves and against the files in the folder ``images``.
 
     Args:
         read: of an annotation file.
-        images: folder that the ``file_name`` entries are relative to.
+        images: folder that the ``file_name`` entries are relative to; None: there are no files.
         on_invalid: "error": raise if anything is wrong. "drop": leave out what is wrong. "clip": the same, but a
             box that is partly outside its image is clipped to it and kept.
 
@@ -71,8 +71,12 @@ def read_table(read: Annotations, images: Path, on_invalid: str) -> tuple[Table,
         DataError: no such folder, or problems that ``on_invalid`` does not cover.
     """
     file = read.file
-    missing, _, problems = missing_files(images, read)
-    read, exchanged = exchange_sizes(read, images)
+    missing = np.zeros(len(read.image_ids), dtype=bool)
+    problems: list[Problem] = []
+    exchanged: list[Problem] = []
+    if images is not None:
+        missing, _, problems = missing_files(images, read)
+        read, exchanged = exchange_sizes(read, images)
     read, strange = straighten_boxes(read)
     columns, geometric = check_boxes(read, clip=on_invalid == "clip")
 

@@ -17,25 +17,26 @@ from detector.config.commands import configs_folder
 from detector.config.composition import compose
 from detector.config.defaults import parse_partial
 from detector.config.schema import AugmentConfig, Config, DataConfig, parse, to_dict
-from detector.data.coco import CocoDataset, Transform
+from detector.data.coco import DetectionDataset, Transform
 from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
 from detector.data.orientation import first_told
+from detector.data.own_transforms import OwnTransform
 from detector.data.repeats import repeat_factors
 from detector.data.samplers import EpochOrder, ShardedBatches, StepBatchSampler
 from detector.data.splits import Split, find_split
-from detector.data.transforms import Augment, AugmentedDataset, OwnTransform
+from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import DataError
-from detector.files import file_digest, problem_list
+from detector.files import problem_list
 from detector.words import counted
 
 
 class DetectionDataModule(pl.LightningDataModule):
     """Both splits of a data set and their loaders, for any module and any Trainer.
 
-    Loaders yield ``(list of images, list of targets)`` as :class:`CocoDataset` describes them. Training batches follow
-    :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n only. A
-    Trainer that resumes goes on with the next batch. A Trainer with several processes needs
+    Loaders yield ``(list of images, list of targets)`` as :class:`DetectionDataset` describes them. Training batches
+    follow :class:`StepBatchSampler`: which images step n sees, and how they are augmented, depends on ``seed`` and n
+    only. A Trainer that resumes goes on with the next batch. A Trainer with several processes needs
     ``use_distributed_sampler=False``: the data module shares the images out itself.
 
     Args:
@@ -74,8 +75,8 @@ class DetectionDataModule(pl.LightningDataModule):
         self.limit_eval_images = limit if limit_eval_images is None else limit_eval_images
         self.skipped: list[str] = []
         self.identity: dict[str, dict[str, Any]] = {}
-        self.train_dataset: CocoDataset
-        self.val_dataset: CocoDataset
+        self.train_dataset: DetectionDataset
+        self.val_dataset: DetectionDataset
         self.val_split: Split
 
     def prepare_data(self) -> None:
@@ -103,7 +104,7 @@ class DetectionDataModule(pl.LightningDataModule):
             val = self.val_split.dataset()
             val.exif = train.exif
             for split in (train, val):
-                split.table = split.table.select(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
+                split.keep(np.flatnonzero(split.box_counts)[: self.data.overfit_images])
         if not train.used.any():
             raise DataError(f"{train.annotations} has no box to train on{_left_out(train, training=True)}.")
         if not len(val):
@@ -111,9 +112,9 @@ class DetectionDataModule(pl.LightningDataModule):
         self.train_dataset, self.val_dataset = train, val
         # Now, and not when a checkpoint is written: the files may have changed by then.
         self.identity = {
-            name: {"annotations": str(split.annotations), "digest": file_digest(split.annotations),
-                   "images": len(split), "boxes": int(split.used.sum())}
-            for name, split in (("train", train), ("val", val))
+            split.name: {"annotations": str(split.annotations), "digest": split.digest(),
+                         "images": len(images), "boxes": int(images.used.sum())}
+            for split, images in ((train_split, train), (self.val_split, val))
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class DetectionDataModule(pl.LightningDataModule):
         if self.data.overfit_images:
             return 0
         train, val = (
-            {(split.images.resolve(), name) for name in split.table.file_names.tolist()}
+            {(split.images and split.images.resolve(), name) for name in split.table.file_names.tolist()}
             for split in (self.train_dataset, self.val_dataset)
         )
         return len(train & val)
@@ -275,7 +276,7 @@ def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
     """What the first argument of :class:`DetectionDataModule` stands for.
 
     Keys of the ``data`` group that are lacking have the values of ``configs/data/``: of ``coco.yaml`` for a folder and
-    for ``name: coco``, else of ``shapes.yaml``.
+    for another ``name`` than shapes, else of ``shapes.yaml``.
 
     Raises:
         ConfigError: an unknown key, or a value that is not allowed.
@@ -285,13 +286,13 @@ def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
     plain = to_dict(data) if isinstance(data, DataConfig) else dict(data)
     if not plain.keys() & {field.name for field in fields(DataConfig)}:
         return parse_partial(plain, Config)
-    choice = "coco" if plain.get("name") == "coco" else "shapes"
+    choice = "shapes" if plain.get("name", "shapes") == "shapes" else "coco"
     shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
     OmegaConf.set_struct(shipped, False)  # wrong keys are for `parse` to name
     return parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
 
 
-def _check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
+def _check_same_categories(train: DetectionDataset, val: DetectionDataset) -> None:
     of_train, of_val = (dict(zip(d.category_ids, d.class_names, strict=True)) for d in (train, val))
     if of_train == of_val:
         return
@@ -307,7 +308,7 @@ def _named(names: dict[int, str], category: int) -> str:
     return repr(names[category]) if category in names else "none"
 
 
-def _left_out(dataset: CocoDataset, training: bool = False) -> str:
+def _left_out(dataset: DetectionDataset, training: bool = False) -> str:
     """What of the data set is left out, and with ``training`` what is not trained on, in brackets; "" for nothing."""
     dropped, clipped = ([p for p in dataset.problems if p.action == a] for a in ("dropped", "clipped"))
     images = sum(p.remedy == "image" for p in dropped)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.data.coco import Target
 from detector.data.samplers import StepBatchSampler
-from detector.exceptions import DataError
+from detector.exceptions import DataError, TransformError
 
 Batch = tuple[list[Tensor], list[Target]]
 
@@ -48,7 +48,7 @@ class _CatchingDataset(Dataset[Loaded]):
             try:
                 return Loaded(self.dataset[(key[0], (key[1] + attempt) % len(self)) if attempt else key], tuple(errors))
             except DataError as error:
-                if not self.skip:
+                if not self.skip or isinstance(error, TransformError):
                     return Loaded(error)
                 errors.append(str(error))
         others = f"The {TRIES - 1} images after it cannot be read either: is the folder still there?"
@@ -129,7 +129,7 @@ class StepLoader(DetectionLoader):
                 self.next_batch += 1
                 yield batch
         except DataError as error:
-            if self.on_skip:
+            if self.on_skip or isinstance(error, TransformError):
                 raise
             raise DataError(
                 f"{error} Or go on without it: with data.on_error=skip the next image takes its place, and "

@@ -24,7 +24,7 @@ def mosaic(image: Tensor, target: Target, draw_sample: DrawSample) -> tuple[Tens
 
     Args:
         image: float32 [3, H, W].
-        target: as :class:`CocoDataset` gives it.
+        target: as :class:`DetectionDataset` gives it.
         draw_sample: draws an image of the data set with its target.
     """
     height, width = image.shape[-2:]

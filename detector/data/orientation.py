@@ -61,6 +61,9 @@ class Evidence(NamedTuple):
     undecided: np.ndarray
 
 
+NO_EVIDENCE = Evidence("auto", -1, -1, np.zeros(0, dtype=np.int64))
+
+
 def first_told(*exif: str) -> str:
     """The first of ``exif`` that is not "auto"; "auto" if there is none."""
     return next((one for one in exif if one != "auto"), "auto")
@@ -79,7 +82,7 @@ def find_evidence(headers: Headers, sizes: np.ndarray) -> Evidence:
     sample = np.unique(np.linspace(0, count - 1, count if known else min(count, SAMPLE)).round().astype(np.int64))
     headers.open(sample)
     if not (headers.orientation[sample] > 1).any():
-        return Evidence("auto", -1, -1, np.zeros(0, dtype=np.int64))
+        return NO_EVIDENCE
     headers.open(np.arange(count))
     same = (headers.sizes == sizes).all(axis=1)
     shown = headers.sideways & (headers.sizes[:, ::-1] == sizes).all(axis=1)

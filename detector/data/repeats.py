@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.data.coco import CocoDataset
+from detector.data.coco import DetectionDataset
 
 
-def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
+def repeat_factors(dataset: DetectionDataset, threshold: float) -> np.ndarray:
     """How often each image is to be seen per epoch, on average: float64 [M], at least 1.
 
     A class that the share f of the images shows has the factor max(1, sqrt(threshold / f)); an image has the largest

@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector.config.checks import is_target
 from detector.config.schema import DataConfig
+from detector.config.targets import word_of
 from detector.data import shapes
 from detector.data.problems import InvalidData
 from detector.exceptions import DataError, MissingData
 from detector.files import file_digest
 
 if TYPE_CHECKING:
-    from detector.data.coco import CocoDataset
+    from detector.data.annotations import Annotations
+    from detector.data.coco import DetectionDataset
+    from detector.data.own_dataset import OwnData
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Split:
         exif, white: how image files are read; see :class:`CocoDataset`.
         on_invalid_key: the key that sets ``on_invalid``, for messages.
         keys: the keys that name the file and the folder, for messages.
+        own: the user's own data set, which takes the place of the files; None: there is none.
     """
 
     name: str
@@ -44,26 +49,52 @@ class Split:
     white: int = 65535
     on_invalid_key: str = "on_invalid"
     keys: str = "annotations and images"
+    own: OwnData | None = None
 
     @property
     def drops_invalid(self) -> bool:
         """Whether annotations that cannot be read are left out instead of being an error."""
         return self.on_invalid != "error"
 
-    def dataset(self) -> CocoDataset:
+    def read(self, need_pictures: bool = True) -> Annotations:
+        """The annotations, without the classes that are left out.
+
+        Args:
+            need_pictures: as of :func:`~detector.data.annotations.read_annotations`.
+
+        Raises:
+            DataError: the file is missing or cannot be read.
+        """
+        from detector.data.annotations import read_annotations
+
+        if self.own is not None:
+            return self.own.annotations(self.drop_categories)
+        return read_annotations(self.annotations, need_pictures, drop_categories=self.drop_categories)
+
+    def dataset(self) -> DetectionDataset:
         """The images and boxes.
 
         Raises:
             DataError: a file is missing or cannot be used; lists what is wrong.
         """
-        from detector.data.annotations import read_annotations  # PyTorch takes seconds to import
-        from detector.data.coco import CocoDataset
+        from detector.data.coco import CocoDataset  # PyTorch takes seconds to import
+        from detector.data.own_dataset import OwnDataset
 
         with self.naming_keys():
-            read = read_annotations(self.annotations, drop_categories=self.drop_categories)
+            read = self.read()
+            if self.own is not None:
+                return OwnDataset(self.own, read, self.on_invalid, self.keep_empty)
             dataset = CocoDataset(read, self.images, on_invalid=self.on_invalid, keep_empty=self.keep_empty)
         dataset.exif, dataset.white = self.exif, self.white
         return dataset
+
+    def digest(self) -> str:
+        """Of the annotations: other ones, another digest.
+
+        Raises:
+            DataError, OSError: they cannot be read.
+        """
+        return file_digest(self.annotations) if self.own is None else self.own.digest(self.drop_categories)
 
     @contextmanager
     def naming_keys(self) -> Iterator[None]:
@@ -79,6 +110,8 @@ class Split:
 def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a folder that can be written.") -> Split:
     """The files of a split, whether they are there or not; the built-in data set is drawn if it is not there.
 
+    Nothing of a data set of the user's own is imported before it is read.
+
     Args:
         data: configuration of the data set.
         name: "train" or "val".
@@ -89,7 +122,13 @@ def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a
         DataError: no annotation file is named for the split, or the built-in data set cannot be written.
     """
     root = Path(data.root).expanduser()
-    if is_builtin(data):
+    own = None
+    if is_own(data):
+        from detector.data.own_dataset import OwnData
+
+        own = OwnData(data.name, name, data.workers)
+        root, annotations, images = Path(), own.name, ""
+    elif is_builtin(data):
         try:
             root = shapes.ensure_shapes(root, data.shapes)
         except DataError as error:
@@ -103,7 +142,7 @@ def find_split(data: DataConfig, name: str, elsewhere: str = "Set data.root to a
     keep_empty = data.keep_empty or name != "train"
     split = Split(name, root / annotations, root / images, data.on_invalid, keep_empty, tuple(data.drop_categories))
     keys = f"data.root, data.{name}_annotations and data.{name}_images"
-    return replace(split, exif=data.exif, white=data.white, keys=keys, on_invalid_key="data.on_invalid")
+    return replace(split, exif=data.exif, white=data.white, keys=keys, on_invalid_key="data.on_invalid", own=own)
 
 
 def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Split:
@@ -118,7 +157,7 @@ def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Spl
         DataError: its files are not where they were in training.
     """
     split = find_split(data, "val", elsewhere)
-    for path in (split.annotations, split.images):
+    for path in (split.annotations, split.images) if split.own is None else ():
         if not path.exists():
             raise DataError(
                 f"{trained} was trained with the validation set {split.annotations} and the images in {split.images}, "
@@ -128,8 +167,8 @@ def validation_split(data: DataConfig, trained: str, elsewhere: str = "") -> Spl
 
 
 def has_split(data: DataConfig, name: str) -> bool:
-    """Whether the configuration names files of the split."""
-    return is_builtin(data) or bool(_named_files(data, name)[0])
+    """Whether the configuration names the split."""
+    return is_builtin(data) or is_own(data) or bool(_named_files(data, name)[0])
 
 
 def _named_files(data: DataConfig, name: str) -> tuple[str, str]:
@@ -142,6 +181,11 @@ def is_builtin(data: DataConfig) -> bool:
     return data.name == "shapes"
 
 
+def is_own(data: DataConfig) -> bool:
+    """Whether the data set is made by a class of the user's."""
+    return is_target(data.name)
+
+
 def is_undrawn(data: DataConfig) -> bool:
     """Whether the data set is the built-in one and not there: :func:`find_split` would draw it."""
     return is_builtin(data) and not shapes.folder_of(Path(data.root).expanduser(), data.shapes).is_dir()
@@ -150,11 +194,14 @@ def is_undrawn(data: DataConfig) -> bool:
 def fingerprint(data: DataConfig) -> str:
     """The content of the data set in a few characters; equal configurations may name different content.
 
-    It is the version of the built-in drawing, or digests of the annotation files. Nothing is drawn.
+    It is the version of the built-in drawing, the class of a data set of the user's own, whose content is not looked
+    at, or digests of the annotation files. Nothing is drawn.
 
     Raises:
         OSError: an annotation file cannot be read.
     """
     if is_builtin(data):
         return f"shapes {shapes.VERSION}"
+    if is_own(data):
+        return word_of(data.name)
     return " ".join(file_digest(find_split(data, name).annotations) for name in ("train", "val"))

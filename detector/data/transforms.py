@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from detector.config.schema import AugmentConfig
+from detector.config.targets import build_all
 from detector.data.box_transforms import crop, keep_visible, resize, sides
-from detector.data.coco import CocoDataset, Target
+from detector.data.coco import DetectionDataset, Target
 from detector.data.mixing import DrawSample, copy_paste, mosaic
-from detector.exceptions import ConfigError, DataError
+from detector.data.own_transforms import OwnTransform, wrapped
+from detector.exceptions import ConfigError, TransformError
 from detector.models.seeding import seed_of, seeded
 
 Step = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 # Images with a side of fewer pixels than this are not cropped.
 MIN_CROP = 16
+FIRST_OWN = 8  # the sequence of random numbers of the first of the user's transforms
 
 
 class Augment:
     """The transforms of an :class:`AugmentConfig`, in this order: mosaic, copy-paste, photometric, scale jitter, IoU
-    crop, large-scale jitter, flips.
+    crop, large-scale jitter, flips, and the user's own ``transforms``.
 
-    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`CocoDataset` gives them, and a function
-    that draws another sample for the transforms that need one; without it they are left out. Returns an image and a
-    target, as new plain tensors. Boxes lie inside the new image. A box that a crop cuts away is removed together with
-    its label, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
+    Called with an image (float32 [3, H, W] in 0..1) and a target as :class:`DetectionDataset` gives them, and a
+    function that draws another sample for the transforms that need one; without it they are left out. Returns an image
+    and a target, as new plain tensors. Boxes lie inside the new image. A box that a crop cuts away is removed together
+    with its label, ``area`` and ``iscrowd``; ``area`` is scaled as the box is.
 
     Random numbers are PyTorch's, of the CPU. Each transform has a sequence of its own, so switching one on or off
     leaves alone what the others do.
 
     Raises:
-        ConfigError: ``scale_jitter`` or ``large_scale`` is not a range.
+        ConfigError: ``scale_jitter`` or ``large_scale`` is not a range; one of ``transforms`` cannot be built.
+        TransformError: when called, if one of ``transforms`` fails.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -54,6 +54,11 @@ class Augment:
         self.config = config
         self.colours = v2.ColorJitter(config.brightness, config.contrast, config.saturation)
         self.crop = v2.RandomIoUCrop()
+        key = "augment.transforms"
+        self.own = [
+            OwnTransform(transform, f"{key}[{number}]: {config.transforms[number]['_target_']}")
+            for number, transform in enumerate(build_all(config.transforms, key, returns=Callable))  # type: ignore[arg-type]
+        ]
 
     def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
         """The augmented image and target; the arguments are left alone."""
@@ -80,6 +85,9 @@ class Augment:
             with item_rng(seed, number):
                 if float(torch.rand(())) < probability:
                     image, target = step(image, target)
+        for number, own in enumerate(self.own, FIRST_OWN):
+            with item_rng(seed, number):
+                image, target = own(image, target)
         return image.contiguous(), target
 
     def photometric(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
@@ -109,70 +117,6 @@ class Augment:
         image, boxes = self.crop(image, wrapped(target["boxes"], image))
         height, width = image.shape[-2:]
         return image, keep_visible({**target, "boxes": boxes.as_subclass(Tensor)}, height, width, before)
-
-
-class OwnTransform:
-    """A function of the user's own on training images, such as one of ``torchvision.transforms.v2``.
-
-    It gets a ``tv_tensors.Image`` (float32 [3, H, W] in 0..1) and the target of :class:`CocoDataset`, whose ``boxes``
-    are ``tv_tensors.BoundingBoxes``; both are tensors to all other functions. Of what it returns the image, ``boxes``
-    and ``labels`` count. Boxes are clipped to the new image, and those that are left without area are removed;
-    ``area`` is that of the boxes. PyTorch's, NumPy's and Python's random numbers depend on the image and on how often
-    it was drawn, as those of :class:`Augment` do.
-
-    Args:
-        transform: ``(image, target) -> (image, target)``.
-
-    Raises:
-        DataError: when called, if it does not return this.
-    """
-
-    def __init__(self, transform: Callable[[Any, Any], Any]) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Tensor, target: Target, draw_sample: DrawSample | None = None) -> tuple[Tensor, Target]:
-        """The image and the target that the function makes; the arguments are left alone."""
-        before = random.getstate(), np.random.get_state()
-        seed = int(torch.randint(2**32, ()))
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            given = {**target, "boxes": wrapped(target["boxes"], image)}
-            returned = self.transform(tv_tensors.Image(image.clone()), given)
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-        try:
-            new, made = returned
-            boxes = torch.as_tensor(made["boxes"], dtype=torch.float32).as_subclass(Tensor).reshape(-1, 4)
-            labels = torch.as_tensor(made["labels"], dtype=torch.int64).as_subclass(Tensor)
-        except (TypeError, ValueError, KeyError) as error:
-            raise DataError(
-                f"the transform {self.transform!r} must return (image, target) with boxes and labels: "
-                f"{type(error).__name__}: {error}"
-            ) from None
-        if not isinstance(new, Tensor) or not new.is_floating_point() or new.ndim != 3 or len(boxes) != len(labels):
-            what = f"{new.dtype} {list(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-            raise DataError(
-                f"the transform {self.transform!r} must return an image of floats [3, H, W] and as many boxes as "
-                f"labels; got an image of {what}, {len(boxes)} boxes and {len(labels)} labels"
-            )
-        height, width = new.shape[-2:]
-        boxes = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
-        size = sides(boxes)
-        keep = (size > 0).all(dim=1)
-        return new.as_subclass(Tensor).contiguous(), {
-            "boxes": boxes[keep],
-            "labels": labels[keep],
-            "image_id": target["image_id"],
-            "area": size.prod(dim=1)[keep],
-            "iscrowd": torch.zeros(int(keep.sum()), dtype=torch.int64),
-        }
-
-
-def wrapped(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
-    """Boxes [N, 4] (x1, y1, x2, y2) as torchvision's transforms take them."""
-    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=F.get_size(image))
 
 
 def flip(function: Callable[[Tensor], Tensor], image: Tensor, target: Target) -> tuple[Tensor, Target]:
@@ -231,6 +175,13 @@ def item_rng(*key: int) -> AbstractContextManager[None]:
     return seeded(seed_of(*key))
 
 
+def check_labels(target: Target, classes: int) -> None:
+    """Raise :class:`TransformError` if transforms have left a label that is not 1..``classes``."""
+    if wrong := [label for label in target["labels"].tolist() if not 1 <= label <= classes]:
+        of_image = f"image {int(target['image_id'])} has the label {wrong[0]} after the transforms"
+        raise TransformError(f"{of_image}; labels are 1..{classes}")
+
+
 class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
     """A data set seen through an :class:`Augment` or an :class:`OwnTransform`.
 
@@ -240,7 +191,7 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
     loader processes or what was drawn before.
     """
 
-    def __init__(self, dataset: CocoDataset, augment: Augment | OwnTransform, seed: int) -> None:
+    def __init__(self, dataset: DetectionDataset, augment: Augment | OwnTransform, seed: int) -> None:
         self.dataset = dataset
         self.augment = augment
         self.seed = seed
@@ -252,7 +203,10 @@ class AugmentedDataset(Dataset[tuple[Tensor, Target]]):
         draw, index = key
         image, target = self.dataset[index]
         with item_rng(self.seed, draw, index):
-            return self.augment(image, target, self._draw_sample)
+            image, target = self.augment(image, target, self._draw_sample)
+        if not isinstance(self.augment, Augment) or self.augment.own:
+            check_labels(target, len(self.dataset.class_names))
+        return image, target
 
     def _draw_sample(self) -> tuple[Tensor, Target]:
         """A random image of the data set; it may be the same one."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Group
@@ -27,6 +28,7 @@ from detector.evaluation.result_tables import note_lines, write_csv
 from detector.evaluation.stored_detections import StoredDetections, find_stored, image_note
 from detector.exceptions import ConfigError, DataError
 from detector.files import file_digest, write_json
+from detector.outcome import Outcome
 from detector.plots.grid import Panel
 from detector.terminal import slow_progress
 from detector.words import counted
@@ -35,19 +37,49 @@ RECORD, METRICS_TABLE, CLASSES, IMAGES = "comparison.json", "metrics.csv", "clas
 PLOT, SHEET = "differences.png", "images.png"
 
 
-class Outcome(NamedTuple):
-    """What came out, and where it is."""
+@dataclass(frozen=True, repr=False)
+class ComparedRuns(Outcome):
+    """What came out, and where it is.
+
+    Attributes:
+        comparison: the runs and their differences.
+        folder: with ``comparison.json``, tables and pictures.
+        file_names: of the images.
+        notes: sentences on what to know when reading the numbers.
+    """
 
     comparison: Comparison
     folder: Path
-    file_names: list[str]  # of the images
+    file_names: list[str]
     notes: list[str]
+
+    pictures: ClassVar[tuple[str, ...]] = (PLOT, SHEET)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the runs, the baseline first."""
+        return self.comparison.names
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each of COCO's twelve numbers: ``metric``, the value of each run by its name, and for each run but
+        the first ``NAME difference``, ``NAME low`` and ``NAME high``, the 95 % interval of its difference."""
+        return self.comparison.metric_rows()
+
+    @property
+    def per_class(self) -> list[dict[str, Any]]:
+        """The same for the AP of each class."""
+        return self.comparison.class_rows()
+
+    def headline(self) -> str:
+        """The names of the runs."""
+        return ", ".join(self.names)
 
     def __rich__(self) -> Group:
         return Group(*comparison_tables(self.comparison, self.file_names), note_lines(self.notes))
 
 
-def compare_from_config(config: CompareConfig) -> Outcome:
+def compare_from_config(config: CompareConfig) -> ComparedRuns:
     """Do what ``config`` asks for: score all runs on the same images, and write tables and pictures.
 
     Raises:
@@ -99,7 +131,7 @@ def compare_from_config(config: CompareConfig) -> Outcome:
         draw_changes(comparison, chosen, panels, folder / SHEET)
     else:
         discard(folder, [SHEET])
-    return Outcome(comparison, folder, file_names, notes)
+    return ComparedRuns(comparison, folder, file_names, notes)
 
 
 # ---------------------------------------------------------------------------------------------- inputs

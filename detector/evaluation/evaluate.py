@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Group
 
 from detector.config.results_folder import check_overwrite, checkpoint_file, discard, now, results_folder
 from detector.config.schema import DataConfig, EvaluateConfig
-from detector.data.coco import CocoDataset
+from detector.config.targets import check_trust, targets_of
+from detector.data.coco import DetectionDataset
 from detector.data.images import SHOWN, Reading
 from detector.data.left_out import check_dropped
 from detector.data.loader import DetectionLoader
@@ -22,8 +22,8 @@ from detector.data.problems import InvalidData
 from detector.data.splits import Split, validation_split
 from detector.evaluation.detect import match_categories, run_detector
 from detector.evaluation.detections import Detections
-from detector.evaluation.diagnosis import Diagnosis, diagnose
-from detector.evaluation.findings import findings
+from detector.evaluation.diagnosis import diagnose
+from detector.evaluation.evaluation import SHEET, Evaluation
 from detector.evaluation.gallery import make_gallery
 from detector.evaluation.ground_truth import GroundTruth, reading_of
 from detector.evaluation.html_report import write_report
@@ -32,36 +32,25 @@ from detector.evaluation.matches import match
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.evaluation.plot_evaluation import PICTURES, plot_diagnosis
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
-from detector.evaluation.result_tables import error_table, note_lines, operating_table, write_csv
-from detector.evaluation.scoring import CocoResult, summarize
-from detector.evaluation.stored_detections import ELSEWHERE, METRICS_FILE, PREDICTIONS, find_one, image_note
-from detector.exceptions import ConfigError, DataError
+from detector.evaluation.result_tables import write_csv
+from detector.evaluation.scoring import summarize
+from detector.evaluation.stored_detections import (
+    ANNOTATIONS,
+    ELSEWHERE,
+    METRICS_FILE,
+    PREDICTIONS,
+    find_one,
+    image_note,
+)
+from detector.exceptions import CheckpointError, ConfigError, DataError
 from detector.models.checkpoint import load_trained_model
 from detector.models.device import choose_device
 from detector.terminal import slow_progress
 
-SHEET, REPORT = "predictions.png", "report.html"
+REPORT = "report.html"
 CLASSES, IMAGES, PLOTS = "classes.csv", "images.csv", "plots"
 RESULTS = (METRICS_FILE, PREDICTIONS, SHEET, REPORT, CLASSES, IMAGES, PLOTS)
 OF_REPORT = (REPORT, CLASSES, IMAGES, *(f"{PLOTS}/{name}.png" for name in PICTURES))
-
-
-class Evaluation(NamedTuple):
-    """What came out, and where it is."""
-
-    result: CocoResult
-    diagnosis: Diagnosis | None  # None without a report
-    folder: Path
-
-    def __rich__(self) -> Group:
-        if self.diagnosis is None:
-            return Group(self.result)
-        return Group(
-            self.result,
-            error_table(["AP50, count"], [self.diagnosis.errors]),
-            operating_table(self.diagnosis.matches.class_names, self.diagnosis.points),
-            note_lines(findings(self.diagnosis)),
-        )
 
 
 @dataclass(frozen=True)
@@ -176,7 +165,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
         discard(folder, [SHEET])
     limit = config.max_detections or max(COCO_LIMIT, heads.detections_per_img)
     facts = {
-        "data": {"annotations": resolved(truth.path), "images": resolved(dataset.images)},
+        "data": {"annotations": resolved(truth.path), "images": dataset.images and resolved(dataset.images)},
         "score_thresh": heads.score_thresh,
         "batch_size": config.batch_size,
         "device": str(device),
@@ -197,10 +186,11 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     )
 
 
-def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, GroundTruth]:
+def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDataset, GroundTruth]:
     """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
 
     Raises:
+        CheckpointError: the data set is made by a class that ``trust`` does not allow.
         ConfigError: ``drop_categories`` names a class that there is not.
         DataError: a file is missing or cannot be used; lists the entries that are wrong.
     """
@@ -209,6 +199,13 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[CocoDataset, G
         dropped = tuple(trained.drop_categories)
         split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
     else:
+        try:
+            check_trust(targets_of(trained.name, "data.name"), config.trust)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{config.checkpoint}: {error}. Or evaluate on files: annotations=FILE.json images=FOLDER. What the "
+                f"run has found is scored by predictions=RUN/{PREDICTIONS} annotations=RUN/{ANNOTATIONS}"
+            ) from error.__cause__
         split = validation_split(trained, config.checkpoint, ELSEWHERE)
     split = replace(split, drop_categories=(*split.drop_categories, *config.drop_categories))
     drop = split.drops_invalid if config.on_invalid == "as_trained" else config.on_invalid == "drop"

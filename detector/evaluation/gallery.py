@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.ground_truth import GroundTruth
 from detector.exceptions import DataError
+from detector.plots.embedded import data_uri
 from detector.plots.labels import Rectangle, least_covered, shortened
 from detector.words import counted
 
@@ -149,11 +149,6 @@ def picture(folder: Path, card: Card, reading: Reading) -> str | None:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return data_uri("image/jpeg", buffer.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """``content`` as a URI that needs no file."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def make_gallery(

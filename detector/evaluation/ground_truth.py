@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from detector.config.schema import DataConfig
 from detector.data.annotations import Annotations, parse_annotations, read_annotations
 from detector.data.areas import NO_AREA, odd_areas
 from detector.data.coco import Target
+from detector.data.coco_lists import coco_lists
 from detector.data.images import WHITE, Reading
 from detector.data.left_out import dropped_classes
 from detector.data.orientation import Headers, find_evidence
@@ -126,7 +126,7 @@ class GroundTruth:
         Raises:
             DataError: as the class.
         """
-        return cls(split.annotations, split.drops_invalid, split.drop_categories)
+        return cls(split.read(need_pictures=False), split.drops_invalid)
 
     @property
     def file(self) -> Path:
@@ -153,34 +153,12 @@ class GroundTruth:
         """The targets of a detector as ground truth, for data that have no annotation file.
 
         Args:
-            targets: by image id. Each has ``boxes`` [N, 4] xyxy in pixels and ``labels`` [N] in 1..K; ``area`` [N]
-                (else that of the box) and ``iscrowd`` [N] (else no box is a crowd) may be missing.
-            sizes: height and width of each image.
-            class_names: ``class_names[k - 1]`` is the name of label k.
-            category_ids: and this its category id.
+            targets, sizes, class_names, category_ids: see :func:`~detector.data.coco_lists.coco_lists`.
 
         Raises:
             DataError: lists the boxes that are not finite.
         """
-        annotations: list[dict[str, Any]] = []
-        for image_id, target in targets.items():
-            boxes = target["boxes"].detach().cpu().double().reshape(-1, 4)
-            xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-            rows = zip(
-                xywh.tolist(),
-                target["labels"].tolist(),
-                target.get("area", xywh[:, 2] * xywh[:, 3]).tolist(),
-                target.get("iscrowd", torch.zeros(len(xywh))).tolist(),
-                strict=True,
-            )
-            annotations += [
-                {"id": number, "image_id": image_id, "category_id": category_ids[int(label) - 1],
-                 "bbox": box, "area": area, "iscrowd": int(crowd)}
-                for number, (box, label, area, crowd) in enumerate(rows, len(annotations) + 1)
-            ]  # fmt: skip
-        images = [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in targets]
-        categories = [{"id": i, "name": name} for i, name in zip(category_ids, class_names, strict=True)]
-        content = {"images": images, "annotations": annotations, "categories": categories}
+        content = coco_lists(targets, sizes, class_names, category_ids)
         return cls(parse_annotations(Path("targets"), content, need_pictures=False))
 
     def _note(self, subject: str, count: int, treatment: str) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
 from detector.evaluation.diagnosis import Diagnosis
 from detector.evaluation.findings import MEANING, findings
-from detector.evaluation.gallery import TEXT, Gallery, data_uri
+from detector.evaluation.gallery import TEXT, Gallery
 from detector.evaluation.metrics import COCO_LIMIT, METRICS
 from detector.evaluation.result_tables import AREA_MEANING
 from detector.evaluation.scoring import CocoResult
 from detector.files import replacing
-from detector.plots.figure import DPI
+from detector.plots.embedded import embedded
 from detector.words import counted
 
 
@@ -58,13 +57,6 @@ def write_report(
             ),
             encoding="utf-8",
         )
-
-
-def embedded(path: Path) -> tuple[str, int]:
-    """A plot as a URI, and its width in a browser's pixels, 96 to an inch: words are then of one size in all plots."""
-    with Image.open(path) as picture:
-        width = round(picture.width * 96 / DPI)
-    return data_uri("image/png", path.read_bytes()), width
 
 
 def environment() -> jinja2.Environment:

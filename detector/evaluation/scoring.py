@@ -17,6 +17,7 @@ from detector.evaluation.metrics import COCO_LIMIT, ClassResult
 from detector.evaluation.notes import box_notes, limit_notes, scope_notes
 from detector.evaluation.result_tables import as_text, class_table, metric_table, note_lines
 from detector.files import write_json
+from detector.outcome import as_html
 from detector.words import counted
 
 
@@ -55,6 +56,10 @@ class CocoResult:
         notes = [note_lines(self.notes)] if self.notes else []
         metrics = metric_table(self.metrics, self.intervals, self.max_detections)
         return Group(metrics, class_table(self.per_class), counts, *notes)
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return as_html(self)
 
     def table(self) -> str:
         """The tables and notes as plain text. ``rich.print(result)`` prints the same with colours."""

@@ -12,7 +12,7 @@ import yaml
 from detector.config.commands import command
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
-from detector.data.splits import is_undrawn, validation_split
+from detector.data.splits import is_own, is_undrawn, validation_split
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.metrics import COCO_LIMIT
 from detector.exceptions import ConfigError, DataError
@@ -20,6 +20,7 @@ from detector.files import file_digest, read_json_or_empty
 from detector.words import counted
 
 METRICS_FILE, PREDICTIONS = "metrics.json", "predictions.json"
+ANNOTATIONS = "annotations.json"  # in the folder of a run whose validation images are no files of a data set
 ELSEWHERE = "Say where the data are with annotations=FILE.json images=FOLDER."
 
 
@@ -125,8 +126,10 @@ def located(found: StoredDetections, path: str) -> StoredDetections:
     """
     if found.annotations is not None or found.trained is None:
         return found
-    split = validation_split(found.trained.data, path, ELSEWHERE)
     first = found.trained.trainer.limit_eval_images
+    if is_own(found.trained.data):
+        return found._replace(annotations=found.folder / ANNOTATIONS, first_images=first)
+    split = validation_split(found.trained.data, path, ELSEWHERE)
     return found._replace(annotations=split.annotations, images=split.images, first_images=first)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.text import Text
 from torch import Tensor
 
 from detector.config.defaults import default
@@ -24,17 +25,33 @@ from detector.files import write_json
 from detector.inference.detector import Detector
 from detector.inference.sources import ImageSource, open_source
 from detector.models.checkpoint import TrainedModel, load_trained_model
+from detector.outcome import Outcome
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
-def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
+@dataclass(frozen=True, repr=False)
+class Export(Outcome):
+    """What was written, and how near it comes to the model.
+
+    Attributes:
+        folder: of the files.
+        files: the exported detector, and the JSON file that describes it.
+        parity: name of each exported file -> its comparison with the model.
+    """
+
+    folder: Path
+    files: list[Path]
+    parity: dict[str, Parity]
+
+    def __rich__(self) -> Text:
+        return Text("\n".join(f"{name}  {result}" for name, result in self.parity.items()))
+
+
+def export(config: ExportConfig) -> Export:
     """Export the detector of ``config.checkpoint`` and compare what each file finds with the model.
 
     Beside the exported file NAME, ``NAME.json`` describes its inputs and outputs and names the labels.
-
-    Returns:
-        The files, and the comparison with the model for the name of each exported file.
 
     Raises:
         ConfigError: a key is missing, the format cannot express the operator, or a file is there already.
@@ -72,7 +89,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
                 "digits, most of all in a detector that has hardly been trained; format=torch_export "
                 "computes as the model does."
             )
-    return files, parity
+    return Export(path.parent, files, parity)
 
 
 def output_file(config: ExportConfig) -> Path:

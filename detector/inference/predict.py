@@ -26,14 +26,15 @@ from detector.inference.detector import Detector, load
 from detector.inference.prediction_files import DATASET, FILES, SOURCE, PredictionFiles, drawn_images
 from detector.inference.sources import FrameSource, ImageSource, InputImage, Source, open_listed, open_source
 from detector.models.device import choose_device
+from detector.outcome import Outcome
 from detector.terminal import image_progress
 from detector.words import counted
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Summary:
+@dataclass(repr=False)
+class Predictions(Outcome):
     """What ``predict`` did.
 
     Attributes:
@@ -67,7 +68,7 @@ class Summary:
         return ", ".join(parts)
 
 
-def predict(config: PredictConfig) -> Summary:
+def predict(config: PredictConfig) -> Predictions:
     """Run the detector of ``config.checkpoint`` over ``config.source``.
 
     Writes ``predictions.json`` (COCO results), ``coco.json`` (the same as a COCO data set with scores, which FiftyOne
@@ -85,7 +86,7 @@ def predict(config: PredictConfig) -> Summary:
     missing = [key for key, value in wanted.items() if not value]
     if missing:
         raise ConfigError(f"give {' and '.join(missing)}")
-    summary = Summary(output_folder(config))
+    summary = Predictions(output_folder(config))
     detector, source, listed = open_inputs(config)
     summary.skipped = source.skipped
     if config.score_thresh >= 0:
@@ -178,7 +179,7 @@ def choose_ids(names: Sequence[str], ids: Sequence[int], listed: Annotations) ->
 
 
 def detect(
-    detector: Detector, source: Source, config: PredictConfig, summary: Summary
+    detector: Detector, source: Source, config: PredictConfig, summary: Predictions
 ) -> Generator[tuple[InputImage, dict[str, Tensor]]]:
     """Every image that can be read, with its ``boxes``, ``labels`` and ``scores``; counts go into ``summary``."""
     start = time.perf_counter()

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from detector.config.schema import DataConfig, InspectConfig, ModelConfig
+from detector.config.targets import word_of
 from detector.data.annotations import read_annotations
 from detector.data.left_out import check_dropped
-from detector.data.splits import Split, find_split, has_split
+from detector.data.splits import Split, find_split, has_split, is_own
+from detector.exceptions import ConfigError
 from detector.inspection.anchor_advice import AnchorStudy
 from detector.inspection.anchor_fit import OVERLAP, AnchorFit
 from detector.inspection.examined_split import ExaminedSplit, examine_splits
@@ -84,8 +86,14 @@ def splits_of(data: DataConfig) -> list[Split]:
     """The training split and, if there is one, the validation split.
 
     Raises:
+        ConfigError: the data set is one of the user's own.
         DataError: there is no training file.
     """
+    if is_own(data):
+        raise ConfigError(
+            f"data.name: {word_of(data.name)}: inspect_data looks into annotation files and image files only. Training "
+            "checks boxes, labels and images of such a data set itself: debug=fast ends soon after that."
+        )
     return [find_split(data, name) for name in ("train", "val") if name == "train" or has_split(data, name)]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Group
@@ -25,6 +25,7 @@ from detector.inspection.doctor import QUANTILES, Examination, examine, splits_o
 from detector.inspection.plot_data import draw_augmentation, plot_data
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
+from detector.outcome import Outcome
 from detector.terminal import slow_progress, titled
 from detector.words import counted
 
@@ -33,14 +34,25 @@ COPIES = ("fix", "fix_val")  # keys that name the cleaned copies of train and va
 DRAWS = 3  # augmented versions of each image on the sheet
 
 
-class Inspection(NamedTuple):
-    """What came out, and where it is."""
+@dataclass(frozen=True, repr=False)
+class Inspection(Outcome):
+    """What came out, and where it is.
+
+    Attributes:
+        examination: what was found.
+        folder: with ``data.json`` and the pictures.
+        advice: sentences on what to do.
+        copies: a sentence for each cleaned copy.
+        refused: a sentence for each cleaned copy that was not written.
+    """
 
     examination: Examination
     folder: Path
-    advice: list[str]  # sentences on what to do
-    copies: list[str]  # a sentence for each cleaned copy
-    refused: list[str]  # a sentence for each cleaned copy that was not written
+    advice: list[str]
+    copies: list[str]
+    refused: list[str]
+
+    pictures: ClassVar[tuple[str, ...]] = (PLOT, SHEET)
 
     def __rich__(self) -> Group:
         found = self.examination

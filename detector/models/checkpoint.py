@@ -46,8 +46,9 @@ class Checkpoint:
         Raises:
             WeightsError: it is not one that this version knows.
         """
-        try:
-            return parse_partial(self.content["hyper_parameters"]["config"], Config)
+        content = self.content["hyper_parameters"]["config"]
+        try:  # what only watched the training says nothing about the weights
+            return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
         except ConfigError as error:
             raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
 

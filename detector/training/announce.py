@@ -11,7 +11,7 @@ from detector.config.checks import is_target
 from detector.config.commands import command
 from detector.config.schema import Config, ModelConfig, OptimConfig
 from detector.config.targets import word_of
-from detector.data.coco import CocoDataset
+from detector.data.coco import DetectionDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
 from detector.inspection.anchor_advice import AnchorStudy
@@ -120,7 +120,7 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
     return found
 
 
-def anchor_notes(model: ModelConfig, data: CocoDataset) -> list[str]:
+def anchor_notes(model: ModelConfig, data: DetectionDataset) -> list[str]:
     """A remark if fewer than two thirds of the training boxes have an anchor of IoU 0.5, with what reaches more.
 
     Args:
@@ -158,8 +158,8 @@ def finish(console: Console, outcome: TrainResult, waited: float, config: Config
         say(f"{waited:.0%} of the training time was spent waiting for data: raise data.workers ({config.data.workers})")
     else:
         say(f"{waited:.1%} of the training time was spent waiting for data")
-    skipped = outcome.run_dir / SKIPPED
+    skipped = outcome.folder / SKIPPED
     if skipped.is_file():
         skipped_images = counted(len(skipped.read_text().splitlines()), "image")
         say(f"{skipped_images} could not be read; others took the place: {skipped}")
-    say(f"results in {outcome.run_dir}")
+    say(f"results in {outcome.folder}")

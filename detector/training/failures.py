@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,15 +28,13 @@ LOST = (
 def explained(config: Config) -> Iterator[None]:
     """Errors inside the block whose reason is known leave it as a :class:`DetectorError` with a message that says what
     to do, and Ctrl-C as a ``KeyboardInterrupt`` with one that says how to go on. All other errors pass unchanged."""
-    interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except Interruption:
         raise KeyboardInterrupt(f"interrupted; to go on: {how_to_resume(config)}") from None
-    except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt; it also leaves Ctrl-C switched off
+    except SystemExit as error:  # Lightning's answer to a KeyboardInterrupt
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt(f"interrupted; to go on: {how_to_resume(config)}") from None
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from None

@@ -12,10 +12,10 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from detector.config.schema import LoggerConfig
-from detector.exceptions import ConfigError
+from detector.config.targets import build, fitting
 from detector.files import replacing
 
-WANDB_ID = "wandb_id.txt"
+RUN_ID = "run_id.txt"
 
 
 def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]:
@@ -27,7 +27,7 @@ def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]
         step: optimiser steps done, of a resumed run.
 
     Raises:
-        ConfigError: W&B is wanted and not installed.
+        ConfigError: one of ``wanted.extra`` cannot be made.
     """
     loggers: list[Logger] = []
     if wanted.csv:
@@ -36,24 +36,35 @@ def build_loggers(wanted: LoggerConfig, folder: Path, step: int) -> list[Logger]
         purge = step + 1 if step else None
         board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False, purge_step=purge)
         loggers.append(board)
-    if wanted.wandb:
-        try:
-            import wandb  # noqa: F401
-        except ImportError:
-            raise ConfigError("logger.wandb=true: wandb is not installed: pip install wandb") from None
-        from pytorch_lightning.loggers import WandbLogger
-
-        # W&B goes on with the run of this id if there is one.
-        loggers.append(
-            WandbLogger(project=wanted.wandb_project, name=folder.name, save_dir=folder, id=wandb_id(folder))
-        )
+    for name, node in wanted.extra.items():
+        loggers += [own_logger(node, f"logger.extra.{name}", folder)] if node is not None else []
     return loggers
 
 
+def own_logger(node: Mapping[str, Any], key: str, folder: Path) -> Logger:
+    """A logger that ``logger.extra`` names.
+
+    If its class takes ``save_dir``, that is the folder of the run, unless the node says otherwise; ``id`` is the same
+    as long as the run goes on in this folder, by which W&B goes on with its run.
+
+    Args:
+        node: with ``_target_``.
+        key: of the node.
+        folder: of the run.
+
+    Raises:
+        ConfigError: it cannot be made, or is no logger.
+    """
+    offers = fitting(node, key, save_dir=str(folder), id="")
+    if "id" in offers:
+        offers["id"] = run_id(folder)
+    return build(node, key, returns=Logger, **offers)
+
+
 @rank_zero_only
-def wandb_id(folder: Path) -> str:
-    """The id of the W&B run, kept in the folder of the run; None on ranks other than 0."""
-    file = folder / WANDB_ID
+def run_id(folder: Path) -> str:
+    """Eight random characters, kept in the folder of the run; None on ranks other than 0."""
+    file = folder / RUN_ID
     if not file.is_file():
         with replacing(file) as temporary:
             temporary.write_text(secrets.token_hex(4), encoding="utf-8")

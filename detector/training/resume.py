@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.checks import flat
-from detector.config.commands import command
+from detector.config.commands import IN_PYTHON, command
 from detector.config.composition import quote
 from detector.config.results_folder import run_folder
 from detector.config.schema import Config, to_dict
@@ -119,22 +119,30 @@ def continues_here(folder: Path, start: Start) -> bool:
 
 
 def resume_command(run: Path, run_dir: str = "", resume: str = "auto") -> str:
-    """The command that goes on with a run, with the keys of its ``config.yaml``.
+    """The command, or the call, that goes on with a run, with the keys of its ``config.yaml``.
 
     Args:
         run: its folder, with ``config.yaml``.
         run_dir: the folder to go on in; "": the same.
         resume: the key.
     """
+    if IN_PYTHON.get():
+        keys = {
+            "config_dir": str(run),
+            "config_name": Path(CONFIG).stem,
+            "run_dir": run_dir or str(run),
+            "resume": resume,
+        }
+        return f"detector.train({', '.join(f'{key}={value!r}' for key, value in keys.items())})"
     words = ["--config-dir", str(run), "--config-name", Path(CONFIG).stem]
-    keys = [f"run_dir={quote(run_dir or str(run))}", f"resume={quote(resume)}"]
-    return f"{command('train')} {shlex.join([*words, *keys])}"
+    words += [f"run_dir={quote(run_dir or str(run))}", f"resume={quote(resume)}"]
+    return f"{command('train')} {shlex.join(words)}"
 
 
 def how_to_resume(config: Config) -> str:
     """The command that goes on with a run that has stopped; one without a ``config.yaml`` yet is started again."""
     folder = Path(config.run_dir).expanduser()
-    return resume_command(folder) if (folder / CONFIG).is_file() else "the same command"
+    return resume_command(folder) if (folder / CONFIG).is_file() else "the same again"
 
 
 def check_data(config: Config, start: Start, data: DetectionDataModule) -> list[str]:

@@ -40,7 +40,7 @@ from detector.training.optimiser import images_per_step, scaled_lr
 from detector.training.result import BEST, TrainResult
 from detector.training.resume import check_data, find_start
 from detector.training.run_folder import run_folder_lock, write_config
-from detector.training.trainer import build_trainer, check_hardware, settings
+from detector.training.trainer import build_trainer, check_hardware, own_callbacks, settings
 from detector.training.write_results import write_results
 
 
@@ -76,6 +76,7 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     start = find_start(config)
     if start.checkpoint is None:
         check_initial(config)
+    own = own_callbacks(config.callbacks)
     data = DetectionDataModule(config)
     data.prepare_data()
     data.setup()
@@ -106,11 +107,12 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     display: list[pl.Callback] = [ProgressDisplay(console)] if wanted.progress_bar else []
     callbacks = [
         Guard(config.optim.clip_norm),
-        monitor,
+        *own,
+        monitor,  # after these: its rows have what they log
         *display,
         *([SkippedImages(data.skipped, folder / SKIPPED, console.print)] if config.data.on_error == "skip" else []),
         *([AveragedWeights(config.optim.ema)] if config.optim.ema else []),
-        checkpoints,  # after the average: a checkpoint holds that of the step just done
+        checkpoints,  # after these: a checkpoint holds their state after the step just done
         Interrupt(wanted.log_every, console.print),
         *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
     ]

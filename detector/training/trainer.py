@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import (
+    Checkpoint,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+    ThroughputMonitor,
+)
 from pytorch_lightning.loggers import Logger
 
+from detector.config.interruption import signals_restored
 from detector.config.schema import Config
+from detector.config.targets import build_all
 from detector.exceptions import ConfigError
 from detector.models.device import choose_accelerator, gpu_count
+from detector.training.callbacks.interrupt import SIGNALS
 from detector.training.distributed import ProcessGroup
 from detector.words import counted
 
@@ -48,6 +60,7 @@ def settings(config: Config) -> Iterator[None]:
             torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(),
             warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
         )  # fmt: skip
+        undo.enter_context(signals_restored(SIGNALS))  # Lightning switches Ctrl-C off, and puts back what it found
         undo.callback(setattr, memory, "fill_uninitialized_memory", memory.fill_uninitialized_memory)
         if config.trainer.threads:
             torch.set_num_threads(config.trainer.threads)
@@ -62,6 +75,40 @@ def settings(config: Config) -> Iterator[None]:
         yield
 
 
+SILENT = (LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor)  # without rows of Lightning's they log nothing
+
+
+def own_callbacks(nodes: Mapping[str, Any]) -> list[pl.Callback]:
+    """The user's callbacks.
+
+    Args:
+        nodes: by name, each with ``_target_``.
+
+    Raises:
+        ConfigError: one cannot be made, is no callback, would log nothing, or has a state that a checkpoint cannot
+            hold.
+    """
+    callbacks = build_all(nodes, "callbacks", returns=pl.Callback)
+    for callback in callbacks:
+        if isinstance(callback, SILENT):
+            raise ConfigError(
+                f"callbacks: {type(callback).__qualname__} writes when Lightning does, which in these runs is never. "
+                "They log learning rate, speed and memory already, as train/lr, train/images_per_s, train/memory_gb"
+            )
+        for name, value in callback.state_dict().items():
+            content = io.BytesIO()
+            try:
+                torch.save(value, content)
+                content.seek(0)
+                torch.load(content, weights_only=True)
+            except Exception:  # of pickle, in several kinds
+                raise ConfigError(
+                    f"callbacks: {type(callback).__qualname__} has {name}={value!r} in its state_dict, which has to "
+                    "hold numbers, texts, tensors, lists and dicts only: checkpoints are read without running code"
+                ) from None
+    return callbacks
+
+
 def build_trainer(
     config: Config,
     accelerator: str,
@@ -70,7 +117,10 @@ def build_trainer(
     callbacks: list[pl.Callback],
     loggers: list[Logger],
 ) -> pl.Trainer:
-    """Lightning's Trainer, for which the whole run is one epoch; its length is in optimiser steps."""
+    """Lightning's Trainer, for which the whole run is one epoch; its length is in optimiser steps.
+
+    Among ``callbacks``, progress bars, summaries and checkpoints of Lightning's are the user's own.
+    """
     wanted = config.trainer
     every = wanted.eval_every or wanted.max_steps
     return pl.Trainer(
@@ -94,7 +144,8 @@ def build_trainer(
         default_root_dir=folder,
         logger=loggers,
         callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        # Lightning adds one of its own only if there is none.
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_model_summary=any(isinstance(c, ModelSummary) for c in callbacks),
     )

@@ -12,14 +12,17 @@ import torch
 from detector.config.results_folder import discard
 from detector.config.schema import Config
 from detector.config.targets import word_of
+from detector.data.coco_lists import lists_of
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
+from detector.evaluation.stored_detections import ANNOTATIONS
+from detector.files import write_json
 from detector.training.forgetting import FORGETTING, forgetting_table, measure_forgetting, write_forgetting
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
-from detector.training.result import TrainResult
+from detector.training.result import CURVES, METRICS_TABLE, SHEET, TrainResult
 from detector.training.tensorboard_summary import write_summary
 
 
@@ -27,6 +30,8 @@ def write_results(
     config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png``, ``predictions.png`` and ``forgetting.json``.
+
+    For a data set of the user's own the validation boxes are written too, as ``annotations.json``.
 
     A picture that cannot be drawn is reported and no error: the training is done.
 
@@ -37,16 +42,18 @@ def write_results(
         data: with the images to draw.
         say: prints a line.
     """
-    folder = outcome.run_dir
+    folder = outcome.folder
     outcome.result.save(folder / "metrics.json", facts(config, outcome))
     detections.to_json(folder / "predictions.json")
-    discard(folder, ["curves.png", "predictions.png", FORGETTING])  # of this run before it was resumed
+    if data.val_split.own is not None:  # for evaluations of these detections, which read files
+        write_json(folder / ANNOTATIONS, lists_of(data.val_split.read()))
+    discard(folder, [CURVES, SHEET, FORGETTING])  # of this run before it was resumed
     if config.logger.csv:
-        attempt(lambda: plot_curves(folder / "metrics.csv", folder / "curves.png"), "curves.png", say)
-        attempt(lambda: say_overfitting(folder / "metrics.csv", say), "the remark on the losses", say)
+        attempt(lambda: plot_curves(folder / METRICS_TABLE, folder / CURVES), "curves.png", say)
+        attempt(lambda: say_overfitting(folder / METRICS_TABLE, say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
-        attempt(lambda: draw_sheet(data, detections, count, folder / "predictions.png"), "predictions.png", say)
+        attempt(lambda: draw_sheet(data, detections, count, folder / SHEET), "predictions.png", say)
     if config.data.old_val_annotations:
         attempt(lambda: say_forgetting(config, outcome, data, say), FORGETTING, say)
     if config.logger.tensorboard:
@@ -78,10 +85,8 @@ def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detection
     """Add settings, numbers, precision-recall curves and the sheet to the run's TensorBoard log."""
     truth = GroundTruth.of(data.val_split)
     matches = match(truth, detections, data.val_image_ids)
-    folder = outcome.run_dir
-    write_summary(
-        folder / "tensorboard", config, outcome.result, matches, folder / "predictions.png", outcome.best_step
-    )
+    folder = outcome.folder
+    write_summary(folder / "tensorboard", config, outcome.result, matches, folder / SHEET, outcome.best_step)
 
 
 def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
         "model": config.model.name,
         "backbone": word_of(config.model.backbone),
         "roi": word_of(config.roi.kind),
-        "checkpoint": str(outcome.best_checkpoint),
+        "checkpoint": str(outcome.checkpoint),
     }
 
 

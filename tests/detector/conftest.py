@@ -1,7 +1,6 @@
 """The scripts, called in the process of the test as a user calls them; a tiny detector and a few images for it."""
 
 import json
-import logging
 import runpy
 import sys
 from pathlib import Path
@@ -13,12 +12,6 @@ from PIL import Image
 from untrained import IDS, NAMES, make_content
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-@pytest.fixture(autouse=True)
-def no_handlers(monkeypatch):
-    """A script that an earlier test ran in this process logs to what was standard error then."""
-    monkeypatch.setattr(logging.getLogger("detector"), "handlers", [])
 
 
 @pytest.fixture

@@ -1,32 +1,14 @@
-"""Tables, results and the progress bar of slow work."""
+"""The progress bar of slow work, in a terminal and in a notebook."""
 
-from typing import NamedTuple
+import io
+from types import SimpleNamespace
 
 import pytest
-from rich.table import Table
+from rich.console import Console
+from rich.progress import TextColumn
 
 from detector import terminal
-from detector.terminal import show, slow_progress, titled
-
-
-def test_results_are_printed_with_their_files(tmp_path, capsys):
-    class Outcome(NamedTuple):
-        folder: object
-
-        def __rich__(self) -> Table:
-            table = titled("run[b] [/none]: better")
-            table.add_column("x" * 120)
-            return table
-
-    folder = tmp_path / "[red]"
-    (folder / "plots").mkdir(parents=True)
-    for name in ("b.json", ".hidden", "a.png"):
-        (folder / name).touch()
-    show(Outcome(folder))
-    lines = capsys.readouterr().out.splitlines()
-    assert "run[b] [/none]: better" in lines[0]
-    assert any("x" * 120 in line for line in lines)  # wider than the 80 columns of no terminal
-    assert lines[-1] == f"Results are in {folder}: a.png, b.json, plots"
+from detector.terminal import progress, slow_progress
 
 
 @pytest.mark.parametrize(
@@ -54,3 +36,21 @@ def test_an_error_ends_the_bar(monkeypatch, capsys):
     with pytest.raises(ValueError, match="stop"):
         work()
     assert " 25%" in capsys.readouterr().err
+
+
+def test_a_notebook_gets_one_output_that_is_replaced(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    seen = []
+    handle = SimpleNamespace(update=lambda bar: seen.append(bar._repr_mimebundle_([], [])["text/plain"].strip()))
+    monkeypatch.setattr(display, "display", lambda bar, display_id: seen.append("opened") or handle)
+    monkeypatch.setattr(terminal, "REFRESHES", 1e9)
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    with progress(TextColumn("{task.description} {task.completed}"), console=console) as bar:
+        task = bar.add_task("seen", total=2)
+        bar.update(task, advance=1)
+        bar.update(task, completed=2)
+    bar.update(task, completed=3)  # after its end
+    assert [line for line in seen if line] == ["opened", "seen 0", "seen 1", "seen 2", "seen 2"]
+    with progress(TextColumn("x"), console=console, disable=True) as bar:
+        bar.add_task("unseen")
+    assert seen.count("opened") == 1

@@ -137,7 +137,7 @@ def bad_gradients(norm: Tensor, trainer: pl.Trainer) -> TrainingError:
     if not hasattr(data, "training_batch"):
         return TrainingError(f"{said} {ADVICE}")
     numbers = range((step - 1) * each, step * each)
-    names = [str(data.train_dataset.file_path(index)) for number in numbers for index in data.training_indices(number)]
+    names = [data.train_dataset.name_of(index) for number in numbers for index in data.training_indices(number)]
     try:
         batches = [data.training_batch(number) for number in numbers]
         images, targets = ([part for batch in batches for part in batch[side]] for side in (0, 1))
@@ -178,4 +178,4 @@ def image_names(targets: list[dict[str, Tensor]], trainer: pl.Trainer) -> list[s
     if dataset is None:
         return [f"image {i}" for i in ids]
     index_of = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
-    return [f"{dataset.file_path(index_of[i])} (image {i})" for i in ids]
+    return [f"{dataset.name_of(index_of[i])} (image {i})" for i in ids]

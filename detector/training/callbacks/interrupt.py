@@ -47,6 +47,7 @@ class Interrupt(pl.Callback):
         self.checkpoints: Checkpoints | None = None
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
+        self._active = False
 
     def setup(self, trainer: Any, module: pl.LightningModule, stage: str) -> None:
         """Find what writes the checkpoint.
@@ -63,6 +64,7 @@ class Interrupt(pl.Callback):
         """Take over the signals; only the main thread may."""
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._active = True
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Give the signals back."""
@@ -105,6 +107,10 @@ class Interrupt(pl.Callback):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader process: the main one decides
             return
+        if number in self._previous and not self._active:  # Lightning puts this handler back after an interrupted `fit`
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
+            return
         self.requested = True
         self.requeue = number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ
         self._restore()
@@ -113,9 +119,10 @@ class Interrupt(pl.Callback):
             self.say(f"stopping after this step; {how} to stop at once")
 
     def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        if self._active:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+        self._active = False
 
 
 def requeue(say: Any) -> None:

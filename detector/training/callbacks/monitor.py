@@ -22,7 +22,8 @@ class Monitor(pl.Callback):
     ``ThroughputMonitor`` does not tell work from waiting for data (``test_waiting_for_data_is_told_from_work``).
 
     The numbers go into the rows that the Trainer writes. A Trainer with ``log_every_n_steps=0`` writes none: then they
-    are written here, with the losses of the last batch of rank 0, and after an evaluation with its ``val/`` numbers.
+    are written here, with the losses of the last batch of rank 0 and what callbacks before this one have logged by
+    ``module.log``, and after an evaluation with its ``val/`` numbers.
     Such a row belongs to the number of optimiser steps that are done, and is there before a checkpoint of that step is;
     Lightning's has the index of the last step, and is written after all callbacks.
 
@@ -93,7 +94,8 @@ class Monitor(pl.Callback):
         if trainer.log_every_n_steps:
             module.log_dict(row, batch_size=1)
         else:
-            self._write(trainer, {**{f"train/{name}": value for name, value in self.metrics.items()}, **row})
+            logged = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+            self._write(trainer, {**logged, **{f"train/{name}": v for name, v in self.metrics.items()}, **row})
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Leave the evaluation out of the speed of training."""

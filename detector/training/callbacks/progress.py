@@ -1,4 +1,4 @@
-"""The progress bar: losses, images per second, time left; plain lines where there is no terminal."""
+"""The progress bar: losses, images per second, time left; plain lines where there is no terminal or notebook."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from detector.terminal import progress
 from detector.training.callbacks.monitor import Monitor, losses_of
 
 SHORT = {
@@ -34,7 +35,7 @@ class ProgressDisplay(pl.Callback):
     ``enable_progress_bar=False``. A :class:`Monitor` among its callbacks gives the speed.
 
     Args:
-        console: where to; its ``is_terminal`` decides between a bar and lines. None: standard output.
+        console: where to; there is a bar in a terminal and in a notebook, lines elsewhere. None: standard output.
     """
 
     def __init__(self, console: Console | None = None):
@@ -42,7 +43,8 @@ class ProgressDisplay(pl.Callback):
         self.monitor: Monitor | None = None
         self.metrics: dict[str, float] = {}  # the losses shown
         self._time_left = TimeRemainingColumn(compact=True)
-        self._bar = Progress(
+        self._lines = not (console.is_terminal or console.is_jupyter)
+        self._bar = progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -50,9 +52,8 @@ class ProgressDisplay(pl.Callback):
             TextColumn("{task.fields[speed]}", style="green"),
             self._time_left,
             console=console,
-            refresh_per_second=4,
             speed_estimate_period=SPEED_SECONDS,
-            disable=not console.is_terminal,
+            disable=self._lines,
         )
         self._training: TaskID | None = None
         self._evaluation: TaskID | None = None
@@ -87,7 +88,7 @@ class ProgressDisplay(pl.Callback):
         losses = "  ".join(f"{SHORT.get(name, name)} {value:.3f}" for name, value in self.metrics.items())
         speed = self._speed(monitor) if monitor else ""
         self._bar.update(self._training, completed=step, losses=losses, speed=speed)
-        if self.console.is_terminal or not new or step == self._line_step:
+        if not self._lines or not new or step == self._line_step:
             return
         enough = last is not None and step - self._line_step >= last // LINES
         if enough or now - self._line_time > SECONDS or step in (1, last):
@@ -113,7 +114,7 @@ class ProgressDisplay(pl.Callback):
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Move the bar of the evaluation."""
         assert self._evaluation is not None
-        self._bar.advance(self._evaluation)
+        self._bar.update(self._evaluation, advance=1)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Close the bar of the evaluation and print the headline numbers."""

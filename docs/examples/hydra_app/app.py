@@ -13,7 +13,7 @@ def main(cfg: DictConfig) -> float:
     settings = OmegaConf.to_container(cfg, resolve=True)
     site = settings.pop("site")  # what is this application's own; the rest is a configuration of the detector
     run = train(parse_partial(settings))
-    print(f"{site['name']}: AP {run.objective:.3f}, {run.best_checkpoint}")
+    print(f"{site['name']}: AP {run.objective:.3f}, {run.checkpoint}")
     return run.objective
 
 

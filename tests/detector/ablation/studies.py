@@ -48,8 +48,8 @@ class FakeTraining:
         (folder / "predictions.json").write_text(json.dumps(found))
         (folder / "metrics.csv").write_text("step,train/images_per_s\n1,5.0\n2,20.0\n3,22.0\n")
         result = evaluate(annotations, Detections.from_json(folder / "predictions.json"))
-        return SimpleNamespace(run_dir=folder, result=result, best_step=2, steps=2, seconds=60.0,
-                               best_checkpoint=folder / "checkpoints" / "best.ckpt")  # fmt: skip
+        return SimpleNamespace(folder=folder, result=result, best_step=2, steps=2, seconds=60.0,
+                               checkpoint=folder / "checkpoints" / "best.ckpt")  # fmt: skip
 
     @staticmethod
     def measure(best):

@@ -124,7 +124,7 @@ def test_a_reader_that_has_gone_is_no_error(project, arguments):
         (["shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["+shape.sise=3"], "error: unknown key 'shape.sise'; did you mean 'shape.size'?"),
         (["++colour=3"], "error: unknown key 'colour'; known here: seed, run_dir, what, shape"),
-        (["size=3"], "error: unknown key 'size'; did you mean 'shape.size'?"),
+        (["sise=3"], "error: unknown key 'sise'; did you mean 'shape.size'?"),
         (
             ["shape.sise=3", "sead=1"],
             "error: unknown key 'shape.sise'; did you mean 'shape.size'?\n"
@@ -471,9 +471,9 @@ def test_a_folder_that_cannot_be_made_is_a_message(call_script, tmp_path):
 
 def test_pytorchs_remark_about_loader_processes_is_left_out():
     code = (
-        "import torch, warnings; from torch.utils.data import DataLoader; "
-        "from detector.config.command_line import prepare_output; "
-        "prepare_output(); DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')"
+        "import torch, warnings\nfrom torch.utils.data import DataLoader\n"
+        "from detector.config.output import command_output\n"
+        "with command_output(): DataLoader(torch.zeros(9), num_workers=1000); warnings.warn('another')"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=True)  # fmt: skip

@@ -15,7 +15,8 @@ from detector.config.commands import command
 from detector.config.composition import compose
 from detector.config.configure import configure
 from detector.config.defaults import parse_partial
-from detector.config.schema import AblateConfig, CompareConfig, Config, EvaluateConfig, PredictConfig
+from detector.config.overrides import Configs
+from detector.config.schema import AblateConfig, CompareConfig, Config, EvaluateConfig, PredictConfig, to_dict
 from detector.exceptions import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -26,7 +27,9 @@ TEXTS = ("", "7", "1e-3", "true", "null", "nan", "a b", "it's", 'say "so"', "a=b
 
 def from_arguments(*arguments):
     """The configuration of a command line: Hydra's own parser and merge."""
-    return parse_partial(compose([CONFIGS], "train", [*arguments, "run_dir=x"]))
+    configs = Configs([CONFIGS], "train", Config)
+    whole = [part for argument in arguments for part in configs.whole_arguments(argument)]
+    return parse_partial(compose([CONFIGS], "train", [*whole, "run_dir=x"]))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,8 @@ def from_arguments(*arguments):
         ({"debug": "nan", "experiment": None}, ["debug='nan'"]),
         ({"tuning@_global_": None}, ["~tuning@_global_"]),
         ({"seed": np.int64(3), "optim.lr": np.float32(0.5)}, ["seed=3", "optim.lr=0.5"]),
+        ({"max_steps": 30, "lr": 0.1, "seed": 3}, ["max_steps=30", "lr=0.1", "seed=3"]),  # without their groups
+        ({"max_steps": 30, "lr": 0.1, "seed": 3}, ["trainer.max_steps=30", "optim.lr=0.1", "seed=3"]),
         ({"trainer.deterministic": True, "logger.csv": False}, ["trainer.deterministic=true", "logger.csv=false"]),
     ],
 )
@@ -55,8 +60,8 @@ def test_the_configuration_of_the_command_line(keys, arguments):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_texts_are_taken_as_they_are(text):
-    config = configure(Config, {"data.root": text, "logger": {"wandb_project": text}})
-    assert (config.data.root, config.logger.wandb_project) == (text, text)
+    config = configure(Config, {"data.root": text, "optim": {"name": {"_target_": "a.B", "words": text}}})
+    assert (config.data.root, config.optim.name["words"]) == (text, text)
 
 
 def test_lists_paths_and_dicts_of_other_commands():
@@ -83,6 +88,13 @@ def test_lists_paths_and_dicts_of_other_commands():
         ({"optim.lr": "1,2"}, ("optim.lr", "1,2")),  # no sweep
         ({"model.min_size": 600}, ("model.min_size=600", "[600]")),
         ({"optim.lr": 1, "optim": {"lr": 2}}, ("optim.lr", "twice")),
+        ({"optim.lr": 1, "lr": 2}, ("optim.lr", "twice")),
+        ({"name": "fpn"}, ("'name'",)),  # of several groups
+        ({"train_images": 9}, ("'train_images'",)),  # data.train_images and data.shapes.train_images
+        ({"image_size": 64}, ("'image_size'",)),  # of the drawn images only: somebody else means model.min_size
+        ({"anchors": {"sizes": [[8]]}}, ("'anchors'", "model.anchors")),
+        ({"data": "no/such"}, ("no/such", "folder")),
+        ({"data": "sahpes"}, ("data=sahpes", "shapes")),
         ({"data.root": b"x"}, ("data.root", "bytes")),
         ({"model.min_size": [{1}]}, ("model.min_size", "set")),
         ({"hydra.sweep.x": 1}, ("hydra.sweep.x", "seed, run_dir")),
@@ -120,6 +132,41 @@ def test_a_folder_of_the_users_own(tmp_path):
     assert (config.optim.lr, config.optim.name, config.optim.warmup_steps) == (0.005, "sgd", 200)
     with pytest.raises(ConfigError, match="nowhere"):
         configure(Config, {}, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["[it's, my photos", "coco"])
+def test_a_folder_of_data(tmp_path, monkeypatch, name):
+    """It is coco with that root; the name of a choice is that choice; the files of COCO 2017 are known."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    for given in (name, f"./{name}"):
+        root = "." if given == "coco" else str(given)
+        config = configure(Config, {"data": given, "run_dir": "x"})
+        assert (config.data.name, config.data.root, config.optim.warmup_steps) == ("coco", root, 200)
+        assert config == from_arguments(f"data={given}")
+    Path(name, "annotations").mkdir()
+    Path(name, "annotations/instances_train2017.json").touch()
+    config = configure(Config, {"data": Path.cwd() / name, "batch_size": 7})
+    assert (config.data.val_images, config.data.batch_size) == ("val2017", 7)
+    with pytest.raises(ConfigError, match="given twice"):
+        configure(Config, {"data.root": "x", "data": f"./{name}"})
+
+
+def test_a_sweep_of_short_keys_and_a_search_over_choices():
+    configs = Configs([CONFIGS], "train", Config)
+    assert configs.whole_arguments("lr=0.1,0.2") == ["optim.lr=0.1,0.2"]
+    assert configs.whole_arguments("data=coco,shapes") == ["data=coco,shapes"]
+    assert configs.whole_arguments("+lr=1") == ["+lr=1"]
+
+
+def test_the_configuration_of_a_run(tmp_path):
+    """A whole file, as --config-dir and --config-name take it."""
+    first = configure(Config, {"model": "c4", "lr": 0.25, "run_dir": "x"})
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(first))))
+    assert configure(Config, {}, tmp_path, "config") == first
+    assert configure(Config, {"lr": 0.5}, tmp_path, "config").optim.lr == 0.5
+    with pytest.raises(ConfigError, match="model=c5"):
+        configure(Config, {"model": "c5"}, tmp_path, "config")
 
 
 def test_nothing_is_read_from_the_process_and_nothing_stays(monkeypatch, tmp_path):

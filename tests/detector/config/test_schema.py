@@ -321,5 +321,5 @@ def test_the_sampling_ratio_is_limited_as_in_the_operators():
 
 
 def test_unknown_key_without_a_near_one_lists_its_group():
-    listed = "logger.csv, logger.tensorboard, logger.wandb, logger.wandb_project, logger.sheet_images"
+    listed = "logger.csv, logger.tensorboard, logger.sheet_images, logger.extra"
     assert unknown_key("logger.zzzzzzzz", Config) == f"unknown key 'logger.zzzzzzzz'; known here: {listed}"

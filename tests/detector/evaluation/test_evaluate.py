@@ -22,10 +22,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 def test_a_results_file(results, tmp_path):
     annotations, predictions = results
-    result, analysis, folder = evaluate_files(
+    found = evaluate_files(
         settings(annotations=str(annotations), predictions=str(predictions), output_dir=str(tmp_path / "out"))
     )
-    assert (analysis, folder) == (None, tmp_path / "out")
+    result = found.result
+    assert (found.diagnosis, found.folder) == (None, tmp_path / "out")
     assert result.metrics == evaluate(annotations, Detections.from_json(predictions)).metrics
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {name: content[name] for name in METRIC_NAMES} == result.metrics
@@ -45,9 +46,11 @@ def test_classes_left_out_by_name(results, tmp_path):
 
 def test_the_files_of_a_report(results, tmp_path):
     annotations, predictions = results
-    result, analysis, folder = evaluate_from_config(
+    found = evaluate_from_config(
         settings(annotations=str(annotations), predictions=str(predictions), report=True, resamples=20)
     )
+    result, folder = found.result, found.folder
+    analysis = found.diagnosis
     assert sorted(p.name for p in folder.iterdir()) == [
         "classes.csv",
         "images.csv",
@@ -124,7 +127,8 @@ def test_both_evaluators_and_no_resamples(results, tmp_path):
             max_detections=7,
             output_dir=str(tmp_path / name),
         )
-        kept[name], _, folder = evaluate_from_config(config)
+        found = evaluate_from_config(config)
+        kept[name], folder = found.result, found.folder
         meta = json.loads((folder / "metrics.json").read_text())["meta"]
         assert (meta["evaluator"], meta["max_detections"]) == (name, 7)
         assert kept[name].intervals == {}
@@ -158,7 +162,7 @@ def test_a_results_file_that_does_not_fit_its_annotations(results, write_json):
 
 def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    _, _, folder = evaluate_from_config(settings(annotations="gt.json", predictions="dt.json"))
+    folder = evaluate_from_config(settings(annotations="gt.json", predictions="dt.json")).folder
     assert folder == Path("runs/evaluate/dt")
     assert (tmp_path / folder / "metrics.json").is_file()
 
@@ -167,15 +171,16 @@ def test_relative_paths_start_at_the_working_directory(results, monkeypatch, tmp
 def test_results_of_something_else_are_not_overwritten(results, write_json, tmp_path):
     annotations, predictions = results
     config = settings(annotations=str(annotations), predictions=str(predictions))
-    first, _, folder = evaluate_from_config(config)
-    assert evaluate_from_config(config)[0] == first  # the same again is fine
+    found = evaluate_from_config(config)
+    first, folder = found.result, found.folder
+    assert evaluate_from_config(config).result == first  # the same again is fine
 
     empty = write_json("empty.json", [])
     other = settings(annotations=str(annotations), predictions=str(empty), output_dir=str(folder))
     with pytest.raises(ConfigError, match=r"runs/evaluate/dt holds metrics\.json of something else; .* overwrite=true"):
         evaluate_from_config(other)
     assert json.loads((folder / "metrics.json").read_text())["AP"] == first.metrics["AP"]
-    assert evaluate_from_config(replace(other, overwrite=True))[0].metrics["AP"] == 0.0
+    assert evaluate_from_config(replace(other, overwrite=True)).metrics["AP"] == 0.0
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.json").write_text("not ours")

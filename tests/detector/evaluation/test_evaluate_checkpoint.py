@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_a_checkpoint_on_its_own_validation_set(checkpoint, data_set):
-    result, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
+    found = evaluate_from_config(settings(checkpoint=str(checkpoint), report=True, resamples=20))
+    result, folder = found.result, found.folder
     assert folder == checkpoint.parents[1] / "evaluate" / "best"
     assert sorted(p.name for p in folder.iterdir()) == [
         "classes.csv",
@@ -99,7 +100,8 @@ def test_another_data_set_with_renumbered_categories(checkpoint, data_set, tmp_p
         output_dir=str(tmp_path / "out"),
         sheet_images=0,
     )
-    result, _, folder = evaluate_from_config(config)
+    found = evaluate_from_config(config)
+    result, folder = found.result, found.folder
     assert result.metrics == own.metrics
     assert result.notes[-1].startswith("Category ids are not those of the training data")
     assert {c.name: c.AP for c in result.per_class} == {c.name: c.AP for c in own.per_class}
@@ -250,7 +252,7 @@ def test_photographs_are_turned_as_in_training(checkpoint, data_set, tmp_path, e
         tag[0x0112] = 3  # upside down
         stored.save(path, exif=tag)
     keys = {} if own else {"annotations": str(data_set / "val.json"), "images": str(data_set / "images")}
-    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint), batch_size=1, **keys))
+    folder = evaluate_from_config(settings(checkpoint=str(checkpoint), batch_size=1, **keys)).folder
     pixels = torch.from_numpy(np.asarray(stored).copy()).permute(2, 0, 1) / 255
     (expected,) = load(checkpoint, "cpu").raw([pixels.rot90(2, (1, 2)) if upright else pixels])
     rows = [row for row in json.loads((folder / "predictions.json").read_text()) if row["image_id"] == 40]
@@ -259,7 +261,7 @@ def test_photographs_are_turned_as_in_training(checkpoint, data_set, tmp_path, e
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(checkpoint):
-    _, _, folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0))
+    folder = evaluate_from_config(settings(checkpoint=str(checkpoint.parents[1]), sheet_images=0)).folder
     assert folder == checkpoint.parents[1] / "evaluate" / "best"
     evaluate_from_config(settings(checkpoint=str(checkpoint), sheet_images=0))  # the same again, not another one
 

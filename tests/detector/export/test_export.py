@@ -212,7 +212,8 @@ def settings_for(checkpoint, tmp_path, **changes):
 def test_onnx(checkpoint, tmp_path, dynamic):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    files, parity = export(settings_for(checkpoint, tmp_path, dynamic=dynamic))
+    made = export(settings_for(checkpoint, tmp_path, dynamic=dynamic))
+    files, parity = made.files, made.parity
     assert [file.name for file in files] == ["out.onnx", "out.onnx.json"]
     assert parity["out.onnx"].close
     assert parity["out.onnx"].detections > 4
@@ -260,7 +261,7 @@ def test_onnx_on_photographs(name, keys, tmp_path, shared_dir):
     )
     facts = {"config": to_dict(module.config), "class_names": module.class_names, "category_ids": [1, 2, 3]}
     torch.save({"state_dict": module.state_dict(), "hyper_parameters": facts}, tmp_path / "x.ckpt")
-    _, parity = export(settings_for(tmp_path / "x.ckpt", tmp_path, images=str(images), parity_images=20))
+    parity = export(settings_for(tmp_path / "x.ckpt", tmp_path, images=str(images), parity_images=20)).parity
     assert parity["out.onnx"].holds, parity["out.onnx"]
     assert parity["out.onnx"].images == 20
     assert parity["out.onnx"].detections > 100
@@ -268,16 +269,16 @@ def test_onnx_on_photographs(name, keys, tmp_path, shared_dir):
 
 @pytest.mark.slow
 def test_torch_export_is_loaded_by_a_process_that_knows_the_operators_only(checkpoint, tmp_path, data_set):
-    files, parity = export(
+    made = export(
         settings_for(checkpoint, tmp_path, format="torch_export", image_size=[48, 80], images=str(data_set / "images"))
     )
-    assert parity["out.pt2"].close
+    assert made.parity["out.pt2"].close
     code = (
         "import sys, torch, roi_ops; p = torch.export.load(sys.argv[1]).module(); "
         "b, s, l, n = p(torch.rand(3, 48, 80)); assert 'detector' not in sys.modules; print(tuple(b.shape))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(files[0])], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(made.files[0])], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["(12,", "4)"]

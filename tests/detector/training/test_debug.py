@@ -38,20 +38,20 @@ def test_fast(run):
 
 def test_profile(run, capsys):
     _, result = run("debug=profile", "trainer.max_steps=6", "trainer.profile_steps=2")
-    text = (result.run_dir / "profile.txt").read_text()
+    text = (result.folder / "profile.txt").read_text()
     shares = {line[:21].strip(): line.split()[-1] for line in text.splitlines()[1:5]}
     assert list(shares) == ["data", "forward", "backward", "optimiser, callbacks"]
     assert sum(float(share[:-1]) for share in shares.values()) == pytest.approx(100, abs=0.3)
     assert "Self CPU" in text
     assert "conv" in text
-    assert json.loads((result.run_dir / "trace.json").read_text())["traceEvents"]
+    assert json.loads((result.folder / "trace.json").read_text())["traceEvents"]
     assert "phase" in capsys.readouterr().out
 
 
 def test_profile_of_a_run_that_is_too_short_says_so(run, capsys):
     _, result = run("debug=profile", "trainer.max_steps=2", "optim.warmup_steps=0")
     assert "nothing was profiled: the first 3 batches are not measured, and the run had 2" in capsys.readouterr().out
-    assert not (result.run_dir / "profile.txt").exists()
+    assert not (result.folder / "profile.txt").exists()
 
 
 def test_overfit_trains_and_evaluates_on_the_same_images(run):

@@ -80,7 +80,7 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
     assert outcome.steps == 6
     single = default(
         EvaluateConfig,
-        checkpoint=str(outcome.best_checkpoint),
+        checkpoint=str(outcome.checkpoint),
         output_dir=str(tmp_path / "single"),
         batch_size=2,
         workers=0,
@@ -88,9 +88,10 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
         sheet_images=0,
         progress_bar=False,
     )
-    result, _, folder = evaluate_from_config(single)
+    found = evaluate_from_config(single)
+    result, folder = found.result, found.folder
     assert result.metrics == outcome.result.metrics
-    together = json.loads((outcome.run_dir / "predictions.json").read_text())
+    together = json.loads((outcome.folder / "predictions.json").read_text())
     assert len(together) > 100
     key = lambda d: (d["image_id"], d["score"], d["bbox"])
     alone = json.loads((folder / "predictions.json").read_text())
@@ -104,7 +105,7 @@ def test_losses_on_the_validation_images_are_those_of_one_process(two, tmp_path)
     for devices in (1, 2):
         keys = {"trainer__devices": devices, "run_dir": str(tmp_path / str(devices)), "trainer__max_steps": 1}
         outcome = train(two(**keys, optim__lr=0.0, model__norm="group"))
-        (row,) = [row for row in rows(outcome.run_dir) if row["val/loss"]]
+        (row,) = [row for row in rows(outcome.folder) if row["val/loss"]]
         logged.append({name: value for name, value in row.items() if name.startswith("val/")})
     assert logged[0] == logged[1]
     assert float(logged[0]["val/loss"]) > 0

@@ -104,7 +104,7 @@ def test_run_that_skips_says_so(own, monkeypatch, capsys):
     monkeypatch.setattr(DetectionModule, "training_step", step)
     result = train(config)
     assert result.steps == 5
-    lines = (result.run_dir / "skipped.txt").read_text().splitlines()
+    lines = (result.folder / "skipped.txt").read_text().splitlines()
     assert 1 <= len(lines) <= 2
     out = " ".join(capsys.readouterr().out.split())
     assert f"skipped: {lines[0]}" in out
@@ -198,8 +198,8 @@ def test_a_picture_that_cannot_be_drawn_is_no_failure(tiny, monkeypatch, capsys)
     result = train(config)
     out = capsys.readouterr().out
     assert "curves.png was not made: ValueError: no font" in out
-    assert not (result.run_dir / "curves.png").exists()
-    assert (result.run_dir / "predictions.png").is_file()
+    assert not (result.folder / "curves.png").exists()
+    assert (result.folder / "predictions.png").is_file()
     assert "of the training time was spent waiting for data" in out
 
 

@@ -215,7 +215,7 @@ def test_checkpoints_of_another_trainer(data, tmp_path):
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 def test_checkpoints_of_a_run(tiny, name):
     outcome = train(tiny(trainer__max_steps=1, optim__ema=0.5, model__norm="group"))
-    path = outcome.run_dir / "checkpoints" / name
+    path = outcome.folder / "checkpoints" / name
     module = DetectionModule.load_from_checkpoint(path, weights_only=True)
     assert_same(module.state_dict(), load_trained_model(path).state_dict())
 

@@ -73,7 +73,7 @@ def test_every_recipe_trains(name, data, roots, tmp_path):
     result = train(config)
     assert result.steps == 1
     assert result.result.images == 2
-    (training,) = [row for row in rows(result.run_dir) if row["train/loss"]]
+    (training,) = [row for row in rows(result.folder) if row["train/loss"]]
     assert float(training["train/loss"]) > 0
     assert float(training["train/lr"]) == pytest.approx(scaled_lr(config.optim, images_per_step(config)))
 

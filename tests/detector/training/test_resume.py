@@ -279,7 +279,7 @@ def test_an_evaluated_run_goes_on_in_a_new_folder(tiny, tmp_path, caplog):
     outcome = train(longer)
     assert "trainer.max_steps is 3 and was 2: the learning rate" in caplog.text
     assert outcome.steps == 3
-    assert outcome.best_checkpoint.is_file()
+    assert outcome.checkpoint.is_file()
     assert outcome.last_checkpoint.is_file()
 
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +9,12 @@ from omegaconf import OmegaConf
 from small import SHORT, SMALL, configure
 
 from detector.config.defaults import default
-from detector.config.schema import Config, LoggerConfig, parse, to_dict
+from detector.config.schema import Config, parse, to_dict
 from detector.evaluation.detections import Detections
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import load_trained_model
-from detector.training.loggers import build_loggers
 from detector.training.resume import differences
 from detector.training.train import train
 from detector.training.trainer import check_hardware
@@ -61,7 +59,7 @@ def test_folder(finished):
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert parse(OmegaConf.load(folder / "config.yaml"), Config) == config
     assert any(p.name.startswith("events.out") for p in (folder / "tensorboard").iterdir())
-    assert result.run_dir == folder.absolute()
+    assert result.folder == folder.absolute()
     assert result.steps == 4
     assert result.best_step in (2, 4)
 
@@ -79,14 +77,14 @@ def test_numbers_are_those_of_the_predictions(finished):
 
 def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
     config, result = finished
-    content = torch.load(result.best_checkpoint, weights_only=True)
+    content = torch.load(result.checkpoint, weights_only=True)
     assert content["hyper_parameters"] == {
         "config": to_dict(config),
         "class_names": ["circle", "rectangle", "triangle", "star", "ring", "cross"],
         "category_ids": [1, 2, 3, 4, 5, 6],
         "pretrained": False,
     }
-    module = load_trained_model(result.best_checkpoint)
+    module = load_trained_model(result.checkpoint)
     assert not module.training
     from detector.data.coco import CocoDataset
 
@@ -96,7 +94,7 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
     with torch.no_grad():
         outputs = module(list(images))
     found = Detections.from_model(outputs, [int(t["image_id"]) for t in targets], module.category_ids)
-    written = Detections.from_json(result.run_dir / "predictions.json")
+    written = Detections.from_json(result.folder / "predictions.json")
     assert found.image_id.tolist() == written.image_id.tolist()
     assert found.score == pytest.approx(written.score, abs=1e-6)
     assert found.boxes_xywh == pytest.approx(written.boxes_xywh, abs=1e-4)
@@ -104,10 +102,10 @@ def test_checkpoint_is_plain_and_gives_the_same_detections(finished):
 
 def test_second_run_into_the_folder_is_refused(finished):
     config, result = finished
-    before = {p: p.stat().st_mtime_ns for p in result.run_dir.rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in result.folder.rglob("*")}
     with pytest.raises(ConfigError, match=r"there is a run in it already.*resume=auto"):
         train(config)
-    assert {p: p.stat().st_mtime_ns for p in result.run_dir.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in result.folder.rglob("*")} == before
 
 
 def test_same_seed_same_bits(tiny, tmp_path):
@@ -173,7 +171,7 @@ def test_without_ground_truth_the_newest_weights_are_the_best(tiny, tmp_path, mo
     )
     assert result.result.metrics["AP"] is None
     assert result.best_step == 4
-    assert json.loads((result.run_dir / "metrics.json").read_text())["AP"] is None
+    assert json.loads((result.folder / "metrics.json").read_text())["AP"] is None
 
 
 def test_early_stopping(tiny):
@@ -266,33 +264,6 @@ def test_more_gpus_than_there_are(tiny):
 def test_gpu(tiny, precision):
     result = train(tiny(trainer__accelerator="gpu", trainer__precision=precision, roi__kind="align"))
     assert result.steps == 4
-
-
-def test_wandb_missing(tiny, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install"):
-        train(tiny(logger__wandb=True))
-
-
-def test_wandb_run_goes_on(tmp_path, monkeypatch):
-    """The same id in the same folder, another in another; W&B is told that a run of this id may exist."""
-    import sys
-
-    from pytorch_lightning.loggers import wandb as logger_of
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
-    monkeypatch.setattr(logger_of, "_WANDB_AVAILABLE", True)
-    wanted = default(LoggerConfig, csv=False, tensorboard=False, wandb=True, wandb_project="cells")
-    told = []
-    for folder, step in (("a", 0), ("a", 3), ("b", 0)):
-        (logger,) = build_loggers(wanted, tmp_path / folder, step)
-        told.append({key: logger._wandb_init[key] for key in ("id", "resume", "project", "name", "dir")})
-    assert told[0] == told[1]
-    assert told[0] == {"id": (tmp_path / "a/wandb_id.txt").read_text(), "resume": "allow", "project": "cells",
-                       "name": "a", "dir": str(tmp_path / "a")}  # fmt: skip
-    assert told[2]["id"] != told[0]["id"]
 
 
 def test_differences_are_those_that_matter(tiny):

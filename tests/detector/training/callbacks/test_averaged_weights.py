@@ -53,5 +53,5 @@ def test_average_is_evaluated_and_kept(tiny):
     average, newest = content["state_dict"], content["current_model_state"]
     key = "model.roi_heads.box_predictor.cls_score.weight"
     assert not torch.equal(average[key], newest[key])
-    loaded = load_trained_model(outcome.best_checkpoint)
+    loaded = load_trained_model(outcome.checkpoint)
     assert torch.equal(loaded.state_dict()[key], average[key])

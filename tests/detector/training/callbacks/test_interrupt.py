@@ -51,6 +51,25 @@ def test_no_process_leaves_before_the_job_is_queued_again(make):
         assert done == expected
 
 
+def test_a_handler_that_lightning_puts_back_passes_the_signal_on():
+    """Its Trainer finds the callback's handler, and restores it when the interrupted `fit` has ended."""
+    seen = []
+    own = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        callback = Interrupt(say=lambda text: None)
+        callback.on_fit_start(None, None)
+        found = signal.getsignal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        callback.on_exception(None, None, Interruption())
+        assert (callback.requested, seen) == (True, [])
+        signal.signal(signal.SIGUSR1, found)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1] * 2
+    finally:
+        signal.signal(signal.SIGUSR1, own)
+
+
 def test_an_evaluation_of_several_processes_is_left_too(make):
     callback, done = make()
     with pytest.raises(Interruption):

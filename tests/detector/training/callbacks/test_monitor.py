@@ -15,6 +15,7 @@ def test_waiting_for_data_is_told_from_work(monkeypatch):
     monkeypatch.setattr(monitors.time, "perf_counter", lambda: now[0])
     trainer = SimpleNamespace(
         global_step=0, max_steps=100, world_size=2, accumulate_grad_batches=1, log_every_n_steps=0,
+        _logger_connector=SimpleNamespace(metrics={"log": {"mine": torch.tensor(7.0)}}),
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])],
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         loggers=[SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))],
