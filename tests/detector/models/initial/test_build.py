@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import DataParallel
 from torchvision.models import mobilenet_v2
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
 from untrained import make_content
 
 from detector.config.defaults import parse_partial
@@ -92,6 +97,41 @@ def test_one_box_for_all_classes_comes_along(tmp_path):
         assert torch.equal(built.model.state_dict()[f"{BOXES}.weight"], content["state_dict"][f"model.{BOXES}.weight"])
         with pytest.raises(WeightsError, match=r"bbox_pred\.weight.*class_agnostic=true"):
             start(tmp_path, names, keys={"head.class_agnostic": False}, content=content)
+
+
+def test_a_detector_of_torchvision_finds_the_same_here(tmp_path):
+    """torchvision's own class as its documentation puts it together; its three classes have another order here.
+
+    In float64, so that no two nearly equal scores of random weights change places.
+    """
+    torch.manual_seed(0)
+    backbone = mobilenet_v2().features
+    backbone.out_channels = 1280
+    theirs = FasterRCNN(
+        backbone,
+        rpn_anchor_generator=AnchorGenerator(sizes=((32, 64),), aspect_ratios=((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(featmap_names=["0"], output_size=7, sampling_ratio=2),
+        box_head=TwoMLPHead(1280 * 7 * 7, 32),
+        box_predictor=FastRCNNPredictor(32, 4),
+        min_size=96,
+        max_size=200,
+    ).eval()
+    torch.save({"model": DataParallel(theirs).state_dict(), "epoch": 3}, tmp_path / "old.ckpt")
+    model = {"name": "c5", "weights": str(tmp_path / "old.ckpt"), "min_size": [96], "max_size": 200, "norm": "batch",
+             "channels_last": False, "class_map": {1: "c", 2: "a", 3: "b"}, "head": {"width": 32},
+             "anchors": {"sizes": [[32, 64]]}}  # fmt: skip
+    config = parse_partial({"model": model}, Config)
+    built = build_initialised(config, ["a", "b", "c"], [1, 2, 3])
+    assert "under 'model'" in built.said[0]
+    images = [torch.rand(3, 64, 80).double(), torch.rand(3, 70, 64).double()]
+    with torch.no_grad():
+        pairs = zip(built.model.eval().double()(images), theirs.double()(images), strict=True)
+    becomes = torch.tensor([0, 3, 1, 2])
+    for found, expected in pairs:
+        assert len(set(expected["labels"].tolist())) > 1
+        assert torch.equal(found["labels"], becomes[expected["labels"]])
+        for key in ("boxes", "scores"):
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-6, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------- classes that are kept
