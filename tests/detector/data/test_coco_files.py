@@ -123,8 +123,10 @@ ONLY_ANNOTATIONS = [
     ("info.json", {"images": [{"id": 1}], "categories": []}, "no 'annotations'"),
 ]
 
+NAMES = [name for name, _, _ in OTHERS + ONLY_ANNOTATIONS]  # without what is packed: that has the time in it
 
-@pytest.mark.parametrize(("name", "content", "words"), OTHERS + ONLY_ANNOTATIONS, ids=lambda x: str(x)[:20])
+
+@pytest.mark.parametrize(("name", "content", "words"), OTHERS + ONLY_ANNOTATIONS, ids=NAMES)
 def test_a_file_of_another_kind_is_named(tmp_path, name, content, words):
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else (
