@@ -21,6 +21,10 @@ class WeightsError(DetectorError):
     """A weights or checkpoint file is missing, damaged or does not fit the configured model."""
 
 
+class CheckpointError(WeightsError):
+    """A checkpoint names a class of the user's that is not trusted, or cannot be imported. Names key and class."""
+
+
 class TrainingError(DetectorError):
     """Training cannot go on, for instance because a loss is not finite."""
 

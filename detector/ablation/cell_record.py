@@ -20,6 +20,7 @@ from detector.ablation.cells import RECORD
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import now
 from detector.config.schema import Config
+from detector.config.targets import targets_of
 from detector.data.splits import validation_split
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.intervals import replicate, resample
@@ -59,6 +60,7 @@ def write_record(folder: Path, cell: dict[str, Any], outcome: TrainResult, costs
         "seconds": outcome.seconds,
         "images_per_second": training_speed(outcome.run_dir / "metrics.csv"),
         "costs": costs,
+        "classes": targets_of(cell["config"]),  # of the user's, which the hash knows by name and arguments only
         "data": fingerprint_of_validation(matches),
         **environment(),
     })  # fmt: skip

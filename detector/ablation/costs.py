@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.config.targets import trust_in
 from detector.data.splits import validation_split
 from detector.measure import call_ms, latencies, peak_memory_mb
 from detector.models.checkpoint import TrainedModel, load_trained_model, read_checkpoint
@@ -28,7 +29,8 @@ def measure(best: Path) -> dict[str, float | None]:
     """
     memory = peak_memory_mb()
     config = read_checkpoint(best).config
-    module = load_trained_model(best, choose_device(config.trainer.accelerator))
+    # This process has just written the file, with the classes of its own configuration.
+    module = load_trained_model(best, choose_device(config.trainer.accelerator), trust_in(config))
     dataset = validation_split(config.data, str(best)).dataset()
     device = next(module.parameters()).device
     images = [dataset[i][0].to(device) for i in range(min(IMAGES, len(dataset)))]

@@ -16,7 +16,9 @@ from torch.utils.data import Subset
 from detector.ablation.cell_run import WEIGHTS
 from detector.ablation.cells import Cell
 from detector.ablation.study import Study
+from detector.config.checks import is_target
 from detector.config.schema import RoiConfig, to_dict
+from detector.config.targets import trust_in
 from detector.data.coco import CocoDataset
 from detector.data.loader import DetectionLoader
 from detector.data.splits import validation_split
@@ -57,7 +59,7 @@ def update_diagnostics(study: Study, say: Callable[[str], None]) -> dict[str, An
     operators = {cell.levels[study.compare]: cell.config.roi for cell in study.cells}
     found: dict[str, Any] = {"key": key, "runs": names, "shifts": SHIFTS, "contexts": {}, "ramp": {}}
     if len({json.dumps(to_dict(roi)) for roi in operators.values()}) > 1:
-        found["ramp"] = {level: ramp(roi) for level, roi in operators.items()}
+        found["ramp"] = {level: ramp_if_possible(roi) for level, roi in operators.items()}
     for context, cells in chosen.items():
         if cells:
             where = f" at {context}" if context else ""
@@ -81,7 +83,8 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
     result: dict[str, Any] = {"swap": {}, "truth": {}, "jitter": {}}
     for level, cell in cells.items():
         result["seed"] = cell.seed
-        module = load_trained_model(cell.folder / WEIGHTS, choose_device(cell.config.trainer.accelerator))
+        device = choose_device(cell.config.trainer.accelerator)
+        module = load_trained_model(cell.folder / WEIGHTS, device, trust_in(cell.config))
         module.config.data.root = cell.config.data.root
         split = validation_split(cell.config.data, cell.name)
         truth = GroundTruth.of(split)
@@ -92,7 +95,9 @@ def of_context(cells: dict[str, Cell]) -> dict[str, Any]:
         result["swap"][level] = {}
         for other, donor in cells.items():
             if interchangeable(cell, donor):
-                exchanged = with_operator(module, donor.config.roi)
+                exchanged = module if other == level else with_operator(module, donor.config.roi)
+                if exchanged is None:
+                    continue
                 loader = DetectionLoader(Subset(dataset, range(count)), batch_size=cell.config.data.eval_batch_size)
                 found = run_detector(exchanged, loader, module.category_ids).detections
                 result["swap"][level][other] = score(found, truth, dataset.image_ids[:count])
@@ -112,11 +117,18 @@ def interchangeable(cell: Cell, donor: Cell) -> bool:
     return same_model and cell.config.roi.output_size == donor.config.roi.output_size
 
 
-def with_operator(module: TrainedModel, roi: RoiConfig) -> TrainedModel:
-    """A shallow copy of a detector with another RoI operator; the weights are shared."""
+def with_operator(module: TrainedModel, roi: RoiConfig) -> TrainedModel | None:
+    """A shallow copy of a detector with another RoI operator; the weights are shared.
+
+    None for an operator with weights: it has learned them with those of its own detector.
+    """
     changed, model, heads = (shallow(part) for part in (module, module.model, module.model.roi_heads))
     old: Any = heads.box_roi_pool
-    heads.box_roi_pool = build_pooler(roi, list(old.featmap_names), pooled_strides(module.model))
+    channels: Any = model.backbone.out_channels
+    pooler = build_pooler(roi, list(old.featmap_names), pooled_strides(module.model), channels)
+    if any(True for _ in pooler.parameters()):
+        return None
+    heads.box_roi_pool = pooler.to(next(module.parameters()).device).eval()
     model.roi_heads = heads
     changed.model = model
     return changed
@@ -127,6 +139,16 @@ def shallow(module: Any) -> Any:
     copied = copy.copy(module)
     copied._modules = dict(module._modules)
     return copied
+
+
+def ramp_if_possible(roi: RoiConfig) -> dict[str, float | None]:
+    """:func:`ramp`, or None for its numbers if an operator of the user's takes no maps of two channels in float64."""
+    try:
+        return {**ramp(roi)}
+    except Exception:
+        if not is_target(roi.kind):
+            raise
+        return {"offset": None, "shift_error": None}
 
 
 def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) -> dict[str, float]:
@@ -146,7 +168,7 @@ def ramp(roi: RoiConfig, boxes: int = 500, cells: int = 64, stride: int = 16) ->
     generator = torch.Generator().manual_seed(0)
     rise = torch.arange(cells, dtype=torch.float64) + 0.5
     maps = {"0": torch.stack([rise.expand(cells, cells), rise[:, None].expand(cells, cells)])[None].contiguous()}
-    pooler = build_pooler(roi, ["0"], [stride])
+    pooler = build_pooler(roi, ["0"], [stride], channels=2)
     size = 1 + 29 * torch.rand(boxes, 2, generator=generator, dtype=torch.float64)
     low = 1 + (cells - 3 - size) * torch.rand(boxes, 2, generator=generator, dtype=torch.float64)
     move = torch.rand(boxes, 1, generator=generator, dtype=torch.float64)

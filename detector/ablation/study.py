@@ -17,6 +17,7 @@ from detector.config.checks import flat
 from detector.config.composition import check_choice, compose, group_names
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config, StudyConfig
+from detector.config.targets import check_imports
 from detector.evaluation.metrics import METRIC_NAMES
 from detector.exceptions import ConfigError
 from detector.files import read_json_or_empty
@@ -174,6 +175,7 @@ def check_run(config: Config) -> None:
     from detector.training.length import check_length
 
     check_parameters(config.roi)
+    check_imports(config)
     check_model(config.model)
     if not config.trainer.epochs:  # else the length depends on the data
         check_length(config)

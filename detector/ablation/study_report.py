@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from detector.ablation.cells import Cell, describe
 from detector.ablation.diagnostics import stored_diagnostics
 from detector.ablation.plot_study import plot_study
 from detector.ablation.study import Study
@@ -84,7 +85,18 @@ def state(analysis: Analysis) -> list[str]:
                      f"after {one['best_step']} of {counted(one['steps'], 'optimiser step')}; torch "
                      f"{one['versions']['torch']}, revision {one['git'] or 'unknown'}; {counted(minutes, 'minute')} of "
                      "training in all.")  # fmt: skip
-    return lines + analysis.warnings()
+    return lines + foreign_classes(finished) + analysis.warnings()
+
+
+def foreign_classes(cells: Sequence[Cell]) -> list[str]:
+    """A sentence for each class from elsewhere that a configuration names: at which key, and in which levels."""
+    levels: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in cells:
+        for place in cell.record.get("classes", {}).items():
+            levels.setdefault(place, {})[describe(cell.levels)] = None
+    return [
+        f"{key} is {target}, from outside this project, in {'; '.join(of)}." for (key, target), of in levels.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ formats

@@ -19,6 +19,7 @@ from detector.benchmark.table import Measured, Section
 from detector.benchmark.timing import Bench
 from detector.config.defaults import default
 from detector.config.schema import BenchmarkConfig, ModelConfig, RoiConfig
+from detector.config.targets import word_of
 from detector.measure import PeakMemory, latencies, synchronize
 from detector.models.checkpoint import load_trained_model
 from detector.models.faster_rcnn import build_model
@@ -57,9 +58,9 @@ def settings(device: str, quick: bool, roi: str) -> list[Setting]:
 def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     """Every setting, and the stages of the first."""
     height, width = (64, 96) if config.quick else (config.image_size[0], config.image_size[1])
-    source = Source(config.checkpoint, height, width)
+    source = Source(config.checkpoint, height, width, config.trust)
     rows, records = [], []
-    chosen = settings(bench.device.type, config.quick, source.roi.kind)
+    chosen = settings(bench.device.type, config.quick, word_of(source.roi.kind))
     for setting in track(chosen, "model", disable=not config.progress_bar):
         model = source.build(setting, bench.device)
         images = [torch.rand(3, height, width, device=bench.device) for _ in range(setting.batch)]
@@ -96,10 +97,10 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
 class Source:
     """Builds the detector of a checkpoint, or an untrained one, in the ways of :class:`Setting`."""
 
-    def __init__(self, checkpoint: str, height: int, width: int):
+    def __init__(self, checkpoint: str, height: int, width: int, trust: str = ""):
         self.state: dict[str, Tensor] | None = None
         if checkpoint:
-            module = load_trained_model(checkpoint)
+            module = load_trained_model(checkpoint, trust=trust)
             config, self.state, self.classes = module.config, module.model.state_dict(), len(module.class_names) + 1
             self.model, self.roi = replace(config.model, weights="none"), config.roi
             self.name = f"{checkpoint} (model={self.model.name})"
@@ -111,7 +112,7 @@ class Source:
     def build(self, setting: Setting, device: torch.device) -> FasterRCNN:
         """The detector on ``device``, in eval mode."""
         torch.manual_seed(0)
-        own = setting.roi == self.roi.kind
+        own = setting.roi == word_of(self.roi.kind)
         roi = self.roi if own else default(RoiConfig, kind=setting.roi, output_size=self.roi.output_size)
         model = build_model(replace(self.model, channels_last=setting.layout == "channels_last"), roi, self.classes)
         if self.state is not None:

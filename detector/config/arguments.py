@@ -51,7 +51,7 @@ class CommandLine:
         self.folders = config_folders(self.flags.config_dir or "", configs)
         primary = self.flags.config_name
         self.configs = Configs(self.folders, primary or config_name, schema, given=bool(primary))
-        self.arguments = [self.configs.quote_value(argument) for argument in arguments]
+        self.arguments = [self.configs.for_hydra(argument) for argument in arguments]
         self.overrides = parse_overrides(self.arguments)
         own = [str(o.value()) for o in self.overrides if o.key_or_group == "hydra.sweep.dir"]
         self.sweep_folder = own[-1] if own else f"runs/{config_name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"

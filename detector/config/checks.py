@@ -11,15 +11,35 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
+from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin, get_type_hints
 
 from detector.config.synonyms import EXPLAINED, WORDS, plain
 from detector.exceptions import ConfigError
 
 
-def one_of(*choices: str) -> Any:
-    """A string field that may hold one of ``choices``."""
-    return field(metadata={"choices": choices})
+def one_of(*choices: str, target: str = "") -> Any:
+    """A field that may hold one of ``choices``.
+
+    Args:
+        choices: words; with a star for any part, as in ``torchvision/*``, if there is a ``target``.
+        target: what a node with ``_target_`` makes that the field, of type Any, may hold too, as in "a pooler".
+    """
+    return field(metadata={"choices": choices, "target": target})
+
+
+def targets(each: str) -> Any:
+    """A field with a list of nodes with ``_target_``, or with a dict of them by name in which None stands for nothing.
+
+    Args:
+        each: what each of them makes, as in "a callback".
+    """
+    return field(metadata={"target": each})
+
+
+def is_target(value: Any) -> bool:
+    """Whether ``value`` is a node that names a class, as in ``{_target_: my_ops.Pooler, gamma: 0.1}``."""
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def number(low: float | None = None, high: float | None = None) -> Any:
@@ -39,20 +59,28 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one dict of dotted keys."""
+    """Nested groups as one dict of dotted keys. A node with ``_target_`` is a value."""
     found: dict[str, Any] = {}
     for key, value in group.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        is_group = isinstance(value, dict) and not is_target(value)
+        found |= flat(value, f"{prefix}{key}.") if is_group else {prefix + key: value}
     return found
 
 
 def is_known(key: str, schema: type) -> bool:
     """Whether ``key`` is a dotted key of ``schema``, or lies in a field that holds a mapping of any keys."""
+    return key in known_keys(schema) or is_inside(key, schema)
+
+
+def is_inside(key: str, schema: type) -> bool:
+    """Whether ``key`` lies in a field of ``schema`` that holds a mapping of any keys."""
     name, _, rest = key.partition(".")
     hint = get_type_hints(schema).get(name)
     if hint is None or not rest:
-        return hint is not None
-    return is_known(rest, hint) if is_dataclass(hint) else get_origin(hint) is dict  # type: ignore[arg-type]
+        return False
+    if is_dataclass(hint):
+        return is_inside(rest, hint)  # type: ignore[arg-type]
+    return get_origin(hint) is dict or any(f.name == name and f.metadata.get("target") for f in fields(schema))
 
 
 def check_keys(plain: Any, schema: type, prefix: str = "", root: type | None = None) -> None:
@@ -121,7 +149,10 @@ def _wrong_values(config: Any, prefix: str) -> Iterator[str]:
         if is_dataclass(value):
             yield from _wrong_values(value, key + ".")
             continue
-        choices = f.metadata.get("choices")
+        choices, target = f.metadata.get("choices"), f.metadata.get("target")
+        if target:
+            yield from _wrong_targets(value, key, choices, target)
+            continue
         if choices and value not in choices:
             yield f"{key}={value}: must be one of {', '.join(choices)}"
             continue
@@ -136,6 +167,31 @@ def _wrong_values(config: Any, prefix: str) -> Iterator[str]:
                 bounds = f"at least {low}" if high is None else f"between {low} and {high}"
                 yield f"{key}={value}: must be {bounds}"
                 break
+
+
+def _wrong_targets(value: Any, key: str, choices: tuple[str, ...] | None, makes: str) -> Iterator[str]:
+    """Messages for the value of an open end: a word or a node, or if there are no words a list or dict of nodes."""
+    if choices is None and isinstance(value, list):
+        for place, node in enumerate(value):
+            yield from _wrong_targets(node, f"{key}[{place}]", (), makes)
+    elif choices is None and isinstance(value, dict):
+        for name, node in value.items():
+            yield from _wrong_targets(node, f"{key}.{name}", (), makes) if node is not None else ()
+    elif is_target(value):
+        yield from _wrong_names(value, key)
+    elif not any(isinstance(value, str) and fnmatchcase(value, choice) for choice in choices or ()):
+        words = f"one of {', '.join(choices)}, or " if choices else ""
+        lacks = "has no _target_, which names the class; " if isinstance(value, dict) else ""
+        yield f"{key}={value}: {lacks}must be {words}{{_target_: MODULE.CLASS, ...}} that makes {makes}"
+
+
+def _wrong_names(value: Any, key: str) -> Iterator[str]:
+    """Messages for every ``_target_`` in ``value`` that is no dotted name."""
+    if is_target(value) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(value["_target_"])):
+        yield f"{key}._target_={value['_target_']}: must be a class with its module, as in my_ops.Pooler"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        yield from _wrong_names(part, f"{key}.{name}" if isinstance(value, dict) else f"{key}[{name}]")
 
 
 def with_floats(plain: dict[str, Any], schema: type) -> dict[str, Any]:

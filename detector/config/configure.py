@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 
-from detector.config.checks import literal
+from detector.config.checks import is_known, literal
 from detector.config.composition import SEARCH, config_folders, default_choices, in_quotes
 from detector.config.defaults import PRIMARIES
 from detector.config.job import parse_job
@@ -42,12 +42,13 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
     configs = Configs(config_folders(config_dir), name, schema)
     choices, values, wrong = {}, {}, []
     for key, value in _flat(keys, schema):
+        key = configs.full_key(key)
         try:
             if key in choices or key in values:
                 raise ConfigError(f"{key}: given twice")
             if key == SEARCH and value is not None and configs.is_group(key):
                 raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
-            if configs.is_group(key.partition("@")[0]):
+            if configs.is_group(key.partition("@")[0]) and not (isinstance(value, Mapping) and is_known(key, schema)):
                 choices[key] = _choice(key, value)
             else:
                 configs.check_key(key, value)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_known
+from detector.config.checks import is_inside, is_known
 from detector.config.composition import (
     TUNED,
     check_choice,
@@ -30,6 +30,8 @@ from detector.exceptions import ConfigError
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
 EPOCHS_OF_STEPS = {"trainer.max_steps": "trainer.epochs", "trainer.eval_every": "trainer.eval_epochs"}
 
+# What the command line, and `configure`, call a key in short.
+SHORT = {"backbone": "model.backbone"}
 CLOSING = {"[": "]", "{": "}", "'": "'", '"': '"'}  # the ends of what Hydra reads as a list, a dict or a text
 
 
@@ -91,13 +93,23 @@ class Configs:
         """
         return compose(self.folders, self.name, arguments, hydras)
 
-    def quote_value(self, argument: str) -> str:
-        """``argument``, its value in quotes where Hydra would read it as something else, or not at all.
+    def full_key(self, key: str) -> str:
+        """``key`` with what its first part is short for; a group of the user's of that name is no such part."""
+        first, dot, rest = key.partition(".")
+        full = SHORT.get(first, "")
+        return f"{full}{dot}{rest}" if full and is_known(full, self.schema) and not self.choices(first) else key
+
+    def for_hydra(self, argument: str) -> str:
+        """``argument`` with the full key, and its value in quotes where Hydra would read it as something else, or not.
 
         Hydra reads some choices as numbers, as in debug=nan, and does not know all characters that paths may have; a
-        path with a comma would be a sweep, one that begins with a bracket a list.
+        path with a comma would be a sweep, one that begins with a bracket a list. It
+        wants two plus signs for what may be new, as the arguments of a class are that the command line names.
         """
-        key, _, value = argument.partition("=")
+        key, equals, value = argument.partition("=")
+        signs, name = key[: len(key) - len(key.lstrip("+~"))], self.full_key(key.lstrip("+~"))
+        key = f"++{name}" if equals and is_inside(name, self.schema) else f"{signs}{name}"
+        argument = f"{key}{equals}{value}"
         if value == "nan" and value in self.choices(key):
             return f"{key}='{value}'"
         if ("," in value or value[:1] in ("[", "{")) and os.path.exists(os.path.expanduser(value)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
@@ -65,8 +65,12 @@ def rows(node: yaml.MappingNode, text: str, schema: type, prefix: str) -> Iterat
 
 def allowed(field: Field[Any], hint: Any) -> str:
     """What a key may be, in words: ``int, at least 1``."""
+    target = field.metadata.get("target")
     if choices := field.metadata.get("choices"):
-        return ", ".join(f"`{choice}`" for choice in choices)
+        words = ", ".join(f"`{choice}`" for choice in choices)
+        return f"{words}, or `_target_` of {target}" if target else words
+    if target:
+        return f"{'dict' if get_origin(hint) is dict else 'list'}, each `_target_` of {target}"
     kind = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
     kind = kind.replace("typing.", "")
     low, high = field.metadata.get("low"), field.metadata.get("high")

@@ -60,6 +60,7 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
+    backbone: Any = one_of("mobilenet_v2", "torchvision/*", "timm/*", target="a network")
     weights: str
     class_map: dict[str, Any] | None
     new_classes: str = one_of("random", "mean")
@@ -83,7 +84,7 @@ class ModelConfig:
 class RoiConfig:
     """The RoI operator between proposals and box head."""
 
-    kind: str = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool")
+    kind: Any = one_of("align", "pool", "prroi", "torchvision_align", "torchvision_pool", target="a pooler")
     output_size: list[int] = number(1)
     sampling_ratio: int = number(-1, 32768)  # the most that the operators take
     aligned: bool
@@ -156,12 +157,12 @@ class AugmentConfig:
 # ------------------------------------------------------------------------------------------- training
 @dataclass(kw_only=True)
 class OptimConfig:
-    name: str = one_of("adamw", "sgd")
+    name: Any = one_of("adamw", "sgd", target="an optimizer")
     lr: float = number(0)
     momentum: float = number(0, 1)
     weight_decay: float = number(0)
     norm_weight_decay: float = number(0)
-    schedule: str = one_of("one_cycle", "step", "cosine", "constant")
+    schedule: Any = one_of("one_cycle", "step", "cosine", "constant", target="a learning rate scheduler")
     warmup_steps: int = number(0)
     warmup_factor: float = number(0, 1)
     milestones: list[float] = number(0, 1)
@@ -244,6 +245,7 @@ class EvaluateConfig:
     """The configuration of ``scripts/evaluate.py``: a checkpoint, or annotations and predictions."""
 
     checkpoint: str
+    trust: str
     annotations: str
     predictions: str
     images: str
@@ -285,6 +287,7 @@ class PredictConfig:
     """The configuration of ``scripts/predict.py``: what a detector finds in images or a video."""
 
     checkpoint: str
+    trust: str
     source: str
     annotations: str
     output_dir: str
@@ -303,6 +306,7 @@ class ExportConfig:
     """The configuration of ``scripts/export.py``: a detector in another format."""
 
     checkpoint: str
+    trust: str
     format: str = one_of("onnx", "torch_export")
     output: str
     overwrite: bool
@@ -330,6 +334,7 @@ class IllustrateConfig:
     image_box: list[float]
     image_stride: int = number(1)
     checkpoint: str
+    trust: str
     image_bins: int = number(1, 32)
 
 
@@ -344,6 +349,7 @@ class BenchmarkConfig:
     quick: bool
     output_dir: str
     checkpoint: str
+    trust: str
     image_size: list[int] = number(64)
     annotations: str
     images: str
@@ -381,10 +387,11 @@ class AblateConfig:
 
 
 # ------------------------------------------------------------------------------------------ functions
-def case(value: str, table: dict[str, Any]) -> Any:
+def case(value: Any, table: dict[str, Any]) -> Any:
     """The OmegaConf resolver ``${detector.case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file
-    says of a value of another key."""
-    found = table[value] if value in table or "else" not in table else table["else"]
+    says of a value of another key; a node with ``_target_`` is something else."""
+    word = str(value)
+    found = table[word] if word in table or "else" not in table else table["else"]
     return OmegaConf.create(found) if isinstance(found, list) else found  # OmegaConf.resolve wants its own lists
 
 

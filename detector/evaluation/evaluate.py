@@ -136,7 +136,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     """
     folder = output_folder(config)
     device = choose_device(config.accelerator)
-    module = load_trained_model(config.checkpoint, device)
+    module = load_trained_model(config.checkpoint, device, config.trust)
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh

@@ -53,7 +53,7 @@ def export(config: ExportConfig) -> tuple[list[Path], dict[str, Parity]]:
         raise ConfigError(f"{there[0]} is there already; choose another output=FILE, or replace it with overwrite=true")
     if config.compile and config.format != "torch_export":
         raise ConfigError("compile=true: only format=torch_export can be compiled; onnxruntime does so as it loads")
-    module = load_trained_model(config.checkpoint)
+    module = load_trained_model(config.checkpoint, trust=config.trust)
     size = image_size(config, module)
     dynamic = config.format == "onnx" and config.dynamic
     images = parity_images(config, None if dynamic else size, Detector(module).reading)

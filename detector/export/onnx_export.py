@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 import roi_ops
+from detector.config.checks import is_target
 from detector.config.commands import command
 from detector.config.schema import RoiConfig
 from detector.exceptions import ConfigError, ExportError
+from detector.export.failures import named_operator
 from detector.export.parity import Found, Runner
 from detector.files import replacing
 from detector.models.checkpoint import TrainedModel
@@ -53,7 +55,9 @@ class OnnxDetector(nn.Module):
 
 
 def check_operator(roi: RoiConfig) -> None:
-    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``."""
+    """Raise :class:`ConfigError` if ONNX has no operators that compute ``roi``; a class of the user's tells later."""
+    if is_target(roi.kind):
+        return
     try:
         roi_ops.onnx.check("align_max" if roi.mode == "max" else own_kind(roi), roi.sampling_ratio)
     except roi_ops.onnx.UnsupportedError as error:
@@ -77,7 +81,7 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
 
     Raises:
         ConfigError: ONNX cannot express the RoI operator.
-        ExportError: onnx or onnxruntime is not installed.
+        ExportError: onnx or onnxruntime is not installed, or an operator of the user's cannot be written.
     """
     try:
         import onnx
@@ -96,18 +100,20 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
         # The tracer warns of every size that torchvision reads. torchvision's detectors are written to be traced
         # nonetheless, and the result is compared with the model.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            detector,
-            (example,),
-            str(temporary),
-            dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=outputs,
-            dynamic_axes=axes,
-        )
-        onnx.checker.check_model(str(temporary))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        with named_operator(module.config.roi, "onnx"):
+            torch.onnx.export(
+                detector,
+                (example,),
+                str(temporary),
+                dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=outputs,
+                dynamic_axes=axes,
+            )
+            onnx.checker.check_model(str(temporary))
+    with named_operator(module.config.roi, "onnx"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Found:
         found = session.run(outputs, {"image": image.numpy()})

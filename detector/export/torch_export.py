@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from detector.exceptions import ExportError
+from detector.export.failures import named_operator
 from detector.export.parity import Found, Runner
 from detector.export.static import StaticDetector
 from detector.files import replacing
@@ -36,11 +37,14 @@ def export_torch(
 
     Returns:
         For each file a function that runs it.
+
+    Raises:
+        ExportError: the compiler failed, or an operator of the user's cannot be written.
     """
     model = copy.deepcopy(module.model)
     model.roi_heads.box_roi_pool = own_pooler(model, module.config.roi)
     detector = StaticDetector(model, size, candidates).eval().requires_grad_(False)
-    with torch.no_grad():
+    with torch.no_grad(), named_operator(module.config.roi, "torch_export"):
         program = torch.export.export(detector, (torch.zeros(3, *size),), strict=False)
     content = io.BytesIO()  # on a full disk PyTorch's own writer of files ends the process
     with quiet():

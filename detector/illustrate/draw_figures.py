@@ -69,7 +69,7 @@ def illustrate_image(config: IllustrateConfig, out: Path) -> None:
     if min(height, width) < config.image_stride:
         raise ConfigError(f"image_stride={config.image_stride}: the image is only {width} x {height} pixels")
     if config.checkpoint:
-        feature, name = feature_map(config.checkpoint, image, box)
+        feature, name = feature_map(config.checkpoint, image, box, config.trust)
     else:
         feature, name = brightness(image, config.image_stride), "brightness"
     bins = (config.image_bins, config.image_bins)

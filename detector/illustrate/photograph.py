@@ -68,12 +68,12 @@ def built_in_image(side: int = 192) -> tuple[Tensor, list[float]]:
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, objects[0].box.tolist()
 
 
-def feature_map(file: str, image: Tensor, box: Box) -> tuple[Tensor, str]:
+def feature_map(file: str, image: Tensor, box: Box, trust: str = "") -> tuple[Tensor, str]:
     """A channel of the finest map that the detector in a checkpoint pools from, float64 [h, w], and its name.
 
     It is the channel whose values differ most within ``box``; cells that only see padding are cut off.
     """
-    model = load_trained_model(file).model
+    model = load_trained_model(file, trust=trust).model
     with torch.inference_mode():
         batch, _ = model.transform([image])
         maps = feature_maps(model, batch.tensors)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.config.schema import Config
+from detector.config.targets import word_of
 from detector.data.images import SHOWN, Reading, image_tensor, read_image
 from detector.exceptions import DataError
 from detector.models.checkpoint import TrainedModel, load_trained_model
@@ -135,21 +136,25 @@ class Detector:
         return Prediction(output["boxes"], output["scores"], output["labels"], names, self.reading)
 
     def __repr__(self) -> str:
-        model, roi = self.config.model.name, self.config.roi.kind
-        return f"Detector(model={model}, roi={roi}, classes={self.class_names}, device={self.device})"
+        model, roi = self.config.model, word_of(self.config.roi.kind)
+        network = f"model={model.name}, backbone={word_of(model.backbone)}, roi={roi}"
+        return f"Detector({network}, classes={self.class_names}, device={self.device})"
 
 
-def load(checkpoint: str | Path, device: str | torch.device | None = None) -> Detector:
+def load(checkpoint: str | Path, device: str | torch.device | None = None, trust: str = "") -> Detector:
     """The detector of a checkpoint.
 
     Args:
         checkpoint: ``best.ckpt`` or ``last.ckpt`` of a run, or the run's folder (its best checkpoint).
         device: such as ``"cpu"`` or ``"cuda"``; None: a GPU if there is one.
+        trust: a module, as ``"my_ops"``, whose classes the checkpoint may name as parts of its network; several with
+            commas. A checkpoint runs no code by itself; this runs that of the module.
 
     Raises:
         WeightsError: the file is missing, damaged, or not a checkpoint of this project.
+        CheckpointError: its network needs a class that ``trust`` does not allow.
     """
-    return Detector(load_trained_model(checkpoint, device or choose_device("auto")))
+    return Detector(load_trained_model(checkpoint, device or choose_device("auto"), trust))
 
 
 def as_image(image: Any, reading: Reading = SHOWN) -> Tensor:

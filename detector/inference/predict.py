@@ -126,7 +126,7 @@ def open_inputs(config: PredictConfig) -> tuple[Detector, Source, Annotations | 
             log.warning("%s. These files are read.", note)
         return source, listed
 
-    openers: tuple[Callable[[], Any], ...] = (images, lambda: load(config.checkpoint, device))
+    openers: tuple[Callable[[], Any], ...] = (images, lambda: load(config.checkpoint, device, config.trust))
     opened: list[Any] = []
     errors: list[DetectorError] = []
     for opener in openers:

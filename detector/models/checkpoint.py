@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config, to_dict
-from detector.exceptions import ConfigError, WeightsError
+from detector.config.targets import check_trust, targets_of
+from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model, check_eval_mode
-from detector.models.weights import mismatch, read_tensors
+from detector.models.initial.tensors import mismatch, read_tensors
 
 FACTS = ("config", "class_names", "category_ids")  # what "hyper_parameters" of a checkpoint holds
 
@@ -67,10 +68,14 @@ class TrainedModel(nn.Module):
     Attributes:
         model: torchvision's ``FasterRCNN``, without its initial weights.
         config, class_names, category_ids: those of :class:`Checkpoint`.
+
+    Raises:
+        CheckpointError: it names a class that ``trust`` does not allow; see :func:`load_trained_model`.
     """
 
-    def __init__(self, checkpoint: Checkpoint):
+    def __init__(self, checkpoint: Checkpoint, trust: str = ""):
         super().__init__()
+        check_model_trust(checkpoint.config, trust, f"{checkpoint.path}: ")
         self.config = checkpoint.config
         self.class_names, self.category_ids = checkpoint.class_names, checkpoint.category_ids
         architecture = replace(self.config.model, weights="none")  # the file of the initial weights may be gone
@@ -90,18 +95,35 @@ class TrainedModel(nn.Module):
         return self.model(images)
 
 
-def load_trained_model(checkpoint: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+def check_model_trust(config: Config, trust: str, prefix: str = "") -> None:
+    """Raise :class:`CheckpointError` unless ``trust`` allows every class that the network of ``config`` is made of.
+
+    Args:
+        config: that a checkpoint holds.
+        trust: as in :func:`load_trained_model`.
+        prefix: of the message.
+    """
+    try:
+        check_trust({**targets_of(config.model, "model"), **targets_of(config.roi, "roi")}, trust)
+    except CheckpointError as error:
+        raise CheckpointError(f"{prefix}{error}") from error.__cause__
+
+
+def load_trained_model(checkpoint: str | Path, device: str | torch.device = "cpu", trust: str = "") -> TrainedModel:
     """The detector of a checkpoint, in eval mode.
 
     Args:
         checkpoint: ``best.ckpt`` or ``last.ckpt`` of a run, or the run's folder (its best checkpoint).
         device: where to put it, e.g. ``"cuda"``.
+        trust: a module whose classes the checkpoint may name as parts of its network, or several with commas. Their
+            code is run.
 
     Raises:
         WeightsError: the file is missing, damaged, or not a checkpoint of this project.
+        CheckpointError: its network needs a class that ``trust`` does not allow.
     """
     stored = read_checkpoint(checkpoint_file(checkpoint))
-    module = TrainedModel(stored)
+    module = TrainedModel(stored, trust)
     weights = stored.content["state_dict"]
     problem = mismatch(weights, module.state_dict())
     if problem:

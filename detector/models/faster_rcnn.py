@@ -14,6 +14,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
+from detector.models.catalogue import check_network
 from detector.models.heads import BoxPredictor, RegionHeads
 from detector.models.poolers import build_pooler, feature_maps
 from detector.models.preprocessing import DetectionTransform
@@ -48,7 +49,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     backbone = build_backbone(config)
     head, sizes, ratios = config.head, config.anchors.sizes, config.anchors.aspect_ratios
     anchors = FullPrecisionAnchorGenerator(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
-    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides)
+    pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides, backbone.out_channels)
     rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
     box_head = TwoMLPHead(backbone.out_channels * math.prod(pooler.output_size), head.width)
     predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)
@@ -63,7 +64,7 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     model.rpn = ProposalNetwork(config.rpn, anchors, rpn_head)
     model.roi_heads = RegionHeads(head, pooler, box_head, predictor)
     model.transform = DetectionTransform(
-        config.min_size, config.max_size, config.image_mean, config.image_std, channels_last=config.channels_last
+        config.min_size, config.max_size, backbone.image_mean, backbone.image_std, channels_last=config.channels_last
     )
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 
@@ -74,10 +75,13 @@ def check_model(config: ModelConfig) -> None:
     Raises:
         ConfigError: naming the key.
     """
+    check_network(config.backbone)
     for key in ("image_mean", "image_std"):
         value = getattr(config, key)
-        if len(value) != 3:
-            raise ConfigError(f"model.{key}={value}: give three numbers, for red, green and blue")
+        if len(value) not in (0, 3):
+            raise ConfigError(
+                f"model.{key}={value}: give three numbers, for red, green and blue, or none ([]) for the network's own"
+            )
     if not config.min_size:
         raise ConfigError("model.min_size=[]: give at least one short side in pixels")
     for name, part in (("rpn", config.rpn), ("head", config.head)):

@@ -16,8 +16,11 @@ from torchvision.ops._utils import convert_boxes_to_roi_format
 from torchvision.ops.poolers import LevelMapper
 
 import roi_ops
+from detector.config.checks import is_target
 from detector.config.schema import RoiConfig
+from detector.config.targets import word_of
 from detector.exceptions import ConfigError
+from detector.models.given_pooler import build_given_pooler
 
 
 class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
@@ -56,18 +59,24 @@ class LevelwisePooler(TorchvisionMultiScaleRoIAlign):
         return roi_pool(feature, rois, list(self.output_size), scale)
 
 
-def build_pooler(config: RoiConfig, featmap_names: list[str], strides: Sequence[int]) -> TorchvisionMultiScaleRoIAlign:
-    """The pooler that ``config`` describes. No operator has weights or draws random numbers.
+def build_pooler(
+    config: RoiConfig, featmap_names: list[str], strides: Sequence[int], channels: int | None = None
+) -> TorchvisionMultiScaleRoIAlign:
+    """The pooler that ``config`` describes. None of ours has weights or draws random numbers.
 
     Args:
         config: the operator and its parameters.
         featmap_names: names of the maps that it reads, ordered from the smallest stride.
         strides: their strides in pixels of the resized image.
+        channels: of the maps, if they are known, which an operator of the user's own is tried on.
 
     Raises:
-        ConfigError: ``aligned`` or ``mode`` is set and the operator does not have it.
+        ConfigError: ``aligned`` or ``mode`` is set and the operator does not have it; or what
+            :func:`~detector.models.given_pooler.build_given_pooler` raises.
     """
     check_parameters(config)
+    if is_target(config.kind):
+        return build_given_pooler(config, featmap_names, strides, channels)
     names, size, ratio = featmap_names, tuple(config.output_size), config.sampling_ratio
     rule: dict[str, Any] = {"canonical_scale": config.canonical_scale, "canonical_level": config.canonical_level}
     if config.kind == "torchvision_align":
@@ -90,12 +99,14 @@ def own_kind(config: RoiConfig) -> str:
 def own_pooler(model: FasterRCNN, config: RoiConfig) -> TorchvisionMultiScaleRoIAlign:
     """The pooler of ``roi_ops`` for a detector that is exported.
 
-    torchvision's poolers select rows by value, which a graph of fixed shapes cannot hold.
+    torchvision's poolers select rows by value, which a graph of fixed shapes cannot hold. One of the user's stays.
 
     Args:
         model: the detector that was built from ``config``.
         config: the operator and its parameters.
     """
+    if is_target(config.kind):
+        return model.roi_heads.box_roi_pool
     config = dataclasses.replace(config, kind=own_kind(config))
     return build_pooler(config, model.roi_heads.box_roi_pool.featmap_names, pooled_strides(model))
 
@@ -117,12 +128,17 @@ def pooled_strides(model: FasterRCNN, side: int = 256) -> list[int]:
 
 
 def check_parameters(config: RoiConfig) -> None:
-    """Refuse what the operator does not have: ``aligned`` and ``mode``. Pool and prroi ignore ``sampling_ratio``."""
+    """Refuse what the operator does not have: ``aligned`` and ``mode``. Pool and prroi ignore ``sampling_ratio``.
+
+    Raises:
+        ConfigError: it is set nevertheless.
+    """
     if len(config.output_size) != 2:
         raise ConfigError(f"roi.output_size={config.output_size}: give two numbers, [height, width]")
     if config.kind == "align":
         return
+    kind = word_of(config.kind)
     if config.aligned:
-        raise ConfigError(f"roi.aligned=true: roi.kind={config.kind} has no such choice, only roi.kind=align has")
+        raise ConfigError(f"roi.aligned=true: roi.kind={kind} has no such choice, only roi.kind=align has")
     if config.mode != "avg":
-        raise ConfigError(f"roi.mode={config.mode}: roi.kind={config.kind} has no such choice, only roi.kind=align has")
+        raise ConfigError(f"roi.mode={config.mode}: roi.kind={kind} has no such choice, only roi.kind=align has")

@@ -7,8 +7,10 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from detector.config.checks import is_target
 from detector.config.commands import command
 from detector.config.schema import Config, ModelConfig, OptimConfig
+from detector.config.targets import word_of
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.splits import is_builtin
@@ -53,15 +55,15 @@ def announce(
     layout = "channels_last" if model.channels_last else "contiguous"
     say = lambda text: console.print(text, highlight=False)
     say(data.summary())
-    network = f"{model.name} (stride {', '.join(map(str, anchor_strides(model)))})"
-    say(f"model   {network}, roi {config.roi.kind}, weights {model.weights}, {model.norm} norm, {size}")
+    network = f"{model.name} of {word_of(model.backbone)} (stride {', '.join(map(str, anchor_strides(model)))})"
+    say(f"model   {network}, roi {word_of(config.roi.kind)}, weights {model.weights}, {model.norm} norm, {size}")
     compiled = "backbone by torch.compile" if config.compile == "backbone" else "not compiled"
     say(f"on      {processor}{several}, precision {wanted.precision}, {layout}, {compiled}")
     say(f"memory  {memory}")
     epochs = epochs_of(config, data.images_per_epoch)
     say(
         f"steps   {start.step} to {wanted.max_steps} of {counted(batch, 'image')} ({counted(epochs, 'epoch')}), "
-        f"{optim.name}, {rate(optim, batch)}"
+        f"{word_of(optim.name)}, {rate(optim, batch)}"
     )
     say(f"folder  {config.run_dir}")
     new_run = lambda: notes(config, epochs, data.shared_images) + anchor_notes(config.model, data.train_dataset)
@@ -73,6 +75,8 @@ def announce(
 
 def rate(optim: OptimConfig, batch: int) -> str:
     """The learning rate for ``batch`` images per step, and how it follows from ``optim.lr`` if it is another."""
+    if is_target(optim.name) and "lr" in optim.name:
+        return f"lr {optim.name['lr']:g}"
     if optim.base_batch in (0, batch):
         return f"lr {optim.lr:g}"
     ratio = f"{batch}/{optim.base_batch}" if optim.name == "sgd" else f"sqrt({batch}/{optim.base_batch})"
@@ -101,8 +105,8 @@ def notes(config: Config, epochs: float, shared: int = 0) -> list[str]:
         if not is_builtin(config.data):
             found.append(
                 "the network starts from random weights, which takes many times the steps and the images that "
-                "pretrained ones do. model.weights=IMAGENET1K_V2 downloads torchvision's; "
-                "model.weights=FILE reads a state dict of mobilenet_v2"
+                "pretrained ones do. model.weights=imagenet downloads those of the network; model.weights=FILE reads "
+                "its state dict"
             )
         if model.norm == "frozen":
             found.append("frozen norm with random weights learns badly: use model.norm=batch or group")

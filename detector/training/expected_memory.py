@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
+from detector.config.checks import is_target
 from detector.config.schema import Config
+from detector.models.maps import without_content
 
 DIVISIBLE = 32  # the sides of the network's input are multiples of it
 
@@ -21,11 +22,13 @@ class Memory:
     """Bytes that one process needs."""
 
     weights: int  # with gradients, state of the optimiser and averaged weights
-    activations: int  # kept for backward
+    activations: int | None  # kept for backward; None: a class of the user's does not run without numbers
     input_size: tuple[int, int, int]  # images, height and width of the batch that the activations belong to
 
     def __str__(self) -> str:
         images, height, width = self.input_size
+        if self.activations is None:
+            return f"{self.weights / 1e9:.1f} GB per process for weights, gradients and optimiser; activations unknown"
         return (
             f"about {(self.weights + self.activations) / 1e9:.1f} GB per process: weights, gradients and optimiser "
             f"{self.weights / 1e9:.1f}, activations of {images} x {height} x {width} {self.activations / 1e9:.1f} "
@@ -48,11 +51,14 @@ def expected_memory(model: FasterRCNN, config: Config, sizes: np.ndarray) -> Mem
     """
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     training = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    kept = training * (1 + (2 if config.optim.name == "adamw" else 1)) + (weights if config.optim.ema else 0)
+    kept = training * (1 + (1 if config.optim.name == "sgd" else 2)) + (weights if config.optim.ema else 0)
     height, width = input_size(config, sizes)
-    activations = saved_bytes(model, config, height, width)
-    if config.trainer.precision != "32":
-        activations //= 2
+    activations: int | None = None
+    try:
+        activations = saved_bytes(model, config, height, width) // (1 if config.trainer.precision == "32" else 2)
+    except Exception:  # whatever a network raises that wants numbers
+        if not is_target(config.model.backbone):
+            raise
     return Memory(weights + kept, activations, (config.data.batch_size, height, width))
 
 
@@ -89,13 +95,3 @@ def saved_bytes(model: FasterRCNN, config: Config, height: int, width: int) -> i
         graph = [*rpn_head(maps)]
         graph.append(box_head(torch.empty(boxes, maps[0].shape[1], high, wide, device="meta", requires_grad=True)))
     return sum(size for size, _ in saved.values())
-
-
-def without_content(module: nn.Module) -> Any:
-    """A copy of ``module`` on the meta device; the original's tensors are not copied on the way."""
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
-from detector.training.optimiser import images_per_step
+from detector.training.optimiser import images_per_step, warmup_steps
 from detector.words import counted
 
 
@@ -28,7 +28,7 @@ def set_length(config: Config, images_per_epoch: int) -> None:
 
 def check_length(config: Config) -> None:
     """Raise :class:`ConfigError` if the run would be over before its learning rate has risen."""
-    warmup, steps = config.optim.warmup_steps, config.trainer.max_steps
+    warmup, steps = warmup_steps(config.optim), config.trainer.max_steps
     if warmup >= steps:
         epochs = f" ({counted(config.trainer.epochs, 'epoch')} of these data)" if config.trainer.epochs else ""
         raise ConfigError(

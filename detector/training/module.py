@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
+from detector.config.targets import check_trust, targets_of
 from detector.data.coco import Target
 from detector.data.loader import Batch, StepLoader
 from detector.data.splits import Split
@@ -23,12 +24,12 @@ from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
 from detector.exceptions import DataError
-from detector.models.checkpoint import hyper_parameters
+from detector.models.checkpoint import check_model_trust, hyper_parameters
 from detector.models.faster_rcnn import check_eval_mode, detect_with_losses
 from detector.models.initial.build import build_initialised
 from detector.models.seeding import seed_of, seeded
 from detector.training.batches import checked, images_of, without_crowds
-from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr
+from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr, warmup_steps
 from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
 
 NOTHING: dict[str, Any] = {"weights": "none", "class_map": None, "keep_classes": False}  # keys of no initial weights
@@ -52,6 +53,8 @@ class DetectionModule(pl.LightningModule):
         annotations: the COCO file, or its content, that detections are scored against, or a split, whose data set says
             what is left out of its file; it says which boxes are crowds and what the area of an object is. None: the
             targets that the loader gives.
+        trust: where ``config`` is that of a file, the modules whose classes it may name, as in :func:`detector.load`.
+            None: it is your own.
 
     Attributes:
         model: torchvision's ``FasterRCNN``.
@@ -73,9 +76,13 @@ class DetectionModule(pl.LightningModule):
         category_ids: Sequence[int] | None = None,
         pretrained: bool = True,
         annotations: str | Path | Split | GroundTruth | None = None,
+        trust: str | None = None,
     ):
         super().__init__()
         self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
+        self.trust = trust
+        if trust is not None:
+            check_model_trust(self.config, trust)
         ids = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
         # A checkpoint brings its weights, and its classes; the file of the initial weights may be gone.
         model = self.config.model if pretrained else replace(self.config.model, **NOTHING)
@@ -109,10 +116,20 @@ class DetectionModule(pl.LightningModule):
         check_eval_mode(self)
         return self.model(images)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, trust: str = "", **kwargs: Any) -> DetectionModule:
+        """Lightning's; classes that the checkpoint names are imported if ``trust`` allows them only.
+
+        Raises:
+            CheckpointError: the network needs one that is not allowed.
+        """
+        # Given here, it wins over what the file may say.
+        return super().load_from_checkpoint(checkpoint_path, *args, trust=trust, **kwargs)
+
     # ------------------------------------------------------------------------------------------ training
     def on_train_start(self) -> None:
         """Warn of a training that is over before its learning rate has risen."""
-        warmup, steps = self.config.optim.warmup_steps, self.trainer.estimated_stepping_batches
+        warmup, steps = warmup_steps(self.config.optim), self.trainer.estimated_stepping_batches
         if warmup >= steps:
             warnings.warn(f"optim.warmup_steps={warmup}: the learning rate rises in all {steps} steps", stacklevel=2)
 
@@ -140,6 +157,8 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration, for as many steps as the Trainer does."""
         trainer, optim = self.trainer, self.config.optim
+        if self.trust is not None:
+            check_trust(targets_of(optim, "optim"), self.trust)
         lr = self.lr
         if lr is None:
             lr = scaled_lr(optim, images_of_a_step(trainer)) if optim.base_batch else optim.lr

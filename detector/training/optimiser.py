@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from detector.config.checks import is_target
 from detector.config.schema import Config, OptimConfig
+from detector.config.targets import build, fitting, word_of
 from detector.exceptions import ConfigError
-from detector.models.backbone import stage_of
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, fused: bool = True) -> Optimizer:
-    """SGD or AdamW over the parameters of ``model`` that train.
+    """SGD, AdamW or what a node with ``_target_`` makes, over the parameters of ``model`` that train.
 
     Args:
         model: parameters that do not require a gradient are left out.
         config: the ``optim`` group.
-        fused: one kernel updates all parameters: the same values to rounding, in less time.
+        fused: one kernel updates all parameters: the same values to rounding, in less time. A class of the user's is
+            not asked for it.
+
+    Raises:
+        ConfigError: the class of a node cannot be used.
     """
+    if is_target(config.name):
+        return build_given_optimizer(model, config)
     groups = parameter_groups(model, config)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def build_given_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """What the node in ``optim.name`` makes of the parameter groups.
+
+    ``lr``, ``weight_decay`` and ``momentum`` are passed if the signature of the class names them; what the node says of
+    them replaces the keys of ``optim``.
+    """
+    node = config.name
+    config = replace(config, **{key: node[key] for key in ("lr", "weight_decay") if key in node})
+    offers = {key: getattr(config, key) for key in ("lr", "weight_decay", "momentum")}
+    groups = parameter_groups(model, config)
+    return build(node, "optim.name", groups, returns=Optimizer, **fitting(node, "optim.name", **offers))
 
 
 def scaled_lr(config: OptimConfig, images: int) -> float:
@@ -76,15 +97,13 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     ``group["backbone"]`` says whether the group stays frozen for ``backbone_frozen_steps``.
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
-    stages = {path: stage_of(path) for path, _ in model.named_modules()}
-    # Stages are counted from the last one of MobileNetV2, which is 0; some models end before it.
-    last = min((stage for stage in stages.values() if stage is not None), default=0)
+    stages = getattr(getattr(model, "backbone", None), "stages", {})
     for path, module in model.named_modules():
-        stage = stages[path]
-        factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay ** (stage - last)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
+            stage = stages.get(f"{path}.{name}".removeprefix("backbone."))
+            factor = 1.0 if stage is None else config.backbone_lr * config.stage_decay**stage
             small = isinstance(module, NORMS) or name.endswith("bias")
             backbone = stage is not None and config.backbone_frozen_steps > 0
             group = groups.setdefault((small, factor, backbone), {"params": []})
@@ -95,7 +114,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
-def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Callable[[], float]) -> LambdaLR:
+def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Callable[[], float]) -> LRScheduler:
     """The schedule of ``config``; to be stepped after every optimiser step.
 
     Args:
@@ -104,12 +123,47 @@ def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Call
         total_steps: gives the length of the training, infinity included. It is asked after the first step, which does
             not depend on it: a Trainer would load its data to know, before it has read its checkpoint.
     """
+    if is_target(config.schedule):
+        return build_given_scheduler(optimizer, config, total_steps)
 
     def factor(frozen: int) -> Callable[[int], float]:
         return lambda step: 0.0 if step < frozen else lr_factor(step, config, total_steps() if step else 1)
 
     groups = optimizer.param_groups
     return LambdaLR(optimizer, [factor(config.backbone_frozen_steps if g["backbone"] else 0) for g in groups])
+
+
+def build_given_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Callable[[], float]) -> LRScheduler:
+    """What the node in ``optim.schedule`` makes of the optimiser.
+
+    If the signature of the class names ``total_steps`` or ``T_max``, that is the length of the training in steps.
+
+    Raises:
+        ConfigError: the class of the node cannot be used, or not for this training.
+    """
+    node, key = config.schedule, "optim.schedule"
+    where = f"{key}: {word_of(node)}"
+    if config.backbone_frozen_steps:
+        raise ConfigError(
+            f"optim.backbone_frozen_steps={config.backbone_frozen_steps}: the backbone is frozen by our schedules, "
+            f"and not by {where}; give 0, or one of ours"
+        )
+    length: dict[str, Any] = {}
+    for name in fitting(node, key, total_steps=0, T_max=0):
+        if name not in node:
+            steps = total_steps()
+            if not math.isfinite(steps):
+                raise ConfigError(f"{where} wants {name}, and the training has no last step; give it in the node")
+            length[name] = int(steps)
+    made = build(node, key, optimizer, returns=LRScheduler, **length)
+    if isinstance(made, ReduceLROnPlateau):
+        raise ConfigError(f"{where} waits for a metric; the schedule has to go on with every step")
+    return made
+
+
+def warmup_steps(config: OptimConfig) -> int:
+    """Optimiser steps in which the rate rises; a schedule of the user's has its own."""
+    return 0 if is_target(config.schedule) else config.warmup_steps
 
 
 def lr_factor(step: int, config: OptimConfig, total_steps: float) -> float:

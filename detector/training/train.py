@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from detector.config.schema import Config
+from detector.config.targets import check_imports
 from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
@@ -57,6 +58,7 @@ def train(config: Config) -> TrainResult:
     accelerator = check_hardware(config)
     check_model(config.model)  # what is wrong with these is said before data are read
     check_parameters(config.roi)
+    check_imports(config)
     if not config.trainer.epochs:  # else the length depends on the data
         check_length(config)
     if must_launch(config.trainer):

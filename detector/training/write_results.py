@@ -11,6 +11,7 @@ import torch
 
 from detector.config.results_folder import discard
 from detector.config.schema import Config
+from detector.config.targets import word_of
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
@@ -91,7 +92,8 @@ def facts(config: Config, outcome: TrainResult) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "seed": config.seed,
         "model": config.model.name,
-        "roi": config.roi.kind,
+        "backbone": word_of(config.model.backbone),
+        "roi": word_of(config.roi.kind),
         "checkpoint": str(outcome.best_checkpoint),
     }
 

@@ -11,7 +11,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from detector.config.defaults import default
 from detector.config.schema import ModelConfig
 from detector.exceptions import ConfigError
-from detector.models.backbone import Subsample, build_backbone, group_norm
+from detector.models.backbone import Subsample, build_backbone
+from detector.models.norms import group_norm
 
 NORMS = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "sync": nn.SyncBatchNorm, "group": nn.GroupNorm}
 
@@ -128,5 +129,5 @@ def test_frozen_stages(trainable):
 @pytest.mark.parametrize("model", [{"name": "c4"}, {"fpn_strides": [8, 16]}])
 def test_stages_of_a_shorter_network_count_from_its_own_last(model, trainable, first):
     module = build_backbone(default(ModelConfig, **model, trainable_stages=trainable)).module
-    features = module if "name" in model else list(module.body.values())
+    features = module if "name" in model else list(module.body.children())
     assert [all(p.requires_grad for p in m.parameters()) for m in features] == [b >= first for b in range(14)]

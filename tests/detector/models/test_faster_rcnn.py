@@ -159,6 +159,7 @@ def test_configured_numbers_arrive():
             value = getattr(part, key)
             setattr(part, key, 0.01 * (prefix * 20 + i) if isinstance(value, float) else prefix * 20 + i)
     config.rpn.bg_iou_thresh = config.head.bg_iou_thresh = 0.05
+    config.image_mean = [0.1, 0.2, 0.3]
     model = build_model(config, default(RoiConfig, kind="torchvision_align", output_size=[3, 5]), 7)
     rpn, head = model.rpn, model.roi_heads
     assert rpn._pre_nms_top_n == {"training": config.rpn.pre_nms_top_n_train, "testing": config.rpn.pre_nms_top_n_test}
@@ -182,7 +183,7 @@ def test_configured_numbers_arrive():
     assert head.box_predictor.cls_score.out_features == 7
     assert model.transform.min_size == [64]
     assert model.transform.max_size == 128
-    assert model.transform.image_mean == config.image_mean
+    assert model.transform.image_mean == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(

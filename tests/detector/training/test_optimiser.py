@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from detector.config.defaults import default
 from detector.config.schema import Config, ModelConfig, OptimConfig, RoiConfig
+from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides
 from detector.models.faster_rcnn import build_model
+from detector.training.length import check_length
 from detector.training.optimiser import (
     build_optimizer,
     build_scheduler,
@@ -205,3 +208,97 @@ def test_rate_follows_the_batch():
     config = default(Config)
     config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
     assert images_per_step(config) == 120
+
+
+# ------------------------------------------------------------------------------------- classes of the user's
+def test_an_optimizer_of_the_users_has_the_same_groups():
+    """Rates by layer and decays as for ours; what the node says of them replaces the keys."""
+    model = detector_of("c4")
+    keys = {"lr": 0.1, "backbone_lr": 0.5, "stage_decay": 0.5, "weight_decay": 0.2, "norm_weight_decay": 0.3}
+    ours = build_optimizer(model, default(OptimConfig, **keys))
+    node = {"_target_": "torch.optim.RAdam", "betas": [0.5, 0.6]}
+    given = build_optimizer(model, default(OptimConfig, name=node, **keys))
+    assert type(given) is torch.optim.RAdam
+    for a, b in zip(given.param_groups, ours.param_groups, strict=True):
+        assert all(p is q for p, q in zip(a["params"], b["params"], strict=True))
+        assert (a["lr"], a["weight_decay"]) == (b["lr"], b["weight_decay"])
+        assert a["betas"] == [0.5, 0.6]
+    own = build_optimizer(model, default(OptimConfig, name={**node, "lr": 0.4, "weight_decay": 0.7}, **keys))
+    assert max(group["lr"] for group in own.param_groups) == 0.4
+    assert {group["weight_decay"] for group in own.param_groups} == {0.7, 0.3}
+
+
+def test_an_optimizer_gets_what_its_signature_names():
+    model, config = nn.Linear(2, 2), default(OptimConfig, momentum=0.7)
+    sgd = build_optimizer(model, replace(config, name={"_target_": "torch.optim.SGD"}))
+    assert {group["momentum"] for group in sgd.param_groups} == {0.7}
+    own = build_optimizer(model, replace(config, name={"_target_": "torch.optim.SGD", "momentum": 0.2}))
+    assert {group["momentum"] for group in own.param_groups} == {0.2}
+    assert "momentum" not in build_optimizer(model, replace(config, name={"_target_": "torch.optim.Rprop"})).defaults
+
+
+@pytest.mark.parametrize(
+    ("node", "facts"),
+    [
+        ({"_target_": "torch.optim.RAdam", "beta": 1}, ["no argument beta", "betas?"]),
+        ({"_target_": "torch.optim.RAdam", "eps": -1}, ["ValueError", "-1"]),
+        ({"_target_": "torch.nn.ReLU", "inplace": True}, ["torch.nn.ReLU"]),
+        ({"_target_": "user_parts.Noted"}, ["torch.optim.optimizer.Optimizer"]),
+    ],
+)
+def test_optimizers_that_are_none(node, facts):
+    with pytest.raises(ConfigError) as caught:
+        build_optimizer(nn.Linear(2, 2), default(OptimConfig, name=node))
+    assert str(caught.value).startswith(f"optim.name: {node['_target_']}")
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
+
+
+def schedule_of(node, total=8, **keys):
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": 2.0, "backbone": False}])
+    return optimizer, build_scheduler(optimizer, default(OptimConfig, schedule=node, **keys), lambda: total)
+
+
+def rates(optimizer, scheduler, steps):
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_schedules_of_the_users():
+    """A function that takes the length; PyTorch's with and without it. Rates by hand."""
+    assert rates(*schedule_of({"_target_": "user_parts.half_life", "floor": 0.3}), 4) == pytest.approx(
+        [2 * max(0.5 ** (step / 2), 0.3) for step in range(4)]
+    )
+    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 2, "gamma": 0.1}
+    assert rates(*schedule_of(step), 4) == pytest.approx([2, 2, 0.2, 0.2])
+    cosine = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}
+    assert rates(*schedule_of(cosine), 9)[::4] == pytest.approx([2, 1, 0])
+    assert rates(*schedule_of({**cosine, "T_max": 4}), 5)[::2] == pytest.approx([2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("node", "total", "keys", "facts"),
+    [
+        ({"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, 8, {}, ["metric"]),
+        ({"_target_": "user_parts.half_life"}, math.inf, {}, ["total_steps"]),
+        ({"_target_": "user_parts.half_life"}, 8, {"backbone_frozen_steps": 2}, ["optim.backbone_frozen_steps=2"]),
+        ({"_target_": "torch.optim.lr_scheduler.StepLR"}, 8, {}, ["step_size"]),
+        ({"_target_": "user_parts.Noted"}, 8, {}, ["LRScheduler"]),
+    ],
+)
+def test_schedules_that_are_none(node, total, keys, facts):
+    with pytest.raises(ConfigError) as caught:
+        schedule_of(node, total, **keys)
+    assert [fact for fact in [f"optim.schedule: {node['_target_']}", *facts] if fact not in str(caught.value)] == []
+
+
+def test_a_schedule_without_our_warm_up_may_be_shorter_than_it():
+    config = default(Config)
+    config.optim.warmup_steps, config.trainer.max_steps = 100, 50
+    with pytest.raises(ConfigError, match=r"warmup_steps"):
+        check_length(config)
+    config.optim.schedule = {"_target_": "user_parts.half_life"}
+    check_length(config)

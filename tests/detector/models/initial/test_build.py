@@ -219,10 +219,14 @@ def test_a_file_that_does_not_name_its_classes(tmp_path):
 
 def test_keys_with_which_the_weights_mean_something_else(tmp_path):
     assert not any("trained with other keys" in line for line in start(tmp_path)[0].said)
+    content = make_content()
+    # [] stands for the values of the network: the deviation is the same, the mean is not.
+    trained = {"image_mean": [0.4, 0.4, 0.4], "image_std": [0.229, 0.224, 0.225]}
+    content["hyper_parameters"]["config"]["model"].update(trained)
     sizes = [[16.0], [32.0], [64.0], [128.0], [256.0]]
-    built, _ = start(tmp_path, keys={"image_mean": [0.5, 0.5, 0.5], "anchors.sizes": sizes})
+    built, _ = start(tmp_path, keys={"image_mean": [], "image_std": [], "anchors.sizes": sizes}, content=content)
     (note,) = (line for line in built.said if "trained with other keys" in line)
-    assert "model.image_mean=[0.485,0.456,0.406]" in note
+    assert "model.image_mean=[0.4,0.4,0.4]" in note
     assert "model.anchors.sizes=[[32.0],[64.0],[128.0],[256.0],[512.0]]" in note
     assert "std" not in note
 
