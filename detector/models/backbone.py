@@ -137,8 +137,10 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if not by_stride.keys() >= set(pooled):
         raise ConfigError(lacking(config, sorted(by_stride)))
     maps = [by_stride[stride] for stride in pooled]
-    stages = stages_of(network.measured.places, all_maps.index(maps[-1]))
     keys = network.cut([found.key for found in maps])
+    present = {name for name, _ in network.module.named_parameters()}  # frozen norm has none
+    places = {name: place for name, place in network.measured.places.items() if name in present}
+    stages = stages_of(places, all_maps.index(maps[-1]))
     maps = [replace(found, key=key) for found, key in zip(maps, keys, strict=True)]
     body = network.module
     freeze(body, {name for name, stage in stages.items() if stage < config.trainable_stages})

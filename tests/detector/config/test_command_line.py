@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from detector.config.arguments import CommandLine, collect_positional
 from detector.config.commands import script
 from detector.config.composition import compose
-from detector.config.schema import CompareConfig, PredictConfig, parse
+from detector.config.schema import CompareConfig, Config, PredictConfig, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -479,3 +479,26 @@ def test_pytorchs_remark_about_loader_processes_is_left_out():
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "another" in done.stderr
     assert "worker" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "full"),
+    [
+        (["backbone=torchvision/resnet50"], ["model.backbone=torchvision/resnet50"]),
+        (["backbone=mobilenet_v2,timm/resnet18"], ["model.backbone=mobilenet_v2,timm/resnet18"]),
+        (["backbone={_target_: a.B, n: 1}"], ["model.backbone={_target_: a.B, n: 1}"]),
+        (["backbone._target_=a.B", "+backbone.n=1"], ["++model.backbone._target_=a.B", "++model.backbone.n=1"]),
+        (["~backbone"], ["~model.backbone"]),
+        (["backbones=x"], ["backbones=x"]),
+    ],
+)
+def test_a_short_key_stands_for_the_full_one(monkeypatch, given, full):
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    assert CommandLine(ROOT / "configs", "train", Config).arguments == full
+
+
+def test_a_group_of_that_name_is_no_short_key(monkeypatch, tmp_path):
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "backbone=mine"])
+    assert CommandLine(ROOT / "configs", "train", Config).arguments == ["backbone=mine"]

@@ -34,6 +34,8 @@ def from_arguments(*arguments):
     [
         ({}, []),
         ({"model": "c4", "roi": "pool"}, ["model=c4", "roi=pool"]),
+        ({"backbone": "timm/resnet18"}, ["model.backbone=timm/resnet18"]),
+        ({"backbone": {"_target_": "a.B", "n": 1}}, ["model.backbone={_target_: a.B, n: 1}"]),
         ({"data": "coco", "data.root": "photos"}, ["data=coco", "data.root=photos"]),  # its tuning comes along
         ({"data": "coco", "data.batch_size": 6}, ["data=coco", "data.batch_size=6"]),  # the rate follows by a reference
         ({"optim": {"lr": 1e-3, "ema": 0}}, ["optim.lr=0.001", "optim.ema=0"]),

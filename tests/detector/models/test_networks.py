@@ -113,7 +113,7 @@ def test_contract(name):
     image = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
         first, second = feature_maps(model.eval(), image), feature_maps(other.eval(), image)
-    assert all(torch.allclose(first[key], second[key], atol=1e-4, rtol=1e-3) for key in first)
+    assert all((first[key] - second[key]).abs().max() <= 1e-4 * first[key].abs().max() for key in first)
     assert {n for n, p in other.backbone.named_parameters() if p.requires_grad and not n.startswith("fpn.")} == {
         n for n, stage in stages.items() if stage == 0
     }
@@ -129,7 +129,7 @@ def test_contract(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["torchvision/shufflenet_v2_x0_5", "torchvision/swin_t", "timm/resnet10t", "timm/tf_efficientnet_lite0",
+    ["torchvision/shufflenet_v2_x0_5", "torchvision/mobilenet_v3_small", "timm/resnet10t", "timm/tf_efficientnet_lite0",
      "timm/convnext_atto"],
 )  # fmt: skip
 def test_onnx(tmp_path, name):
@@ -172,7 +172,7 @@ def test_a_resnet_is_torchvisions(trainable):
 
 def test_names_of_a_mobilenet_are_torchvisions():
     peer = mobilenet_backbone(backbone_name="mobilenet_v3_large", weights=None, fpn=True, trainable_layers=6)
-    ours = build_backbone(default(ModelConfig, backbone="torchvision/mobilenet_v3_large")).module
+    ours = build_backbone(default(ModelConfig, backbone="torchvision/mobilenet_v3_large", norm="frozen")).module
     body = {key for key in ours.state_dict() if key.startswith("body.")}
     assert body == {key for key in peer.state_dict() if key.startswith("body.")}
 

@@ -1,11 +1,12 @@
 """Initial weights: files that fit, files that do not, and names."""
 
 import pickle
+import re
 from urllib.error import URLError
 
 import pytest
 import torch
-from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+from torchvision.models import MobileNet_V2_Weights, densenet121, mobilenet_v2, resnet18
 from untrained import make_content
 
 from detector.config.defaults import default
@@ -54,6 +55,53 @@ def test_shared_file_is_loaded(shared_dir):
     content = torch.load(path, weights_only=True)
     loaded = features(weights=str(path), norm="frozen").state_dict()
     assert all(torch.equal(v, content[f"features.{k}"]) for k, v in loaded.items())
+
+
+def test_a_network_of_timm_takes_a_file_of_the_whole(tmp_path):
+    timm = pytest.importorskip("timm")
+    whole = timm.create_model("lcnet_050")
+    state = whole.state_dict()
+    found = build_backbone(
+        default(ModelConfig, backbone="timm/lcnet_050", weights=save(tmp_path, state), norm="frozen")
+    )
+    body = found.module.body.model.state_dict()
+    assert len(body) > 100
+    assert all(torch.equal(value, state[key]) for key, value in body.items())
+    del state["blocks.0.0.conv_dw.weight"]
+    with pytest.raises(WeightsError, match=r"timm/lcnet_050\. Keys 1 missing: blocks\.0\.0\.conv_dw\.weight\.$"):
+        build_backbone(default(ModelConfig, backbone="timm/lcnet_050", weights=save(tmp_path, state)))
+
+
+def test_a_resnet_takes_a_file_of_other_classes_and_nothing_else(tmp_path):
+    state = resnet18(num_classes=7).state_dict()
+    keys = {"backbone": "torchvision/resnet18", "fpn_channels": 8}
+    body = build_backbone(default(ModelConfig, **keys, weights=save(tmp_path, state))).module.body.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in body.items())
+    state["layer5.0.conv1.weight"] = torch.zeros(1)
+    with pytest.raises(WeightsError, match=r"torchvision/resnet18\. Keys 1 unexpected: layer5\.0\.conv1\.weight\.$"):
+        build_backbone(default(ModelConfig, **keys, weights=save(tmp_path, state)))
+
+
+def test_old_names_of_densenet(tmp_path):
+    """As in the files that torchvision publishes: denselayer1.norm.1 for denselayer1.norm1."""
+    state = densenet121().state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    keys = {"backbone": "torchvision/densenet121", "fpn_channels": 8, "weights": save(tmp_path, old)}
+    body = build_backbone(default(ModelConfig, **keys)).module.body.state_dict()
+    assert all(torch.equal(value, state[f"features.{key}"]) for key, value in body.items())
+
+
+def test_shared_file_of_timm_is_loaded(shared_dir):
+    pytest.importorskip("timm")
+    path = shared_dir / "weights" / "tf_efficientnet_lite0.pth"
+    content = torch.load(path, weights_only=True)
+    found = build_backbone(
+        default(ModelConfig, backbone="timm/tf_efficientnet_lite0", weights=str(path), norm="frozen", name="c5")
+    )
+    body = found.module.body.model.state_dict()
+    assert all(torch.equal(value, content[key]) for key, value in body.items())
+    assert (found.image_mean, found.out_channels) == ([0.5, 0.5, 0.5], 320)
 
 
 def test_missing_unexpected_and_mismatched_keys_are_named(tmp_path, state):
@@ -136,7 +184,7 @@ def test_no_code_of_the_file_is_run(tmp_path, writer):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("name", ["MobileNet_V2_Weights.IMAGENET1K_V1", "IMAGENET1K_V1"])
+@pytest.mark.parametrize("name", ["MobileNet_V2_Weights.IMAGENET1K_V1", "IMAGENET1K_V1", "imagenet"])
 def test_name_loads_torchvisions_weights(monkeypatch, state, name):
     monkeypatch.setattr(MobileNet_V2_Weights, "get_state_dict", lambda self, **_: state)
     loaded = features(weights=name).state_dict()
