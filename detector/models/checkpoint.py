@@ -17,7 +17,7 @@ from detector.config.schema import Config, to_dict
 from detector.config.targets import check_trust, targets_of
 from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model, check_eval_mode
-from detector.models.weights import mismatch, read_tensors
+from detector.models.initial.tensors import mismatch, read_tensors
 
 FACTS = ("config", "class_names", "category_ids")  # what "hyper_parameters" of a checkpoint holds
 

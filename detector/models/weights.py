@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from detector.config.schema import ModelConfig
 from detector.config.targets import word_of
 from detector.exceptions import WeightsError
 from detector.models.catalogue import published
+from detector.models.initial.files import check_file, is_file
+from detector.models.initial.kinds import BackboneFile, read_initial
+from detector.models.initial.tensors import mismatch
 from detector.models.networks import Network
-from detector.words import first_line
-
-LISTED = 5  # a message names this many keys of each kind
 
 
 def load_backbone_weights(network: Network, config: ModelConfig) -> None:
@@ -27,8 +24,8 @@ def load_backbone_weights(network: Network, config: ModelConfig) -> None:
     Args:
         network: that of ``config``, with its norm layers as they are to be.
         config: ``weights`` is ``"none"`` (leave it as it is), ``"imagenet"`` (those that the library of the network
-            gives it), a name of torchvision's enum with or without the name of the enum, or the path of a state dict of
-            the network, with its classifier or without.
+            gives it), a name of torchvision's enum with or without the name of the enum, or a file of the network, with
+            its classifier or without: see :func:`~detector.models.initial.kinds.read_initial`.
 
     Raises:
         WeightsError: the weights cannot be downloaded, read, or do not fit.
@@ -38,7 +35,7 @@ def load_backbone_weights(network: Network, config: ModelConfig) -> None:
     if weights == "none":
         return
     known = weights in names_of(config)
-    state = network.download(weights) if known else read_state_dict(Path(weights).expanduser())
+    state = network.download(weights) if known else _read(weights)
     fit(network, network.of_file(state), weights)
 
 
@@ -57,9 +54,10 @@ def check_weights(config: ModelConfig) -> None:
     network = f"model.backbone={word_of(config.backbone)}"
     if re.fullmatch(r"\w+_Weights\.\w+", weights):
         raise WeightsError(f"model.weights={weights}: for {network}, torchvision has {', '.join(full[:-1]) or 'none'}")
-    path = Path(weights).expanduser()
-    if not path.is_file():
+    if not is_file(weights):
+        path = Path(weights).expanduser()
         raise WeightsError(f"model.weights={path}: there is no such file. For {network} give one of {choices}.")
+    check_file(weights)
 
 
 def names_of(config: ModelConfig) -> list[str]:
@@ -68,42 +66,11 @@ def names_of(config: ModelConfig) -> list[str]:
     return [*full, *(name.partition(".")[2] for name in full if "." in name)]
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file that is there, without running code from it.
-
-    Raises:
-        WeightsError: the file is damaged, or holds something else than named tensors.
-    """
-    state = read_tensors(path, f"model.weights={path}")
-    if isinstance(state, dict) and "state_dict" in state and "hyper_parameters" in state:
-        raise WeightsError(
-            f"model.weights={path}: this is the checkpoint of a training run, not a backbone's state dict. "
-            "To go on training it use resume=PATH."
-        )
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"model.weights={path}: holds {type(state).__name__}, not a dict of named tensors.")
-    return state
-
-
-def read_tensors(path: Path, named: str) -> Any:
-    """The content of a file of ``torch.save``, on the CPU, without running code from it.
-
-    Args:
-        path: a file that exists.
-        named: how messages name it.
-
-    Raises:
-        WeightsError: the file is damaged, or holds other things than tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # PyTorch's message advises to run what is in the file
-        reason = "it is no file of torch.save, or holds other things than tensors and plain values"
-    except OSError as error:
-        reason = first_line(error)
-    except Exception as error:  # torch.load raises a different type for each kind of damage, with PyTorch's insides
-        reason = f"it is damaged or cut off, or no file of torch.save ({type(error).__name__})"
-    raise WeightsError(f"{named}: cannot be read ({path.stat().st_size:,} bytes): {reason}.")
+def _read(weights: str) -> Mapping[str, Tensor]:
+    found = read_initial(weights)
+    if isinstance(found, BackboneFile):
+        return found.state
+    raise WeightsError(f"model.weights={weights}: this is a detector, not a backbone. DetectionModule starts from it")
 
 
 def fit(network: Network, state: Mapping[str, Tensor], source: str) -> None:
@@ -123,20 +90,3 @@ def fit(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     if any("running_mean" in key for key in state) and not any("running_mean" in key for key in own):
         message += " The weights were trained with batch norm: use model.norm=batch, frozen or sync."
     raise WeightsError(message)
-
-
-def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """How the keys and shapes of ``state`` differ from those of ``own``, in words; "" if they do not."""
-    missing, unexpected = [key for key in own if key not in state], [key for key in state if key not in own]
-    mismatched = [
-        f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
-    parts = [
-        f"{len(keys)} {kind}: {', '.join(keys[:LISTED])}{', ...' if len(keys) > LISTED else ''}"
-        for kind, keys in kinds
-        if keys
-    ]
-    return f"Keys {'; '.join(parts)}" if parts else ""

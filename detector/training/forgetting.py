@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detector.config.schema import Config, DataConfig, to_dict
+from detector.config.targets import trust_in
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split
 from detector.evaluation.detect import run_detector
@@ -114,7 +115,7 @@ def measure_forgetting(config: Config, best: Path, class_names: Sequence[str]) -
     device = choose_device(config.trainer.accelerator)
     before = scores(detector_before(config, initial).to(device).eval(), category_of, config, split)
     became = {target: category for old, category in category_of.items() for target in rows.targets(old)}
-    after = scores(load_trained_model(best, device), became, config, split)
+    after = scores(load_trained_model(best, device, trust_in(config)), became, config, split)
     found = []
     for old, category in category_of.items():
         label, targets = truth.category_ids.index(category), rows.targets(old)
@@ -135,7 +136,7 @@ def detector_before(config: Config, initial: InitialDetector) -> TrainedModel:
     """The detector as it was, with all of its own classes."""
     names, ids = initial.class_names, initial.category_ids
     facts = {"config": initial.trained or to_dict(config), "class_names": names, "category_ids": ids}
-    module = TrainedModel(Checkpoint(Path(initial.source), {"hyper_parameters": facts}))
+    module = TrainedModel(Checkpoint(Path(initial.source), {"hyper_parameters": facts}), trust_in(config))
     itself = ClassRows(names, names, [[position] for position in range(len(names))], [""] * len(names))
     transfer(module.model, initial, itself, module.config)
     return module

@@ -80,6 +80,9 @@ class DetectionModule(pl.LightningModule):
     ):
         super().__init__()
         self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
+        self.trust = trust
+        if trust is not None:
+            check_model_trust(self.config, trust)
         ids = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
         self.trust = trust
         if trust is not None:

@@ -11,7 +11,7 @@ from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
 from detector.models.initial.class_rows import ClassRows, match_classes
-from detector.models.initial.files import check_file, is_file, is_url
+from detector.models.initial.files import is_file
 from detector.models.initial.kinds import BackboneFile, InitialDetector, published_detector, read_initial
 from detector.models.initial.transfer import changes, transfer
 from detector.models.weights import check_weights
@@ -44,12 +44,11 @@ def check_initial(config: Config) -> None:
         WeightsError: there is no such file or name, or an address has no hash.
     """
     weights = config.model.weights
-    if is_file(weights):
-        check_file(weights)
-    elif _may_be_published(weights):
+    if _may_be_published(weights):
         _check_architecture(config)
-    else:
-        check_weights(config.model)
+        return
+    check_weights(config.model)
+    if not is_file(weights):
         _check_no_classes(config)
 
 
@@ -81,8 +80,6 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
     if not isinstance(initial, InitialDetector):
         _check_no_classes(config)
         said = [f"{initial.path} is a backbone: all other layers are new"] if initial else []
-        if isinstance(initial, BackboneFile) and is_url(model.weights):
-            model = replace(model, weights=str(initial.path))
         return Initialised(build_model(model, config.roi, len(names) + 1), names, ids, None, said)
     rows = class_rows(config, initial, names)
     for position in rows.kept:
@@ -99,7 +96,7 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
             f"note: the file does not name its classes. They are called 1 to {len(initial.class_names)} in "
             "'model.class_map={1: NAME, 2: NAME}', which carries them over"
         )
-    said += [f"note: {sentence}" for sentence in changes(initial, config)]
+    said += [f"note: {sentence}" for sentence in changes(initial, config, built)]
     return Initialised(built, rows.new, ids, rows, said)
 
 

@@ -14,7 +14,7 @@ from torchvision.models import detection, get_model_weights, list_models
 
 from detector.exceptions import WeightsError
 from detector.models.initial.files import local_file
-from detector.models.weights import LISTED, read_tensors
+from detector.models.initial.tensors import LISTED, read_tensors
 from detector.words import counted, first_line
 
 PREDICTOR = "roi_heads.box_predictor."
@@ -84,7 +84,7 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
             content, told = content[inside], f" under {inside!r}"
     if not is_state(content):
         raise WeightsError(
-            f"model.weights={weights}: {holding(content)}, and no dict of named tensors, neither by itself nor under "
+            f"model.weights={weights}: {holding(content)}, not a dict of named tensors, neither by itself nor under "
             f"{', '.join(map(repr, INSIDE))}"
         )
     names = facts.get("class_names") if isinstance(facts, dict) else None

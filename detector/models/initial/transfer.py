@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
 
 from detector.config.checks import flat
 from detector.config.schema import Config, to_dict
 from detector.exceptions import WeightsError
 from detector.models.initial.class_rows import ClassRows
 from detector.models.initial.kinds import BOXES, CLASSES, InitialDetector
-from detector.models.weights import mismatch
+from detector.models.initial.tensors import mismatch
 
 COUNTER = "num_batches_tracked"  # older files lack it, and frozen norm has none; no weight depends on it
 SHAPING = (
@@ -28,7 +29,7 @@ MEANING = (
 )  # keys with which the same weights find something else
 
 
-def transfer(model: nn.Module, initial: InitialDetector, rows: ClassRows, config: Config) -> None:
+def transfer(model: FasterRCNN, initial: InitialDetector, rows: ClassRows, config: Config) -> None:
     """Copy the weights of ``initial`` into ``model``, those of classes as ``rows`` says.
 
     Background, objectness, box regression and everything else come along. A new class keeps the random rows of
@@ -62,15 +63,16 @@ def transfer(model: nn.Module, initial: InitialDetector, rows: ClassRows, config
     model.load_state_dict(state, strict=False)
 
 
-def changes(initial: InitialDetector, config: Config) -> list[str]:
-    """Sentences on keys that were others when the detector was trained, and that its weights are used with."""
+def changes(initial: InitialDetector, config: Config, model: FasterRCNN) -> list[str]:
+    """A sentence on keys that had other values when the detector was trained, and that ``model`` now has otherwise."""
     before, now = flat(initial.trained), flat(to_dict(config))
+    for key, used in (("image_mean", model.transform.image_mean), ("image_std", model.transform.image_std)):
+        if before.get(f"model.{key}"):  # an empty list stands for those of the network
+            now[f"model.{key}"] = list(used)
     differing = [f"{key}={_shown(before[key])}" for key in MEANING if before.get(key, now[key]) != now[key]]
     if not differing:
         return []
-    return [
-        f"the detector to start from was trained with other keys, and knows nothing of these: {' '.join(differing)}"
-    ]
+    return [f"the detector was trained with other keys, and knows nothing of these: {' '.join(differing)}"]
 
 
 def _by_class(key: str, value: Tensor, class_names: Sequence[str]) -> Tensor:

@@ -7,6 +7,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from torchvision.models import MobileNet_V2_Weights, densenet121, mobilenet_v2, resnet18
+from untrained import make_content
 
 from detector.config.defaults import default
 from detector.config.schema import ModelConfig
@@ -157,9 +158,8 @@ def test_file_of_something_else(tmp_path, content):
 
 
 def test_checkpoint_of_a_run_is_recognised(tmp_path):
-    content = {"state_dict": {}, "hyper_parameters": {}, "epoch": 0}
-    with pytest.raises(WeightsError, match="resume=PATH"):
-        features(weights=save(tmp_path, content))
+    with pytest.raises(WeightsError, match="a detector, not a backbone"):
+        features(weights=save(tmp_path, make_content()))
 
 
 class Bomb:

@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import DataParallel
 from torchvision.models import mobilenet_v2
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
 from untrained import make_content
 
 from detector.config.defaults import parse_partial
@@ -94,6 +99,41 @@ def test_one_box_for_all_classes_comes_along(tmp_path):
             start(tmp_path, names, keys={"head.class_agnostic": False}, content=content)
 
 
+def test_a_detector_of_torchvision_finds_the_same_here(tmp_path):
+    """torchvision's own class as its documentation puts it together; its three classes have another order here.
+
+    In float64, so that no two nearly equal scores of random weights change places.
+    """
+    torch.manual_seed(0)
+    backbone = mobilenet_v2().features
+    backbone.out_channels = 1280
+    theirs = FasterRCNN(
+        backbone,
+        rpn_anchor_generator=AnchorGenerator(sizes=((32, 64),), aspect_ratios=((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(featmap_names=["0"], output_size=7, sampling_ratio=2),
+        box_head=TwoMLPHead(1280 * 7 * 7, 32),
+        box_predictor=FastRCNNPredictor(32, 4),
+        min_size=96,
+        max_size=200,
+    ).eval()
+    torch.save({"model": DataParallel(theirs).state_dict(), "epoch": 3}, tmp_path / "old.ckpt")
+    model = {"name": "c5", "weights": str(tmp_path / "old.ckpt"), "min_size": [96], "max_size": 200, "norm": "batch",
+             "channels_last": False, "class_map": {1: "c", 2: "a", 3: "b"}, "head": {"width": 32},
+             "anchors": {"sizes": [[32, 64]]}}  # fmt: skip
+    config = parse_partial({"model": model}, Config)
+    built = build_initialised(config, ["a", "b", "c"], [1, 2, 3])
+    assert "under 'model'" in built.said[0]
+    images = [torch.rand(3, 64, 80).double(), torch.rand(3, 70, 64).double()]
+    with torch.no_grad():
+        pairs = zip(built.model.eval().double()(images), theirs.double()(images), strict=True)
+    becomes = torch.tensor([0, 3, 1, 2])
+    for found, expected in pairs:
+        assert len(set(expected["labels"].tolist())) > 1
+        assert torch.equal(found["labels"], becomes[expected["labels"]])
+        for key in ("boxes", "scores"):
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-6, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------- classes that are kept
 def test_old_classes_are_kept_behind_the_new_ones(tmp_path):
     """The old cat has the category 3, the old dog 7; 3 is taken by a bird in the new data."""
@@ -179,10 +219,14 @@ def test_a_file_that_does_not_name_its_classes(tmp_path):
 
 def test_keys_with_which_the_weights_mean_something_else(tmp_path):
     assert not any("trained with other keys" in line for line in start(tmp_path)[0].said)
+    content = make_content()
+    # [] stands for the values of the network: the deviation is the same, the mean is not.
+    trained = {"image_mean": [0.4, 0.4, 0.4], "image_std": [0.229, 0.224, 0.225]}
+    content["hyper_parameters"]["config"]["model"].update(trained)
     sizes = [[16.0], [32.0], [64.0], [128.0], [256.0]]
-    built, _ = start(tmp_path, keys={"image_mean": [0.5, 0.5, 0.5], "anchors.sizes": sizes})
+    built, _ = start(tmp_path, keys={"image_mean": [], "image_std": [], "anchors.sizes": sizes}, content=content)
     (note,) = (line for line in built.said if "trained with other keys" in line)
-    assert "model.image_mean=[] " in note  # those of the network
+    assert "model.image_mean=[0.4,0.4,0.4]" in note
     assert "model.anchors.sizes=[[32.0],[64.0],[128.0],[256.0],[512.0]]" in note
     assert "std" not in note
 
