@@ -150,9 +150,9 @@ def test_key_in_a_sentence(code, monkeypatch):
     public = (getattr(roi_ops, name) for name in roi_ops.__all__)
     of_operators = {name for f in public if callable(f) for name in inspect.signature(f).parameters}
     groups = {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()}
+    chosen = {"train": groups, "inspect_data": groups, "ablate": {"study"}}
     scripts = [name for name, (kind, _) in SCRIPTS.items()
-               if all(is_known(whole_key(n, kind), kind) or (n in groups and name in ("train", "inspect_data")) for n in names)
-               or (name == "ablate" and names == ["study"])]  # fmt: skip
+               if all(is_known(whole_key(n, kind), kind) or n in chosen.get(name, ()) for n in names)]  # fmt: skip
     if all(name.startswith("hydra.") for name in names):  # Hydra refuses keys that it does not have
         compose([ROOT / "configs"], "train", ["hparams=finetune", *arguments], hydras=True)
         return None
