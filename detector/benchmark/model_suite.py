@@ -116,7 +116,7 @@ class Source:
         roi = self.roi if own else default(RoiConfig, kind=setting.roi, output_size=self.roi.output_size)
         model = build_model(replace(self.model, channels_last=setting.layout == "channels_last"), roi, self.classes)
         if self.state is not None:
-            model.load_state_dict(self.state)
+            model.load_state_dict(self.state, strict=own)  # an operator of the user's may have weights
         return model.to(device).eval()
 
 

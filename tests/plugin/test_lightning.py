@@ -46,7 +46,7 @@ def run(run_script):
 
 def test_scripts_are_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in SCRIPTS.glob("*.py")}
-    assert len(lengths) == 5
+    assert len(lengths) == 6
     assert {name: length for name, length in lengths.items() if length > 30} == {}
     code = SCRIPTS.joinpath("module_alone.py").read_text().split("__main__")[1]
     assert len(code.splitlines()) <= 20
@@ -90,3 +90,14 @@ def test_callbacks_in_a_plain_trainer(run, tmp_path):
     """Stopped after step 3 of 12, the training goes on to its end."""
     assert run("callbacks") == "stopped after step 3; to go on: ckpt_path='kept/last.ckpt' 12"
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_an_operator_of_ones_own(run_script):
+    """Refused by name, then loaded with the argument that the run was given."""
+    done = run_script(SCRIPTS / "own_operator.py")
+    assert done.returncode == 0, done.stderr
+    refused, loaded = done.stdout.splitlines()[-2:]
+    for fact in ("roi.kind", "own_operator.FinestMap", "trust='own_operator'"):
+        assert fact in refused
+    assert loaded == "0.5 1"

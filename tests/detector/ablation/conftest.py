@@ -17,11 +17,11 @@ def data_root(tmp_path_factory):
 def make_study(tmp_path, data_root):
     """``make_study(factors=..., seeds=..., common=..., study="smoke")``: a study in ``tmp_path / "study"``."""
 
-    def make(study="smoke", extra=None, folder=None, **keys):
+    def make(study="smoke", extra=None, folder=None, configs=CONFIGS, **keys):
         config = parse(compose(CONFIGS, "ablate", [f"study={study}"]), AblateConfig).study
         for key, value in keys.items():
             setattr(config, key, value)
-        return Study(config, folder or tmp_path / "study", CONFIGS, {"data.root": str(data_root), **(extra or {})})
+        return Study(config, folder or tmp_path / "study", configs, {"data.root": str(data_root), **(extra or {})})
 
     return make
 

@@ -7,6 +7,7 @@ from studies import CONFIGS, TINY
 
 from detector.ablation.cells import data_fingerprint, identity_of
 from detector.ablation.study import Study, levels_of
+from detector.ablation.study_report import write_report
 from detector.config.composition import compose
 from detector.config.defaults import default
 from detector.config.schema import AblateConfig, DataConfig, parse
@@ -185,3 +186,26 @@ def test_state_on_disk(make_study):
     # A record of another configuration in the folder does not count.
     (done.folder / "record.json").write_text(json.dumps({"hash": "0123456789"}))
     assert not make_study(**keys).finished()
+
+
+def test_an_operator_of_the_users_is_a_level(make_study, fake, tmp_path):
+    """By the name of a file, and as a setting; its arguments are in the hash, its class in record and report."""
+    (tmp_path / "own/roi").mkdir(parents=True)
+    (tmp_path / "own/roi/mine.yaml").write_text("# mine\ndefaults: [align]\nkind: {_target_: user_parts.Pooler}\n")
+    common = {**TINY, "data": "shapes", "model": "c4"}
+    keys = {"factors": {"roi": ["align", "mine"]}, "seeds": [0], "common": common, "keep_weights": False,
+            "configs": [tmp_path / "own", *CONFIGS]}  # fmt: skip
+    fake().run(make_study(**keys))
+    study = make_study(**keys)
+    assert [cell.config.roi.kind for cell in study.cells] == ["align", {"_target_": "user_parts.Pooler"}]
+    record = study.cells[1].record
+    assert (record["levels"], record["classes"]) == ({"roi": "mine"}, {"roi.kind": "user_parts.Pooler"})
+    assert study.cells[0].record["classes"] == {}
+    assert "roi.kind is user_parts.Pooler, " in (write_report(study) / "report.md").read_text()
+    gains = {f"gain {gain}": {"roi.kind": {"_target_": "user_parts.Pooler", "gain": gain}} for gain in (1, 2)}
+    other = make_study(factors={"op": gains}, seeds=[0], common=common)
+    assert [cell.config.roi.kind["gain"] for cell in other.cells] == [1, 2]
+    assert len({cell.hash for cell in [*study.cells, *other.cells]}) == 4
+    for name, fact in (("user_parts.Poler", "user_parts.Pooler"), ("nowhere.X", "no module nowhere")):
+        with pytest.raises(ConfigError, match=rf"study smoke, bad: roi\.kind: {name}.*{fact}"):
+            make_study(factors={"op": {"bad": {"roi.kind": {"_target_": name}}}}, common=common)

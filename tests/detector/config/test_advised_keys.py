@@ -30,6 +30,7 @@ ONLY = {
     "detector.config.unknown_argument": ("ablate",),  # set={...} is said where it is a key
     "detector.config.job": ("train", "inspect_data"),  # about resume and trainer, where they are keys
     "detector.config.results_folder": ("evaluate", "compare", "inspect_data"),  # check_overwrite
+    "detector.config.targets": ("evaluate", "predict", "export", "illustrate", "benchmark"),  # trust, of a checkpoint
     "detector.data.loader": TRAINING,  # StepLoader; evaluation has another one
     "detector.data.shapes": TRAINING,  # a checkpoint's keys were checked when it was trained
     "detector.data.splits": TRAINING,  # find_split; validation_split is told other words (test_evaluate_checkpoint.py)
@@ -38,6 +39,7 @@ ONLY = {
     "detector.inference.sources": ("predict",),
     "detector.models.backbone": TRAINING,  # as shapes
     "detector.models.faster_rcnn": TRAINING,
+    "detector.models.given_pooler": TRAINING,
     "detector.models.poolers": TRAINING,
     "detector.models.weights": TRAINING,  # a checkpoint is loaded without initial weights
     "detector.models.device": ("evaluate", "predict"),  # training has a message of its own
@@ -51,6 +53,7 @@ NO_ADVICE = {
     ("roi_ops.functional", "sampling_ratio"),
     ("detector.data.images", "data.white"),
     ("detector.models.checkpoint", "model.weights"),
+    ("detector.export.failures", "roi.kind"),
     *(("detector.evaluation.findings", key) for key in ALL),  # the last one says whose keys they are (test_findings.py)
 }
 

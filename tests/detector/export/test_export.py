@@ -338,3 +338,31 @@ def test_mistakes(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"multiscale-rcnn\[export\]"):
         export(settings_for(checkpoint, tmp_path))
+
+
+# ------------------------------------------------------------------------------ operators of the user's
+def checkpoint_with(name, checkpoint):
+    """The tiny detector's checkpoint with a pooler of the tests."""
+    content = torch.load(checkpoint, weights_only=True)
+    facts = content["hyper_parameters"]
+    facts["config"]["roi"]["kind"] = {"_target_": f"user_parts.{name}"}
+    prefix = "model.roi_heads.box_roi_pool.module."
+    content["state_dict"] |= {f"{prefix}gain": torch.ones(1), f"{prefix}drawn": torch.ones(1)}
+    torch.save(content, checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("torch_export", marks=pytest.mark.slow)])
+def test_an_operator_of_the_users_is_written_if_the_exporter_can(checkpoint, tmp_path, format):
+    path = checkpoint_with("Pooler", checkpoint)
+    _, parity = export(settings_for(path, tmp_path, format=format, trust="user_parts"))
+    (found,) = parity.values()
+    assert found.close
+
+
+@pytest.mark.slow
+def test_an_operator_of_the_users_that_cannot_be_written_is_named(checkpoint, tmp_path):
+    path = checkpoint_with("Unexportable", checkpoint)
+    with pytest.raises(ExportError, match=r"format=torch_export: .*roi\.kind=user_parts\.Unexportable") as caught:
+        export(settings_for(path, tmp_path, format="torch_export", trust="user_parts"))
+    assert caught.value.__cause__ is not None
