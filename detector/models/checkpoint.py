@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,25 @@ def hyper_parameters(config: Config, class_names: Sequence[str], category_ids: S
     return dict(zip(FACTS, (to_dict(config), list(class_names), list(category_ids)), strict=True))
 
 
+def stored_config(content: Mapping[str, Any], where: str = "the checkpoint") -> Config:
+    """The configuration that a checkpoint holds as plain values.
+
+    Loggers and callbacks are left out, which may be of another version: what only watched the training says nothing
+    about the weights.
+
+    Args:
+        content: nested, as it is stored.
+        where: the file, for messages.
+
+    Raises:
+        WeightsError: it is not one that this version knows.
+    """
+    try:
+        return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
+    except ConfigError as error:
+        raise WeightsError(f"{where}: its configuration is not one of this version: {error}") from None
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint of a run holds.
@@ -46,11 +65,7 @@ class Checkpoint:
         Raises:
             WeightsError: it is not one that this version knows.
         """
-        content = self.content["hyper_parameters"]["config"]
-        try:  # what only watched the training says nothing about the weights
-            return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
-        except ConfigError as error:
-            raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
+        return stored_config(self.content["hyper_parameters"]["config"], str(self.path))
 
     @property
     def class_names(self) -> list[str]:

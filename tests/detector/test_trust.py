@@ -1,6 +1,11 @@
 """A checkpoint whose network needs a class of the user's: whoever opens it runs no code of its choice."""
 
+import http.server
+import pathlib
+import pickle
 import sys
+import threading
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +13,7 @@ import torch
 import detector
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config, to_dict
-from detector.exceptions import CheckpointError
+from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.inference.detector import Detector
 from detector.models.faster_rcnn import build_model
 from detector.training.module import DetectionModule
@@ -74,6 +79,55 @@ def test_a_file_does_not_trust_itself(foreign, tmp_path):
         with pytest.raises(CheckpointError):
             DetectionModule.load_from_checkpoint(save(content, tmp_path), weights_only=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("load", [
+    lambda path: detector.load(path, "cpu"),
+    lambda path: DetectionModule.load_from_checkpoint(path),
+])  # fmt: skip
+def test_keys_of_another_version(checkpoint, tmp_path, load):
+    """Those of what only watched the training may be unknown; those of the network may not."""
+    content = torch.load(checkpoint, weights_only=True)
+    config = content["hyper_parameters"]["config"]
+    config["logger"]["gone"], config["callbacks"] = 1, {"old": 3}
+    load(save(content, tmp_path))
+    config["roi"]["gone"] = 1
+    with pytest.raises(WeightsError, match=r"roi\.gone"):
+        load(save(content, tmp_path))
+    with pytest.raises(ConfigError, match=r"logger\.gone"):  # of one's own it is a slip of the pen
+        DetectionModule({"logger": {"gone": 1}}, ["cat"])
+
+
+class Payload:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def test_no_code_of_a_file_runs(checkpoint, tmp_path, monkeypatch):
+    """Lightning would run that of a URL, unless it is asked not to, which can be said by name only."""
+    content = torch.load(checkpoint, weights_only=True)
+    path = save({**content, "extra": Payload(tmp_path / "ran")}, tmp_path)
+    server = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *args: None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), server) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        try:
+            for source in (path, f"http://127.0.0.1:{served.server_port}/mine.ckpt"):
+                with pytest.raises(pickle.UnpicklingError):
+                    DetectionModule.load_from_checkpoint(source)
+        finally:
+            served.shutdown()
+    with pytest.raises(TypeError):
+        DetectionModule.load_from_checkpoint(path, "cpu", None, True, False)
+    assert not (tmp_path / "ran").exists()
+    DetectionModule.load_from_checkpoint(path, weights_only=False)
+    assert (tmp_path / "ran").exists()
 
 
 def test_an_optimizer_is_no_part_of_the_network(foreign, tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ def test_targets_become_plain_tensors():
     [
         ({"boxes": BOX, "labels": [0], "image_id": 7}, r"image 7 has labels from 0 to 0.*a, b are 1\.\.2"),
         ({"boxes": BOX, "labels": [3]}, "labels from 3 to 3"),
+        ({"boxes": BOX, "labels": [3], "image_id": "a.jpg"}, r"image a\.jpg has labels from 3 to 3"),
         ({"boxes": BOX, "labels": [1, 2]}, "1 boxes and 2 labels"),
         ({"bbox": BOX, "labels": [1]}, "no boxes, but bbox, labels"),
     ],
