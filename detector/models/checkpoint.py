@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config, to_dict
+from detector.config.stored import from_file
 from detector.config.targets import check_trust, targets_of
 from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model, check_eval_mode
@@ -41,14 +42,15 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration that it was trained with.
+        """The configuration that it was trained with; classes that it names are not trusted.
 
         Raises:
             WeightsError: it is not one that this version knows.
         """
         content = self.content["hyper_parameters"]["config"]
         try:  # what only watched the training says nothing about the weights
-            return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
+            kept = {k: v for k, v in content.items() if k not in ("logger", "callbacks")}
+            return from_file(parse_partial(kept, Config), "")
         except ConfigError as error:
             raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
 
@@ -77,7 +79,7 @@ class TrainedModel(nn.Module):
     def __init__(self, checkpoint: Checkpoint, trust: str = ""):
         super().__init__()
         check_model_trust(checkpoint.config, trust, f"{checkpoint.path}: ")
-        self.config = checkpoint.config
+        self.config = from_file(checkpoint.config, trust)
         self.class_names, self.category_ids = checkpoint.class_names, checkpoint.category_ids
         architecture = replace(self.config.model, weights="none")  # the file of the initial weights may be gone
         self.model = build_model(architecture, self.config.roi, num_classes=len(self.class_names) + 1)
