@@ -33,25 +33,32 @@ ONLY = {
     "detector.config.targets": ("evaluate", "predict", "export", "illustrate", "benchmark"),  # trust, of a checkpoint
     "detector.data.loader": TRAINING,  # StepLoader; evaluation has another one
     "detector.data.shapes": TRAINING,  # a checkpoint's keys were checked when it was trained
+    "detector.data.own_dataset": TRAINING,  # as shapes
     "detector.data.splits": TRAINING,  # find_split; validation_split is told other words (test_evaluate_checkpoint.py)
     "detector.evaluation.evaluate": ("evaluate",),
+    "detector.evaluation.stored_detections": ("evaluate", "compare"),  # training has names of files from there
     "detector.evaluation.ground_truth": ("evaluate",),  # training checks the file before, compare leaves out
     "detector.inference.sources": ("predict",),
     "detector.models.backbone": TRAINING,  # as shapes
+    "detector.models.catalogue": TRAINING,
     "detector.models.faster_rcnn": TRAINING,
     "detector.models.given_pooler": TRAINING,
+    "detector.models.networks": TRAINING,  # a checkpoint is loaded without initial weights
     "detector.models.poolers": TRAINING,
-    "detector.models.weights": TRAINING,  # a checkpoint is loaded without initial weights
+    "detector.models.timm_networks": TRAINING,
+    "detector.models.torchvision_networks": TRAINING,
+    "detector.models.weights": TRAINING,
     "detector.models.device": ("evaluate", "predict"),  # training has a message of its own
 }
 NO_KEYS = {"data.json", "data.png", "data.yaml", "data.pkl"}  # names of files
 # (module, key): no messages with advice. A repr, a table, what the library says of its own arguments, facts of a
 # checkpoint, and sentences that say in words that they are about training.
 NO_ADVICE = {
-    *(("detector.inference.detector", key) for key in ("device", "model", "roi")),
+    *(("detector.inference.detector", key) for key in ("device", "model", "model.backbone", "roi")),
     *((module, key) for key in ALL for module in ("detector.config.synonyms", "detector.export.onnx_export")),
     ("roi_ops.functional", "sampling_ratio"),
     ("detector.data.images", "data.white"),
+    ("detector.evaluation.evaluate", "data.name"),
     ("detector.models.checkpoint", "model.weights"),
     ("detector.export.failures", "roi.kind"),
     *(("detector.evaluation.findings", key) for key in ALL),  # the last one says whose keys they are (test_findings.py)

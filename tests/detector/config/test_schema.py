@@ -297,7 +297,7 @@ def test_known_keys_are_unique_and_complete():
                  "|epochs trainer.epochs|trainer.max_epochs trainer.epochs|max_iter trainer.max_steps|patience"
                  " trainer.early_stopping|imgsz model.min_size|img-size model.min_size|pretrained model.weights"
                  "|GPUs trainer.devices|amp trainer.precision|model.rpn.nms_threshold model.rpn.nms_thresh"
-                 "|output_dir run_dir|MODEL.backbone model|optimizer optim"),
+                 "|output_dir run_dir|MODEL.backbone model.backbone|optimizer optim"),
         (EvaluateConfig, "weights checkpoint|conf score_thresh|num_workers workers|gt annotations|dt predictions"),
         (PredictConfig, "input source|model checkpoint|threshold score_thresh|out output_dir"),
     ],

@@ -36,7 +36,7 @@ def test_rate_for_any_number_of_images_stands_alone():
 def test_random_weights_on_photographs_are_said_and_what_to_do():
     (note,) = notes(composed("data=coco", "model.weights=none", "model.norm=batch"), 10)
     assert "random weights" in note
-    assert "model.weights=IMAGENET1K_V2" in note
+    assert "model.weights=imagenet" in note
     assert notes(composed("data=coco"), 10) == []
     assert notes(composed(), 10) == []
 

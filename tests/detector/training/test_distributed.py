@@ -123,10 +123,10 @@ def test_interrupted_and_resumed(two, tmp_path):
         train(two(trainer__max_steps=40))
     assert 0 < checkpoint_of(tmp_path / "run")["global_step"] < 40
     train(two(trainer__max_steps=40, resume="auto"))
-    a, b = checkpoint_of(whole.run_dir), checkpoint_of(tmp_path / "run")
+    a, b = checkpoint_of(whole.folder), checkpoint_of(tmp_path / "run")
     for name in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
         assert_same(a[name], b[name], name)
-    assert rows(whole.run_dir) == rows(tmp_path / "run")
+    assert rows(whole.folder) == rows(tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -67,6 +67,17 @@ def test_weights_count_as_often_as_they_are_kept(tiny, optim, ema, copies):
     assert found.activations > 0
 
 
+def test_a_network_of_the_users_that_wants_numbers(tiny):
+    """It cannot run on the meta device; the weights are still counted."""
+    config = tiny(model__backbone={"_target_": "user_networks.Net", "numbers": True}, model__fpn_strides=[4, 8])
+    config.model.anchors.sizes = [[8.0], [16.0]]
+    model = build_model(config.model, config.roi, 4)
+    found = expected_memory(model, config, np.array([[64, 64]]))
+    assert found.activations is None
+    assert found.weights > 0
+    assert "unknown" in str(found)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.is_file(), reason="needs /proc")
 def test_memory_does_not_grow(tiny, monkeypatch):

@@ -83,7 +83,7 @@ def test_patience_is_kept(tiny, monkeypatch, stop):
     stop_after(monkeypatch, None)
     resumed = train(tiny(resume="auto", **settings))
     assert (resumed.steps, resumed.best_step) == (6, 2)
-    assert [row["step"] for row in rows(resumed.run_dir) if row["val/AP"]] == ["2", "4", "6"]
+    assert [row["step"] for row in rows(resumed.folder) if row["val/AP"]] == ["2", "4", "6"]
 
 
 def test_checkpoints_by_time_hold_whole_steps(tiny, monkeypatch):
@@ -275,7 +275,7 @@ def test_an_evaluated_run_goes_on_in_a_new_folder(tiny, tmp_path, caplog):
     caplog.set_level("INFO", "detector")
     first = train(tiny(trainer__max_steps=2, trainer__eval_every=2, resume="auto"))
     assert "last.ckpt: the run starts at step 0" in caplog.text
-    longer = tiny(trainer__max_steps=3, trainer__eval_every=2, resume=str(first.run_dir), run_dir=str(tmp_path / "new"))
+    longer = tiny(trainer__max_steps=3, trainer__eval_every=2, resume=str(first.folder), run_dir=str(tmp_path / "new"))
     outcome = train(longer)
     assert "trainer.max_steps is 3 and was 2: the learning rate" in caplog.text
     assert outcome.steps == 3
