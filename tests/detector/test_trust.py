@@ -97,7 +97,8 @@ def with_data(path, **nodes):
     facts["roi"]["kind"] = {"_target_": "user_parts.Pooler"}
     facts["data"].update(name={"_target_": "mine_ops.Data"} if "data.name" in nodes.values() else "shapes", workers=0)
     facts["data"]["root"] = str(path.parent)
-    facts["augment"]["transforms"] = [{"_target_": "mine_ops.same", "_partial_": True}] if "augment.transforms" in nodes.values() else []
+    if "augment.transforms" in nodes.values():
+        facts["augment"]["transforms"] = [{"_target_": "mine_ops.same", "_partial_": True}]
     return save(content, path.parent)
 
 
