@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from detector.config.checks import is_target
+from detector.config.stored import StoredNode, trust_of
 from detector.exceptions import CheckpointError, ConfigError
 
 OF_HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # keys of a node that are no arguments
@@ -44,6 +45,7 @@ def build(node: Mapping[str, Any], key: str, /, *args: Any, returns: Classes = o
     Raises:
         ConfigError: the class cannot be imported, does not take the arguments, raises an exception, which is the cause
             of the error then, or makes something else.
+        CheckpointError: the node is from a file, and the class is not trusted.
     """
     make, where = _maker(node, key), f"{key}: {node['_target_']}"
     inner = _build_inner if node.get("_recursive_", True) else (lambda value, _: value)
@@ -112,7 +114,12 @@ def check_imports(config: Any) -> None:
     """Raise :class:`ConfigError` for a class in a configuration that cannot be imported.
 
     So a run that would fail later is refused before it reads its data.
+
+    Raises:
+        CheckpointError: the configuration is from a file, and a class is not trusted.
     """
+    if (trust := trust_of(config)) is not None:
+        check_trust(targets_of(config), trust)
     for place, target in targets_of(config).items():
         _maker({"_target_": target}, place)
 
@@ -206,6 +213,8 @@ def _hint(module: str) -> str:
 def _maker(node: Mapping[str, Any], key: str) -> Any:
     """The class of a node, as the ``functools.partial`` that Hydra makes; Hydra refuses some targets."""
     target = str(node["_target_"])
+    if isinstance(node, StoredNode):
+        check_trust(targets_of(node, key), node.trust)
     found = locate(target, key)
     if not callable(found):
         raise ConfigError(f"{key}: {target} is no class or function, but of type {type(found).__name__}")

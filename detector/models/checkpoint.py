@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config, to_dict
+from detector.config.stored import from_file
 from detector.config.targets import check_trust, targets_of
 from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model, check_eval_mode
@@ -60,12 +61,12 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration that it was trained with.
+        """The configuration that it was trained with; classes that it names are not trusted.
 
         Raises:
             WeightsError: it is not one that this version knows.
         """
-        return stored_config(self.content["hyper_parameters"]["config"], str(self.path))
+        return from_file(stored_config(self.content["hyper_parameters"]["config"], str(self.path)), "")
 
     @property
     def class_names(self) -> list[str]:
@@ -92,7 +93,7 @@ class TrainedModel(nn.Module):
     def __init__(self, checkpoint: Checkpoint, trust: str = ""):
         super().__init__()
         check_model_trust(checkpoint.config, trust, f"{checkpoint.path}: ")
-        self.config = checkpoint.config
+        self.config = from_file(checkpoint.config, trust)
         self.class_names, self.category_ids = checkpoint.class_names, checkpoint.category_ids
         architecture = replace(self.config.model, weights="none")  # the file of the initial weights may be gone
         self.model = build_model(architecture, self.config.roi, num_classes=len(self.class_names) + 1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.data.box_transforms import first_inverted, inverted
 from detector.data.coco import Target
 from detector.exceptions import ConfigError, DataError
 
@@ -58,10 +59,14 @@ def checked(targets: Sequence[Target], class_names: Sequence[str]) -> list[Targe
     """``targets`` with ``boxes`` as plain float32 [N, 4] and ``labels`` as int64 [N]; waits for the device once.
 
     Raises:
-        DataError: one lacks them, they are not of one length, or there is a label that is not 1..K.
+        DataError: one lacks them, they are not of one length, or there is a label that is not 1..K; a box is not finite
+            or has x2 < x1 or y2 < y1, as boxes of other formats have.
     """
     plain = [_plain(target) for target in targets]
-    lowest, highest = _label_range([target["labels"] for target in plain])
+    lowest, highest, inside_out = _extremes(plain)
+    if inside_out:
+        name, problem = next((name_of(t), p) for t in plain if (p := first_inverted(t["boxes"])))
+        raise DataError(f"the target of {name} has {problem}")
     if lowest < 1 or highest > len(class_names):
         allowed = range(1, len(class_names) + 1)
         wrong = [name_of(t) for t in plain if any(label not in allowed for label in t["labels"].tolist())]
@@ -104,10 +109,10 @@ def _select(target: Target, keep: Tensor) -> Target:
     return {key: value[keep] if key in PER_BOX else value for key, value in target.items()}
 
 
-def _label_range(labels: Sequence[Tensor]) -> tuple[int, int]:
-    """The lowest and the highest of all labels; 1 and 1 if there are none."""
-    joined = torch.cat(list(labels)) if labels else torch.empty(0)
-    if not len(joined):
-        return 1, 1
-    lowest, highest = torch.stack([joined.min(), joined.max()]).tolist()
-    return lowest, highest
+def _extremes(targets: Sequence[Target]) -> tuple[int, int, int]:
+    """The lowest and the highest of all labels, and whether a box is :func:`inverted`; 1, 1, 0 if there are none."""
+    if not any(len(target["labels"]) for target in targets):
+        return 1, 1, 0
+    labels, boxes = (torch.cat([target[key] for target in targets]) for key in ("labels", "boxes"))
+    lowest, highest, inside_out = torch.stack([labels.min(), labels.max(), inverted(boxes).any().long()]).tolist()
+    return lowest, highest, inside_out

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
-from detector.config.targets import check_trust, targets_of
+from detector.config.stored import from_file
 from detector.data.coco import Target
 from detector.data.loader import Batch, StepLoader
 from detector.data.splits import Split
@@ -91,8 +91,8 @@ class DetectionModule(pl.LightningModule):
         # A module that a checkpoint is loaded into must not look for the file of the initial weights.
         facts = hyper_parameters(self.config, self.class_names, self.category_ids)
         self.save_hyperparameters({**facts, "pretrained": False})
-        self.trust = trust
         if trust is not None:
+            self.config = from_file(self.config, trust)
             check_model_trust(self.config, trust)
         model = self.config.model if pretrained else replace(self.config.model, weights="none")
         self.model = build_model(model, self.config.roi, num_classes=len(self.class_names) + 1)
@@ -172,8 +172,6 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration, for as many steps as the Trainer does."""
         trainer, optim = self.trainer, self.config.optim
-        if self.trust is not None:
-            check_trust(targets_of(optim, "optim"), self.trust)
         lr = self.lr
         if lr is None:
             lr = scaled_lr(optim, images_of_a_step(trainer)) if optim.base_batch else base_lr(optim)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from detector.config.schema import Config
-from detector.config.targets import check_imports
+from detector.config.targets import check_imports, trust_in
 from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
@@ -131,7 +131,8 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         build_trainer(config, accelerator, group, folder, display, []).validate(module, datamodule=data, verbose=False)
         result, detections = module.result, module.detections
     assert result is not None
-    outcome = TrainResult(folder, result, checkpoints.best_step, trainer.global_step, time.monotonic() - begun)
+    seconds, trust = time.monotonic() - begun, trust_in(config)
+    outcome = TrainResult(folder, result, checkpoints.best_step, trainer.global_step, seconds, trust)
     if trainer.is_global_zero:
         assert detections is not None
         write_results(config, outcome, detections, data, console.print)

@@ -82,8 +82,13 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stop):
 
 
 def test_what_callbacks_log_is_in_our_rows(tiny):
-    alone = train(tiny(run_dir=str(tiny().run_dir) + "-alone", trainer__log_every=2))
-    outcome = train(tiny(callbacks={"count": COUNT, "nothing": None}, trainer__log_every=2))
+    operator = {"_target_": "user_parts.Pooler"}
+    alone = train(tiny(run_dir=str(tiny().run_dir) + "-alone", trainer__log_every=2, roi__kind=operator))
+    # The run has its classes from whoever configured it, its file from anybody.
+    assert alone.load().module.model.roi_heads.box_roi_pool.module.gain.shape == (1,)
+    with pytest.raises(CheckpointError, match="trust='user_parts'"):
+        load(alone.checkpoint)
+    outcome = train(tiny(callbacks={"count": COUNT, "nothing": None}, trainer__log_every=2, roi__kind=operator))
     found = rows(outcome.folder)
     assert [(row["step"], row.pop("mine/batches")) for row in found if row["train/loss"]] == [
         ("1", "1.0"), ("2", "2.0"), ("4", "4.0"),
