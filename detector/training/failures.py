@@ -84,7 +84,7 @@ def explained(config: Config) -> Iterator[None]:
 
 @contextmanager
 def blamed(parts: Mapping[str, Any]) -> Iterator[None]:
-    """An exception that a callback or logger of the user's raises leaves the block as :class:`ConfigError` with its key.
+    """What a callback or logger of the user's raises leaves the block as :class:`ConfigError` with its key.
 
     It is the cause of that error. A :class:`DetectorError` says enough and passes unchanged.
 

@@ -113,11 +113,9 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
     ]
     loggers = build_loggers(config.logger, folder, start.step)
+    keys = [f"callbacks.{name}" for name, node in config.callbacks.items() if node is not None]
     extra = [f"logger.extra.{name}" for name, node in config.logger.extra.items() if node is not None]
-    parts = {
-        **dict(zip((f"callbacks.{name}" for name, node in config.callbacks.items() if node is not None), own)),
-        **dict(zip(extra, loggers[len(loggers) - len(extra) :])),
-    }
+    parts = dict(zip([*keys, *extra], [*own, *loggers[len(loggers) - len(extra) :]], strict=True))
     trainer = build_trainer(config, accelerator, group, folder, callbacks, loggers)
     if group.rank == 0:
         announce(console, module, data, trainer, start, changes)

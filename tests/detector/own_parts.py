@@ -156,7 +156,7 @@ class Kept(Logger):
         self._keep(step=step, metrics=sorted(metrics))
 
 
-class Broken(Logger):
+class FullTable(Logger):
     """Fails in training."""
 
     name, version = "broken", ""

@@ -191,8 +191,8 @@ def test_pairs_see_the_same_batches(tiny):
     [
         ({"callbacks": {"ok": COUNT, "none": None, "stop": STOP}}, ["callbacks.stop: ", "EarlyStopping", "val/APP"]),
         (
-            {"logger__extra": {"mine": {"_target_": "own_parts.Broken"}}},
-            ["logger.extra.mine: own_parts.Broken", "full"],
+            {"logger__extra": {"mine": {"_target_": "own_parts.FullTable"}}},
+            ["logger.extra.mine: own_parts.", "full"],
         ),
     ],
 )
