@@ -57,10 +57,10 @@ def build(node: Mapping[str, Any], key: str, /, *args: Any, returns: Classes = o
     try:
         made = functools.partial(make, *args, **given) if partial else make(*args, **given)
     except Exception as error:
-        raise ConfigError(f"{where} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where} failed with {in_words(error)}") from error
     if not isinstance(made, returns):
-        wanted = " or ".join(map(_name_of, returns if isinstance(returns, tuple) else (returns,)))
-        raise ConfigError(f"{where} made an instance of {_name_of(type(made))}, where one of {wanted} is wanted")
+        wanted = " or ".join(map(name_of, returns if isinstance(returns, tuple) else (returns,)))
+        raise ConfigError(f"{where} made an instance of {name_of(type(made))}, where one of {wanted} is wanted")
     return made
 
 
@@ -183,7 +183,7 @@ def locate(target: str, key: str) -> Any:
         except AttributeError:
             pass
         except Exception as error:  # a module that imports its parts when they are asked for
-            raise ConfigError(f"{key}: {target}: the import of {name} failed with {_in_words(error)}") from error
+            raise ConfigError(f"{key}: {target}: the import of {name} failed with {in_words(error)}") from error
         nearest = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("__")], n=1)
         hint = f"; did you mean {owner}.{nearest[0]}?" if nearest else ""
         missing = f"{key}: {target}: {owner} has no {part}{hint}"
@@ -199,9 +199,9 @@ def _imported(name: str, missing: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == name:  # else it is one that the module imports
             raise ConfigError(missing) from None
-        raise ConfigError(f"{where}: the import of {name} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where}: the import of {name} failed with {in_words(error)}") from error
     except Exception as error:
-        raise ConfigError(f"{where}: the import of {name} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where}: the import of {name} failed with {in_words(error)}") from error
 
 
 def _hint(module: str) -> str:
@@ -279,9 +279,11 @@ def _check_arguments(
 
 
 # ------------------------------------------------------------------------------------------------- words
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """The type of an exception and its message."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _name_of(kind: type) -> str:
+def name_of(kind: type) -> str:
+    """The dotted name of a class."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -27,6 +27,7 @@ from detector.training.train import train
 
 DATA = {"_target_": "own_parts.Quick", "count": 7}
 COUNT = {"_target_": "own_parts.Count"}
+STOP = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/APP", "mode": "max"}
 TRANSFORMS = [
     {"_target_": "own_parts.Shift", "most": 5},
     {"_target_": "torchvision.transforms.v2.RandomHorizontalFlip"},
@@ -188,3 +189,20 @@ def test_pairs_see_the_same_batches(tiny):
         batches.append(data.training_batch(0)[0])
     assert all((a == b).all() for a, b in zip(batches[0], batches[1], strict=True))
     assert not all(a.shape == b.shape and (a == b).all() for a, b in zip(batches[0], batches[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        ({"callbacks": {"ok": COUNT, "none": None, "stop": STOP}}, ["callbacks.stop: ", "EarlyStopping", "val/APP"]),
+        (
+            {"logger__extra": {"mine": {"_target_": "own_parts.FullTable"}}},
+            ["logger.extra.mine: own_parts.", "full"],
+        ),
+    ],
+)
+def test_what_a_part_of_ones_own_raises_in_training_is_told_with_its_key(tiny, keys, facts):
+    with pytest.raises(ConfigError) as caught:
+        train(tiny(**keys))
+    assert [fact for fact in [*facts, "RuntimeError"] if fact not in str(caught.value)] == []
+    assert type(caught.value.__cause__) is RuntimeError
