@@ -97,21 +97,25 @@ def targets_of(config: Any, prefix: str = "") -> dict[str, str]:
         config: an instance of the schema, or of a group of it; or what it holds: a dict, a list, a value.
         prefix: the key of ``config`` itself; "" for a whole one.
     """
+    return {key: str(node["_target_"]) for key, node in _nodes_of(config, prefix).items()}
+
+
+def _nodes_of(config: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
     if is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
-    found: dict[str, str] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     if isinstance(config, Mapping):
-        found |= {prefix: str(config["_target_"])} if is_target(config) else {}
+        found |= {prefix: config} if is_target(config) else {}
         for name, value in config.items():
-            found |= targets_of(value, f"{prefix}.{name}" if prefix else str(name))
+            found |= _nodes_of(value, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(config, list | tuple):
         for place, value in enumerate(config):
-            found |= targets_of(value, f"{prefix}[{place}]")
+            found |= _nodes_of(value, f"{prefix}[{place}]")
     return found
 
 
 def check_imports(config: Any) -> None:
-    """Raise :class:`ConfigError` for a class in a configuration that cannot be imported.
+    """Raise :class:`ConfigError` for a class in a configuration that cannot be imported, or has not an argument.
 
     So a run that would fail later is refused before it reads its data.
 
@@ -120,8 +124,10 @@ def check_imports(config: Any) -> None:
     """
     if (trust := trust_of(config)) is not None:
         check_trust(targets_of(config), trust)
-    for place, target in targets_of(config).items():
-        _maker({"_target_": target}, place)
+    nodes = _nodes_of(config, "")
+    makers = {place: _maker(node, place).func for place, node in nodes.items()}
+    for place, node in nodes.items():
+        _check_names(makers[place], f"{place}: {node['_target_']}", node)
 
 
 def check_trust(targets: Mapping[str, str], trust: str) -> None:
@@ -236,6 +242,21 @@ def _build_inner(value: Any, key: str) -> Any:
     return value
 
 
+def _check_names(function: Callable[..., Any], where: str, node: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for an argument in a node that its class does not know."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return
+    own = {name: value for name, value in node.items() if name not in OF_HYDRA}
+    known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if not (own.keys() <= known or any(p.kind == p.VAR_KEYWORD for p in parameters)):
+        wrong = {name: value for name, value in own.items() if name not in known}
+        nearest = {name: difflib.get_close_matches(name, known, n=1) for name in wrong}
+        told = [f"has no argument {n}{f' (did you mean {near[0]}?)' if near else ''}" for n, near in nearest.items()]
+        raise ConfigError(f"{where} {', and '.join(told)}; it takes {', '.join(sorted(known)) or 'none'}")
+
+
 def _check_arguments(
     function: Callable[..., Any], where: str, args: Sequence[Any], given: Arguments, own: Arguments
 ) -> None:
@@ -265,7 +286,7 @@ def _check_arguments(
         if name not in named:
             nearest = difflib.get_close_matches(name, named, n=1) if name in own else []
             hint = (
-                f"; did you mean {nearest[0]}?" if nearest else "" if name in own else ", which it is called with here"
+                f" (did you mean {nearest[0]}?)" if nearest else "" if name in own else ", which it is called with here"
             )
             wrong.append(f"has no argument {name}{hint}")
     filled = {*positional[: len(args)], *given}
