@@ -14,7 +14,7 @@ import torch
 @contextmanager
 def process_restored() -> Iterator[None]:
     """Afterwards the environment, the random numbers of Python, NumPy and PyTorch, and cuDNN's search for the fastest
-    kernels are as they were before the block.
+    kernels are as they were before the block. The random numbers of a GPU are so only if it was in use before.
 
     Lightning sets all of them for a run, and each pass over a data set draws a seed for its loader processes.
     """

@@ -28,9 +28,10 @@ def measure(best: Path) -> dict[str, float | None]:
         counted; ``peak_memory_mb``: of the process so far, of the GPU if one was used.
     """
     memory = peak_memory_mb()
-    config = read_checkpoint(best).config
+    stored = read_checkpoint(best).config
     # This process has just written the file, with the classes of its own configuration.
-    module = load_trained_model(best, choose_device(config.trainer.accelerator), trust_in(config))
+    module = load_trained_model(best, choose_device(stored.trainer.accelerator), trust_in(stored))
+    config = module.config
     dataset = validation_split(config.data, str(best)).dataset()
     device = next(module.parameters()).device
     images = [dataset[i][0].to(device) for i in range(min(IMAGES, len(dataset)))]

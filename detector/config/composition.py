@@ -22,8 +22,9 @@ from detector.config.commands import configs_folder
 from detector.config.plugins import plugin_folders
 from detector.exceptions import ConfigError
 
-# Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional own/GROUP@GROUP` after the data for each.
+# Groups with keys that configs/tuning/ sets; configs/train.yaml has `optional OWN/GROUP@GROUP` after the data for each.
 TUNED = ("model", "roi", "optim", "trainer")
+OWN = "multiscale_rcnn_own"  # the store is that of the whole process: other applications have groups in it too
 
 RECIPES = ("experiment", "debug")  # groups whose files set keys of other groups
 SEARCH = "hparams"  # the group whose choices make sense with --multirun only; they set keys of Hydra
@@ -203,32 +204,32 @@ def own_files(folders: Sequence[Path]) -> Iterator[None]:
         folders: of configs, the shipped ones last; of two files of one name, Hydra is given the shipped one.
     """
     repo = ConfigStore.instance().repo
-    before = repo.get("own")
+    before = repo.get(OWN)
     store_own_files([folders[-1], *folders[:-1]], folders[-1])
     try:
         yield
     finally:
-        repo.pop("own", None)
+        repo.pop(OWN, None)
         if before is not None:
-            repo["own"] = before
+            repo[OWN] = before
 
 
 def store_own_files(folders: Sequence[Path], shipped: Path) -> None:
-    """Let Hydra find the keys of each choice outside ``shipped`` once more, as ``own/GROUP/CHOICE``.
+    """Let Hydra find the keys of each choice outside ``shipped`` once more, as ``OWN/GROUP/CHOICE``.
 
     The tuning is composed after the groups, as it replaces values of the shipped choices. ``train.yaml`` names
-    ``own/GROUP/CHOICE`` after the tuning and before the recipe.
+    ``OWN/GROUP/CHOICE`` after the tuning and before the recipe.
 
     Args:
         folders: of configs; of two files of one name, the first counts.
         shipped: the one of this package.
     """
     store = ConfigStore.instance()
-    store.repo.pop("own", None)
+    store.repo.pop(OWN, None)
     for group in TUNED:
         for choice in choices_of([folder for folder in folders if folder != shipped], group):
             if keys := own_keys(folders, shipped, group, choice):
-                store.store(group=f"own/{group}", name=choice, node=keys)
+                store.store(group=f"{OWN}/{group}", name=choice, node=keys)
 
 
 def own_keys(folders: Sequence[Path], shipped: Path, group: str, choice: str) -> DictConfig:

@@ -11,11 +11,12 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 
-from detector.config.checks import is_known, literal
+from detector.config.checks import is_known, is_target, literal
 from detector.config.composition import SEARCH, config_folders, default_choices, in_quotes
 from detector.config.defaults import PRIMARIES
 from detector.config.job import parse_job
 from detector.config.overrides import Configs, check_lengths, parse_overrides, raise_together
+from detector.config.unknown_argument import class_for_group
 from detector.exceptions import ConfigError
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
                 if key == SEARCH and value is not None and configs.is_group(key):
                     raise ConfigError(f"{key}={value}: a search is a --multirun of the command line")
                 group = configs.is_group(key.partition("@")[0])
+                if group and is_target(value):
+                    raise ConfigError(class_for_group(key, schema))
                 if group and not (isinstance(value, Mapping) and is_known(key, schema)):
                     choices[key] = _choice(key, value)
                 else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from detector.config import schema as schemas
 from detector.config.commands import configs_folder
 from detector.config.composition import compose
 from detector.config.schema import Config, parse, to_dict
+from detector.config.stored import from_file, trust_of
 
 T = TypeVar("T")
 
@@ -60,6 +62,28 @@ def parse_partial(cfg: DictConfig | dict[str, Any], schema: type = Config) -> An
         filled = _over(to_dict(default(schema)), plain)
         cfg = OmegaConf.create(filled) if isinstance(cfg, DictConfig) else filled
     return parse(cfg, schema)
+
+
+def configuration(data: schemas.DataConfig | Mapping[str, Any] | str | Path) -> Config:
+    """What the first argument of :class:`~detector.data.datamodule.DetectionDataModule` stands for.
+
+    Keys of the ``data`` group that are lacking have the values of ``configs/data/``: of ``coco.yaml`` for a folder and
+    for another ``name`` than shapes, else of ``shapes.yaml``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    if isinstance(data, str | Path):
+        data = {"name": "coco", "root": str(data)}
+    plain = to_dict(data) if isinstance(data, schemas.DataConfig) else dict(data)
+    if not plain.keys() & {field.name for field in fields(schemas.DataConfig)}:
+        return parse_partial(plain, Config)
+    choice = "shapes" if plain.get("name", "shapes") == "shapes" else "coco"
+    shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
+    OmegaConf.set_struct(shipped, False)  # wrong keys are for `parse` to name
+    parsed = parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
+    trust = trust_of(data)
+    return parsed if trust is None else from_file(parsed, trust)
 
 
 @cache

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.checks import is_inside, is_known, whole_key
+from detector.config.checks import is_inside, is_known, is_target, whole_key
 from detector.config.composition import (
     TUNED,
     check_choice,
@@ -25,7 +25,7 @@ from detector.config.composition import (
     quote,
     read_config,
 )
-from detector.config.unknown_argument import unknown_argument
+from detector.config.unknown_argument import class_for_group, unknown_argument
 from detector.exceptions import ConfigError
 
 # A key for a length in steps: the key for the same length in epochs, which counts unless it is 0.
@@ -173,11 +173,16 @@ class Configs:
                 hint = "this group is needed" if key in TUNED else f"to leave a group out, give ~{key}"
                 raise ConfigError(f"{key}=null: {hint}")
             for name in value if isinstance(value, list) else [value]:
+                if is_target(name):
+                    raise ConfigError(class_for_group(key, self.schema))
                 if not isinstance(name, dict):
                     check_choice(self.folders, key, str(name))
 
     def check_key(self, key: str, value: Any) -> None:
         """Raise :class:`ConfigError` that says what may be meant unless the schema has ``key``."""
+        group, _, last = key.rpartition(".")
+        if last == "_target_" and self.is_group(group):
+            raise ConfigError(class_for_group(group, self.schema))
         if not is_known(key, self.schema):
             raise ConfigError(unknown_argument(key, value, self.schema, self.groups()))
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.config.checks import check_keys, check_values, literal, number, one_of, targets, with_floats
+from detector.config.stored import from_file, trust_of
 from detector.exceptions import ConfigError
 
 
@@ -427,9 +428,16 @@ def parse(cfg: DictConfig | dict[str, Any], schema: type = Config) -> Any:
         key = error.full_key or ""
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None
     check_values(parsed)
-    return parsed
+    trust = trust_of(plain)
+    return parsed if trust is None else from_file(parsed, trust)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as a nested dict of plain values, as checkpoints and ``config.yaml`` hold it."""
-    return asdict(config)
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value

@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from detector.config.checks import is_target
+from detector.config.stored import StoredNode, trust_of
 from detector.exceptions import CheckpointError, ConfigError
 
 OF_HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # keys of a node that are no arguments
@@ -44,6 +45,7 @@ def build(node: Mapping[str, Any], key: str, /, *args: Any, returns: Classes = o
     Raises:
         ConfigError: the class cannot be imported, does not take the arguments, raises an exception, which is the cause
             of the error then, or makes something else.
+        CheckpointError: the node is from a file, and the class is not trusted.
     """
     make, where = _maker(node, key), f"{key}: {node['_target_']}"
     inner = _build_inner if node.get("_recursive_", True) else (lambda value, _: value)
@@ -55,10 +57,10 @@ def build(node: Mapping[str, Any], key: str, /, *args: Any, returns: Classes = o
     try:
         made = functools.partial(make, *args, **given) if partial else make(*args, **given)
     except Exception as error:
-        raise ConfigError(f"{where} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where} failed with {in_words(error)}") from error
     if not isinstance(made, returns):
-        wanted = " or ".join(map(_name_of, returns if isinstance(returns, tuple) else (returns,)))
-        raise ConfigError(f"{where} made an instance of {_name_of(type(made))}, where one of {wanted} is wanted")
+        wanted = " or ".join(map(name_of, returns if isinstance(returns, tuple) else (returns,)))
+        raise ConfigError(f"{where} made an instance of {name_of(type(made))}, where one of {wanted} is wanted")
     return made
 
 
@@ -95,26 +97,37 @@ def targets_of(config: Any, prefix: str = "") -> dict[str, str]:
         config: an instance of the schema, or of a group of it; or what it holds: a dict, a list, a value.
         prefix: the key of ``config`` itself; "" for a whole one.
     """
+    return {key: str(node["_target_"]) for key, node in _nodes_of(config, prefix).items()}
+
+
+def _nodes_of(config: Any, prefix: str) -> dict[str, Mapping[str, Any]]:
     if is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
-    found: dict[str, str] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     if isinstance(config, Mapping):
-        found |= {prefix: str(config["_target_"])} if is_target(config) else {}
+        found |= {prefix: config} if is_target(config) else {}
         for name, value in config.items():
-            found |= targets_of(value, f"{prefix}.{name}" if prefix else str(name))
+            found |= _nodes_of(value, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(config, list | tuple):
         for place, value in enumerate(config):
-            found |= targets_of(value, f"{prefix}[{place}]")
+            found |= _nodes_of(value, f"{prefix}[{place}]")
     return found
 
 
 def check_imports(config: Any) -> None:
-    """Raise :class:`ConfigError` for a class in a configuration that cannot be imported.
+    """Raise :class:`ConfigError` for a class in a configuration that cannot be imported, or has not an argument.
 
     So a run that would fail later is refused before it reads its data.
+
+    Raises:
+        CheckpointError: the configuration is from a file, and a class is not trusted.
     """
-    for place, target in targets_of(config).items():
-        _maker({"_target_": target}, place)
+    if (trust := trust_of(config)) is not None:
+        check_trust(targets_of(config), trust)
+    nodes = _nodes_of(config, "")
+    makers = {place: _maker(node, place).func for place, node in nodes.items()}
+    for place, node in nodes.items():
+        _check_names(makers[place], f"{place}: {node['_target_']}", node)
 
 
 def check_trust(targets: Mapping[str, str], trust: str) -> None:
@@ -176,7 +189,7 @@ def locate(target: str, key: str) -> Any:
         except AttributeError:
             pass
         except Exception as error:  # a module that imports its parts when they are asked for
-            raise ConfigError(f"{key}: {target}: the import of {name} failed with {_in_words(error)}") from error
+            raise ConfigError(f"{key}: {target}: the import of {name} failed with {in_words(error)}") from error
         nearest = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("__")], n=1)
         hint = f"; did you mean {owner}.{nearest[0]}?" if nearest else ""
         missing = f"{key}: {target}: {owner} has no {part}{hint}"
@@ -192,9 +205,9 @@ def _imported(name: str, missing: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == name:  # else it is one that the module imports
             raise ConfigError(missing) from None
-        raise ConfigError(f"{where}: the import of {name} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where}: the import of {name} failed with {in_words(error)}") from error
     except Exception as error:
-        raise ConfigError(f"{where}: the import of {name} failed with {_in_words(error)}") from error
+        raise ConfigError(f"{where}: the import of {name} failed with {in_words(error)}") from error
 
 
 def _hint(module: str) -> str:
@@ -206,6 +219,8 @@ def _hint(module: str) -> str:
 def _maker(node: Mapping[str, Any], key: str) -> Any:
     """The class of a node, as the ``functools.partial`` that Hydra makes; Hydra refuses some targets."""
     target = str(node["_target_"])
+    if isinstance(node, StoredNode):
+        check_trust(targets_of(node, key), node.trust)
     found = locate(target, key)
     if not callable(found):
         raise ConfigError(f"{key}: {target} is no class or function, but of type {type(found).__name__}")
@@ -225,6 +240,21 @@ def _build_inner(value: Any, key: str) -> Any:
     if isinstance(value, list):
         return [_build_inner(part, f"{key}[{place}]") for place, part in enumerate(value)]
     return value
+
+
+def _check_names(function: Callable[..., Any], where: str, node: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for an argument in a node that its class does not know."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return
+    own = {name: value for name, value in node.items() if name not in OF_HYDRA}
+    known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if not (own.keys() <= known or any(p.kind == p.VAR_KEYWORD for p in parameters)):
+        wrong = {name: value for name, value in own.items() if name not in known}
+        nearest = {name: difflib.get_close_matches(name, known, n=1) for name in wrong}
+        told = [f"has no argument {n}{f' (did you mean {near[0]}?)' if near else ''}" for n, near in nearest.items()]
+        raise ConfigError(f"{where} {', and '.join(told)}; it takes {', '.join(sorted(known)) or 'none'}")
 
 
 def _check_arguments(
@@ -256,7 +286,7 @@ def _check_arguments(
         if name not in named:
             nearest = difflib.get_close_matches(name, named, n=1) if name in own else []
             hint = (
-                f"; did you mean {nearest[0]}?" if nearest else "" if name in own else ", which it is called with here"
+                f" (did you mean {nearest[0]}?)" if nearest else "" if name in own else ", which it is called with here"
             )
             wrong.append(f"has no argument {name}{hint}")
     filled = {*positional[: len(args)], *given}
@@ -270,9 +300,11 @@ def _check_arguments(
 
 
 # ------------------------------------------------------------------------------------------------- words
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """The type of an exception and its message."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _name_of(kind: type) -> str:
+def name_of(kind: type) -> str:
+    """The dotted name of a class."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -25,6 +25,23 @@ def sides(boxes: Tensor) -> Tensor:
     return boxes[:, 2:] - boxes[:, :2]
 
 
+def inverted(boxes: Tensor) -> Tensor:
+    """bool [N]: which of ``boxes`` [N, 4] have x2 < x1, y2 < y1 or a value that is not finite."""
+    return ~((sides(boxes) >= 0).all(dim=1) & boxes.isfinite().all(dim=1))
+
+
+def first_inverted(boxes: Tensor) -> str:
+    """What is wrong with the first of :func:`inverted`, and its number from 0; "" if there is none."""
+    wrong = inverted(boxes).nonzero().flatten().tolist()
+    if not wrong:
+        return ""
+    box = [round(value, 2) for value in boxes[wrong[0]].tolist()]
+    if not boxes[wrong[0]].isfinite().all():
+        return f"a box that is not finite: box {wrong[0]} is {box}"
+    return (f"a box with x2 < x1 or y2 < y1: box {wrong[0]} is {box}; boxes are x1, y1, x2, y2, and not x, y, width, "
+            "height (xywh)")  # fmt: skip
+
+
 def resize(image: Tensor, target: Target, height: int, width: int) -> tuple[Tensor, Target]:
     """The image (float32 [3, H, W]) as [3, height, width], with its boxes and areas."""
     y, x = height / image.shape[-2], width / image.shape[-1]

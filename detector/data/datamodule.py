@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 
-from detector.config.commands import configs_folder
-from detector.config.composition import compose
-from detector.config.defaults import parse_partial
-from detector.config.schema import AugmentConfig, Config, DataConfig, parse, to_dict
+from detector.config.defaults import configuration
+from detector.config.schema import AugmentConfig, Config, DataConfig
+from detector.config.stored import from_file
 from detector.data.coco import DetectionDataset, Transform
 from detector.data.left_out import check_dropped, dropped_classes
 from detector.data.loader import Batch, DetectionLoader, StepLoader, collate, content_of
@@ -47,6 +45,8 @@ class DetectionDataModule(pl.LightningDataModule):
         seed: of order and augmentation of the training images.
         limit_eval_images: evaluate on the first so many validation images only; 0: all.
         transform: of the training images, in place of ``augment``; see :class:`OwnTransform`.
+        trust: where ``data`` or ``augment`` are those of a file, the modules whose classes they may name, as in
+            :func:`detector.load`. None: those of the checkpoint that they come from, else they are your own.
 
     Attributes:
         batch_size: images per training batch and process.
@@ -65,9 +65,12 @@ class DetectionDataModule(pl.LightningDataModule):
         seed: int | None = None,
         limit_eval_images: int | None = None,
         transform: Transform | None = None,
+        trust: str | None = None,
     ) -> None:
         super().__init__()
         config = data if isinstance(data, Config) else configuration(data)
+        if trust is not None:
+            config, augment = from_file((config, augment), trust)
         self.data = replace(config.data)  # the batch size may be changed here
         self.augment = OwnTransform(transform) if transform else Augment(augment or config.augment)
         self.seed = config.seed if seed is None else seed
@@ -78,6 +81,12 @@ class DetectionDataModule(pl.LightningDataModule):
         self.train_dataset: DetectionDataset
         self.val_dataset: DetectionDataset
         self.val_split: Split
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, trust: str = "", **kwargs: Any) -> Any:
+        """Lightning's; classes that the checkpoint names are imported if ``trust`` allows them only."""
+        # Given here, it wins over what the file may say.
+        return super().load_from_checkpoint(checkpoint_path, *args, trust=trust, **kwargs)
 
     def prepare_data(self) -> None:
         """Draw the built-in data set, once per machine."""
@@ -270,26 +279,6 @@ class DetectionDataModule(pl.LightningDataModule):
             "persistent_workers": self.data.workers > 0,
             "pin_memory": on_gpu and torch.cuda.is_available(),
         }
-
-
-def configuration(data: DataConfig | Mapping[str, Any] | str | Path) -> Config:
-    """What the first argument of :class:`DetectionDataModule` stands for.
-
-    Keys of the ``data`` group that are lacking have the values of ``configs/data/``: of ``coco.yaml`` for a folder and
-    for another ``name`` than shapes, else of ``shapes.yaml``.
-
-    Raises:
-        ConfigError: an unknown key, or a value that is not allowed.
-    """
-    if isinstance(data, str | Path):
-        data = {"name": "coco", "root": str(data)}
-    plain = to_dict(data) if isinstance(data, DataConfig) else dict(data)
-    if not plain.keys() & {field.name for field in fields(DataConfig)}:
-        return parse_partial(plain, Config)
-    choice = "shapes" if plain.get("name", "shapes") == "shapes" else "coco"
-    shipped: Any = compose([configs_folder()], "train", [f"data={choice}"])
-    OmegaConf.set_struct(shipped, False)  # wrong keys are for `parse` to name
-    return parse(OmegaConf.merge(shipped, {"data": plain}), Config)  # type: ignore[arg-type]
 
 
 def _check_same_categories(train: DetectionDataset, val: DetectionDataset) -> None:

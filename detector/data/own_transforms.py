@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from detector.data.box_transforms import sides
+from detector.data.box_transforms import first_inverted, sides
 from detector.data.coco import Target
 from detector.data.mixing import DrawSample
 from detector.exceptions import TransformError
@@ -159,8 +159,8 @@ def what_is_wrong(image: Tensor, boxes: Tensor, labels: Tensor) -> str:
         return f"an image with values from {low:.3g} to {high:.3g}; they must be in 0..1, the model normalises them"
     if len(boxes) != len(labels):
         return f"{len(boxes)} boxes and {len(labels)} labels"
-    if not torch.isfinite(boxes).all():
-        return "boxes that are not finite"
+    if problem := first_inverted(boxes):
+        return problem
     if labels.is_floating_point() and (labels != labels.round()).any():
         return "labels that are no whole numbers"
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detector.config.defaults import parse_partial
 from detector.config.results_folder import checkpoint_file
 from detector.config.schema import Config, to_dict
+from detector.config.stored import from_file
 from detector.config.targets import check_trust, targets_of
 from detector.exceptions import CheckpointError, ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model, check_eval_mode
@@ -25,6 +26,25 @@ FACTS = ("config", "class_names", "category_ids")  # what "hyper_parameters" of 
 def hyper_parameters(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
     """What :class:`Checkpoint` reads besides the weights, as plain values: they load with ``weights_only=True``."""
     return dict(zip(FACTS, (to_dict(config), list(class_names), list(category_ids)), strict=True))
+
+
+def stored_config(content: Mapping[str, Any], where: str = "the checkpoint") -> Config:
+    """The configuration that a checkpoint holds as plain values.
+
+    Loggers and callbacks are left out, which may be of another version: what only watched the training says nothing
+    about the weights.
+
+    Args:
+        content: nested, as it is stored.
+        where: the file, for messages.
+
+    Raises:
+        WeightsError: it is not one that this version knows.
+    """
+    try:
+        return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
+    except ConfigError as error:
+        raise WeightsError(f"{where}: its configuration is not one of this version: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -41,16 +61,12 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration that it was trained with.
+        """The configuration that it was trained with; classes that it names are not trusted.
 
         Raises:
             WeightsError: it is not one that this version knows.
         """
-        content = self.content["hyper_parameters"]["config"]
-        try:  # what only watched the training says nothing about the weights
-            return parse_partial({k: v for k, v in content.items() if k not in ("logger", "callbacks")}, Config)
-        except ConfigError as error:
-            raise WeightsError(f"{self.path}: its configuration is not one of this version: {error}") from None
+        return from_file(stored_config(self.content["hyper_parameters"]["config"], str(self.path)), "")
 
     @property
     def class_names(self) -> list[str]:
@@ -77,7 +93,7 @@ class TrainedModel(nn.Module):
     def __init__(self, checkpoint: Checkpoint, trust: str = ""):
         super().__init__()
         check_model_trust(checkpoint.config, trust, f"{checkpoint.path}: ")
-        self.config = checkpoint.config
+        self.config = from_file(checkpoint.config, trust)
         self.class_names, self.category_ids = checkpoint.class_names, checkpoint.category_ids
         architecture = replace(self.config.model, weights="none")  # the file of the initial weights may be gone
         self.model = build_model(architecture, self.config.roi, num_classes=len(self.class_names) + 1)

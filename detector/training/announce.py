@@ -21,7 +21,7 @@ from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.expected_memory import expected_memory
 from detector.training.length import epochs_of
 from detector.training.module import DetectionModule
-from detector.training.optimiser import images_per_step, scaled_lr
+from detector.training.optimiser import base_lr, images_per_step, is_sgd, scaled_lr
 from detector.training.result import TrainResult
 from detector.training.resume import Start
 from detector.words import counted
@@ -74,14 +74,13 @@ def announce(
 
 
 def rate(optim: OptimConfig, batch: int) -> str:
-    """The learning rate for ``batch`` images per step, and how it follows from ``optim.lr`` if it is another."""
-    if is_target(optim.name) and "lr" in optim.name:
-        return f"lr {optim.name['lr']:g}"
+    """The learning rate for ``batch`` images per step, and how it follows from the configured one if it is another."""
+    key = "optim.name.lr" if is_target(optim.name) and "lr" in optim.name else "optim.lr"
     if optim.base_batch in (0, batch):
-        return f"lr {optim.lr:g}"
-    ratio = f"{batch}/{optim.base_batch}" if optim.name == "sgd" else f"sqrt({batch}/{optim.base_batch})"
+        return f"lr {base_lr(optim):g}"
+    ratio = f"{batch}/{optim.base_batch}" if is_sgd(optim) else f"sqrt({batch}/{optim.base_batch})"
     return (
-        f"lr {scaled_lr(optim, batch):.3g} = {optim.lr:g} x {ratio} (optim.lr is for steps of {optim.base_batch} "
+        f"lr {scaled_lr(optim, batch):.3g} = {base_lr(optim):g} x {ratio} ({key} is for steps of {optim.base_batch} "
         f"images, these are of {batch})"
     )
 

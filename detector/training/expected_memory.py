@@ -13,6 +13,7 @@ from torchvision.models.detection import FasterRCNN
 from detector.config.checks import is_target
 from detector.config.schema import Config
 from detector.models.maps import without_content
+from detector.training.optimiser import is_sgd
 
 DIVISIBLE = 32  # the sides of the network's input are multiples of it
 
@@ -51,7 +52,7 @@ def expected_memory(model: FasterRCNN, config: Config, sizes: np.ndarray) -> Mem
     """
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     training = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    kept = training * (1 + (1 if config.optim.name == "sgd" else 2)) + (weights if config.optim.ema else 0)
+    kept = training * (1 + (1 if is_sgd(config.optim) else 2)) + (weights if config.optim.ema else 0)
     height, width = input_size(config, sizes)
     activations: int | None = None
     try:

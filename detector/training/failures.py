@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config.schema import Config
-from detector.exceptions import ConfigError, TrainingError
+from detector.config.targets import in_words, name_of
+from detector.exceptions import ConfigError, DetectorError, TrainingError
 from detector.files import UNWRITABLE
 from detector.training.callbacks.interrupt import Interruption
 from detector.training.distributed import ConnectionLost
@@ -76,6 +79,27 @@ def explained(config: Config) -> Iterator[None]:
             ) from None
         if torch.distributed.is_initialized() and any(word in str(error) for word in LOST):
             raise ConnectionLost(lost(error)) from None
+        raise
+
+
+@contextmanager
+def blamed(parts: Mapping[str, Any]) -> Iterator[None]:
+    """What a callback or logger of the user's raises leaves the block as :class:`ConfigError` with its key.
+
+    It is the cause of that error. A :class:`DetectorError` says enough and passes unchanged.
+
+    Args:
+        parts: key -> the callback or logger.
+    """
+    try:
+        yield
+    except DetectorError:
+        raise
+    except Exception as error:
+        for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+            for key, part in parts.items():
+                if frame.f_locals.get("self") is part:
+                    raise ConfigError(f"{key}: {name_of(type(part))} failed with {in_words(error)}") from error
         raise
 
 

@@ -16,21 +16,29 @@ from torch import Tensor
 
 from detector.config.defaults import parse_partial
 from detector.config.schema import Config
-from detector.config.targets import check_trust, targets_of
+from detector.config.stored import from_file
 from detector.data.coco import Target
 from detector.data.loader import Batch, StepLoader
 from detector.data.splits import Split
 from detector.evaluation.detections import Detections
 from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.scoring import CocoResult, evaluate
-from detector.exceptions import DataError
-from detector.models.checkpoint import check_model_trust, hyper_parameters
+from detector.models.checkpoint import check_model_trust, hyper_parameters, stored_config
 from detector.models.faster_rcnn import check_eval_mode, detect_with_losses
 from detector.models.initial.build import build_initialised
 from detector.models.seeding import seed_of, seeded
-from detector.training.batches import checked, images_of, without_crowds
-from detector.training.optimiser import build_optimizer, build_scheduler, images_of_a_step, scaled_lr, warmup_steps
-from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
+from detector.training.batches import check_one_loader, checked, images_of, without_crowds
+from detector.training.length import total_steps
+from detector.training.optimiser import (
+    base_lr,
+    build_optimizer,
+    build_scheduler,
+    images_of_a_step,
+    scaled_lr,
+    warmup_steps,
+    with_lr,
+)
+from detector.training.validation import BatchOutcome, ImageIds, gather, mean_losses, true_boxes
 
 NOTHING: dict[str, Any] = {"weights": "none", "class_map": None, "keep_classes": False}  # keys of no initial weights
 
@@ -41,7 +49,8 @@ class DetectionModule(pl.LightningModule):
     Batches are ``(images, targets)`` as torchvision's detectors take them, with labels 1..K. It logs ``train/loss`` and
     the four ``train/loss_*``; for validation ``val/AP``, ``val/AP50`` and the others of COCO's twelve numbers (NaN
     where there is no ground truth), ``val/loss`` and ``val/loss_*``; and the same as ``test/`` for tests. What belongs
-    to the Trainer is left to it: length, precision, accumulation, clipping.
+    to the Trainer is left to it: length, precision, accumulation, clipping. Training, validation and test take one
+    loader each, prediction several.
 
     Args:
         config: the whole configuration of a run, or a nested dict of some of its keys; ``model``, ``roi``, ``optim``,
@@ -62,7 +71,8 @@ class DetectionModule(pl.LightningModule):
             training starts from follow those that were given.
         start: lines on what the initial weights are, and which classes were carried over.
         class_rows: where the rows of the classes come from; None if the start is no trained detector.
-        lr: peak learning rate; None: ``optim.lr``, scaled to the images per step if ``optim.base_batch`` says so.
+        lr: peak learning rate; None: ``optim.lr``, or that of a node in ``optim.name``, scaled to the
+            images per step if ``optim.base_batch`` says so.
         losses: those of the last training batch by name, detached scalars.
         result: the numbers of the last evaluation, on every process; None before the first.
         eval_losses: its mean losses by name, ``loss`` being their sum; empty without ``trainer.val_loss``.
@@ -79,14 +89,12 @@ class DetectionModule(pl.LightningModule):
         trust: str | None = None,
     ):
         super().__init__()
-        self.config: Config = config if isinstance(config, Config) else parse_partial(dict(config), Config)
-        self.trust = trust
+        if not isinstance(config, Config):
+            config = parse_partial(dict(config), Config) if trust is None else stored_config(config)
+        self.config: Config = config if trust is None else from_file(config, trust)
         if trust is not None:
             check_model_trust(self.config, trust)
         ids = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
-        self.trust = trust
-        if trust is not None:
-            check_model_trust(self.config, trust)
         # A checkpoint brings its weights, and its classes; the file of the initial weights may be gone.
         model = self.config.model if pretrained else replace(self.config.model, **NOTHING)
         built = build_initialised(replace(self.config, model=model), class_names, ids)
@@ -94,7 +102,7 @@ class DetectionModule(pl.LightningModule):
         self.start, self.class_rows = built.said, built.rows
         self.annotations = annotations
         # A module that a checkpoint is loaded into must not look for the file of the initial weights.
-        facts = hyper_parameters(self.config, self.class_names, self.category_ids)
+        facts = hyper_parameters(config, self.class_names, self.category_ids)
         self.save_hyperparameters({**facts, "pretrained": False})
         self.lr: float | None = None
         self.losses: dict[str, Tensor] = {}
@@ -102,7 +110,6 @@ class DetectionModule(pl.LightningModule):
         self.eval_losses: dict[str, float] = {}
         self.detections: Detections | None = None
         self._outcomes: list[BatchOutcome] = []
-        self._unnamed = 0  # images without an id in this evaluation
         self._truth: GroundTruth | None = None
         self._truth_of: str | Path | Split = ""
 
@@ -120,19 +127,32 @@ class DetectionModule(pl.LightningModule):
         return self.model(images)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, trust: str = "", **kwargs: Any) -> DetectionModule:
-        """Lightning's; classes that the checkpoint names are imported if ``trust`` allows them only.
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, *, weights_only: bool = True, trust: str = "", **more: Any
+    ) -> DetectionModule:
+        """Lightning's, which runs no code of the file unless it is told to.
+
+        Args:
+            checkpoint_path: a file, an open file, or a URL.
+            map_location: where the weights are put, as for ``torch.load``.
+            weights_only: False: unpickle whatever the file holds, which may run any code.
+            trust: the modules whose classes the checkpoint may name, as in :func:`detector.load`.
+            more: ``strict``, ``hparams_file``, and arguments that replace those of the file.
 
         Raises:
-            CheckpointError: the network needs one that is not allowed.
+            CheckpointError: the network needs a class that is not allowed.
+            WeightsError: the configuration is not one of this version.
         """
-        # Given here, it wins over what the file may say.
-        return super().load_from_checkpoint(checkpoint_path, *args, trust=trust, **kwargs)
+        # Given here, `trust` wins over what the file may say.
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, weights_only=weights_only, trust=trust, **more
+        )
 
     # ------------------------------------------------------------------------------------------ training
     def on_train_start(self) -> None:
         """Warn of a training that is over before its learning rate has risen."""
-        warmup, steps = warmup_steps(self.config.optim), self.trainer.estimated_stepping_batches
+        check_one_loader(self.trainer.train_dataloader, "training")
+        warmup, steps = warmup_steps(self.config.optim), total_steps(self.trainer)
         if warmup >= steps:
             warnings.warn(f"optim.warmup_steps={warmup}: the learning rate rises in all {steps} steps", stacklevel=2)
 
@@ -160,23 +180,23 @@ class DetectionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and per-step schedule of the configuration, for as many steps as the Trainer does."""
         trainer, optim = self.trainer, self.config.optim
-        if self.trust is not None:
-            check_trust(targets_of(optim, "optim"), self.trust)
         lr = self.lr
         if lr is None:
-            lr = scaled_lr(optim, images_of_a_step(trainer)) if optim.base_batch else optim.lr
-        optim = replace(optim, lr=lr)
+            lr = scaled_lr(optim, images_of_a_step(trainer)) if optim.base_batch else base_lr(optim)
+        optim = with_lr(optim, lr)
         # Lightning's scaler of float16 wants a plain optimiser.
         fused = getattr(trainer.precision_plugin, "scaler", None) is None
         optimizer = build_optimizer(self.model, optim, fused)
-        scheduler = build_scheduler(optimizer, optim, lambda: trainer.estimated_stepping_batches)
+        scheduler = build_scheduler(optimizer, optim, lambda: total_steps(trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # -------------------------------------------------------------------------------------- evaluation
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, Tensor]]]:
+    def validation_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[dict[str, Tensor]]]:
         """Keep what is found in a batch; returns ``detections``, those that :meth:`forward` returns."""
         images, targets = images_of(batch), checked(batch[1], self.class_names)
-        ids = self._ids(targets)
+        ids = self._ids.of(targets)
         if self.config.trainer.val_loss:
             # Seeded by its images, a batch is judged by the same anchors and regions in every evaluation.
             found, losses = detect_with_losses(self.model, images, without_crowds(targets), seed_of(*ids))
@@ -191,18 +211,28 @@ class DetectionModule(pl.LightningModule):
         )
         return {"detections": found}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[dict[str, Tensor]]]:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[dict[str, Tensor]]]:
         """As in validation."""
         return self.validation_step(batch, batch_idx)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Tensor]]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Tensor]]:
         """The detections of a batch of images, with or without targets, as :meth:`forward` returns them."""
         return self.model(images_of(batch))
 
     def on_validation_epoch_start(self) -> None:
-        """Give all processes the batch norm statistics of rank 0, which are those in the checkpoints."""
-        self._outcomes, self._unnamed = [], 0
-        if self.trainer.world_size > 1:
+        """Give all processes the batch norm statistics of rank 0, which are those in the checkpoints.
+
+        Raises:
+            ConfigError: there is more than one loader.
+        """
+        trainer: Any = self.trainer
+        if trainer.testing:
+            check_one_loader(trainer.test_dataloaders, "test")
+        else:
+            check_one_loader(trainer.val_dataloaders, "validation")
+        self._outcomes = []
+        self._ids = ImageIds(trainer.global_rank, trainer.world_size, needed=self.annotations is not None)
+        if trainer.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
@@ -266,16 +296,3 @@ class DetectionModule(pl.LightningModule):
                 self._truth = GroundTruth(source, data.on_invalid != "error", data.drop_categories)
             self._truth_of = source
         return self._truth
-
-    def _ids(self, targets: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The image id of each target. Those without one are numbered, as distributed samplers deal them out."""
-        ids = []
-        for target in targets:
-            if "image_id" in target:
-                ids.append(int(target["image_id"]))
-                continue
-            if self.annotations is not None:
-                raise DataError("a target has no image_id: which image of the annotations is it?")
-            ids.append(self._unnamed * self.trainer.world_size + self.global_rank)
-            self._unnamed += 1
-        return ids

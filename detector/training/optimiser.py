@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from detector.config.checks import is_target
 from detector.config.schema import Config, OptimConfig
-from detector.config.targets import build, fitting, word_of
+from detector.config.targets import build, fitting, locate, word_of
 from detector.exceptions import ConfigError
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -54,16 +54,35 @@ def build_given_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     return build(node, "optim.name", groups, returns=Optimizer, **fitting(node, "optim.name", **offers))
 
 
+def is_sgd(config: OptimConfig) -> bool:
+    """Whether the optimiser is SGD, or a class derived from PyTorch's; no Adam then."""
+    if not is_target(config.name):
+        return config.name == "sgd"
+    found = locate(config.name["_target_"], "optim.name")
+    return isinstance(found, type) and issubclass(found, torch.optim.SGD)
+
+
+def base_lr(config: OptimConfig) -> float:
+    """``optim.lr``, or the ``lr`` of a node in ``optim.name``, which replaces it."""
+    return config.name.get("lr", config.lr) if is_target(config.name) else config.lr
+
+
+def with_lr(config: OptimConfig, lr: float) -> OptimConfig:
+    """``config`` with another :func:`base_lr`."""
+    own = is_target(config.name) and "lr" in config.name
+    return replace(config, lr=lr, name={**config.name, "lr": lr} if own else config.name)
+
+
 def scaled_lr(config: OptimConfig, images: int) -> float:
-    """The learning rate for steps of ``images`` images.
+    """The learning rate for steps of ``images`` images: :func:`base_lr`, scaled if ``base_batch`` says so.
 
     SGD: in proportion to them (Goyal et al., Accurate, Large Minibatch SGD, 2017). Adam: to their square root
     (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022).
     """
     if not config.base_batch:
-        return config.lr
+        return base_lr(config)
     ratio = images / config.base_batch
-    return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
+    return base_lr(config) * (ratio if is_sgd(config) else math.sqrt(ratio))
 
 
 def images_per_step(config: Config) -> int:
@@ -120,8 +139,8 @@ def build_scheduler(optimizer: Optimizer, config: OptimConfig, total_steps: Call
     Args:
         optimizer: with the peak rates.
         config: the ``optim`` group.
-        total_steps: gives the length of the training, infinity included. It is asked after the first step, which does
-            not depend on it: a Trainer would load its data to know, before it has read its checkpoint.
+        total_steps: gives the length of the training, infinity included. Our schedules ask after the first step, which
+            does not depend on it; a class of the user's may need it at once.
     """
     if is_target(config.schedule):
         return build_given_scheduler(optimizer, config, total_steps)

@@ -33,6 +33,7 @@ class TrainResult(Outcome):
         best_step: optimiser steps that the best weights had seen.
         steps: optimiser steps of the run.
         seconds: wall-clock time of training with its evaluations, by this process.
+        trust: the classes that the configuration of the run names.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class TrainResult(Outcome):
     best_step: int
     steps: int
     seconds: float
+    trust: str = ""
 
     pictures: ClassVar[tuple[str, ...]] = (CURVES, SHEET)
 
@@ -86,7 +88,7 @@ class TrainResult(Outcome):
         return self.folder / "checkpoints" / LAST
 
     def load(self) -> Detector:
-        """The detector with the best weights, as ``detector.load`` gives it."""
+        """The detector with the best weights, as ``detector.load`` gives it; the run's own classes are trusted."""
         from detector.inference.detector import load
 
-        return load(self.checkpoint)
+        return load(self.checkpoint, trust=self.trust)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from detector.config.schema import Config
-from detector.config.targets import check_imports
+from detector.config.targets import check_imports, trust_in
 from detector.data.datamodule import DetectionDataModule
 from detector.models.checkpoint import read_checkpoint
 from detector.models.faster_rcnn import check_model
@@ -30,7 +30,7 @@ from detector.training.callbacks import (
 )
 from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.distributed import ProcessGroup, process_group
-from detector.training.failures import explained
+from detector.training.failures import blamed, explained
 from detector.training.forgetting import check_old_data
 from detector.training.launch import launch, must_launch
 from detector.training.length import check_length, set_length
@@ -117,6 +117,9 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         *([Profile(folder, wanted.profile_steps, console.print)] if wanted.profile_steps else []),
     ]
     loggers = build_loggers(config.logger, folder, start.step)
+    keys = [f"callbacks.{name}" for name, node in config.callbacks.items() if node is not None]
+    extra = [f"logger.extra.{name}" for name, node in config.logger.extra.items() if node is not None]
+    parts = dict(zip([*keys, *extra], [*own, *loggers[len(loggers) - len(extra) :]], strict=True))
     trainer = build_trainer(config, accelerator, group, folder, callbacks, loggers)
     if group.rank == 0:
         announce(console, module, data, trainer, start, changes)
@@ -124,7 +127,8 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         # In place, which keeps the names of weights. Dynamic: each of the many image sizes would be compiled anew.
         module.model.backbone.compile(dynamic=True)
     begun = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    with blamed(parts), explained(config):
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     if checkpoints.evaluated_step != trainer.global_step:
         # The run was resumed after its last step: only the evaluation is missing.
         trainer.validate(module, datamodule=data, verbose=False)
@@ -135,7 +139,8 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
         build_trainer(config, accelerator, group, folder, display, []).validate(module, datamodule=data, verbose=False)
         result, detections = module.result, module.detections
     assert result is not None
-    outcome = TrainResult(folder, result, checkpoints.best_step, trainer.global_step, time.monotonic() - begun)
+    seconds, trust = time.monotonic() - begun, trust_in(config)
+    outcome = TrainResult(folder, result, checkpoints.best_step, trainer.global_step, seconds, trust)
     if trainer.is_global_zero:
         assert detections is not None
         write_results(config, outcome, detections, data, console.print)

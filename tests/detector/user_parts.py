@@ -74,3 +74,10 @@ class Unexportable(Pooler):
 def half_life(optimizer, total_steps, floor=0.0):
     """A scheduler from a function."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.5 ** (4 * step / total_steps), floor))
+
+
+class Nesterov(torch.optim.SGD):
+    """SGD in all but its arguments."""
+
+    def __init__(self, params, lr, momentum=0.9):
+        super().__init__(params, lr, momentum=momentum, nesterov=True)

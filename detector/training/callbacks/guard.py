@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from detector.exceptions import DataError, TrainingError
 from detector.files import replacing
+from detector.training.batches import name_of
 
 BATCH_FILE = Path("nonfinite_batch.pt")
 # Steps in a row that float16's scaler may skip. Each halves the scale of the losses: from 65,536 at the start to 6e-5
@@ -173,9 +174,9 @@ def is_pair(batch: Any) -> bool:
 
 def image_names(targets: list[dict[str, Tensor]], trainer: pl.Trainer) -> list[str]:
     """The files of a training batch by their image ids; the ids where there is no data module to ask."""
-    ids = [int(target["image_id"]) for target in targets if "image_id" in target]
     dataset = getattr(getattr(trainer, "datamodule", None), "train_dataset", None)
     if dataset is None:
-        return [f"image {i}" for i in ids]
+        return [name_of(target) for target in targets if "image_id" in target]
+    ids = [int(target["image_id"]) for target in targets if "image_id" in target]
     index_of = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
     return [f"{dataset.name_of(index_of[i])} (image {i})" for i in ids]

@@ -57,6 +57,7 @@ NO_ADVICE = {
     *(("detector.inference.detector", key) for key in ("device", "model", "model.backbone", "roi")),
     *((module, key) for key in ALL for module in ("detector.config.synonyms", "detector.export.onnx_export")),
     ("roi_ops.functional", "sampling_ratio"),
+    ("detector.config.defaults", "data"),
     ("detector.data.images", "data.white"),
     ("detector.evaluation.evaluate", "data.name"),
     ("detector.models.checkpoint", "model.weights"),

@@ -12,8 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from detector.config.arguments import CommandLine, collect_positional
 from detector.config.commands import script
-from detector.config.composition import compose
+from detector.config.composition import compose, config_folders
+from detector.config.configure import configure
+from detector.config.overrides import Configs, parse_overrides
 from detector.config.schema import CompareConfig, Config, PredictConfig, parse
+from detector.exceptions import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -502,3 +505,25 @@ def test_a_group_of_that_name_is_no_short_key(monkeypatch, tmp_path):
     (tmp_path / "backbone" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
     monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "backbone=mine"])
     assert CommandLine(ROOT / "configs", "train", Config).arguments == ["backbone=mine"]
+
+
+@pytest.mark.parametrize(
+    ("group", "keys"),
+    [
+        ("roi", ["roi.kind={_target_"]),
+        ("data", ["data.name={_target_"]),
+        ("optim", ["optim.name={_target_", "optim.schedule={_target_"]),
+        ("logger", ["logger.extra.NAME={_target_"]),
+        ("callbacks", ["callbacks.NAME={_target_"]),
+    ],
+)
+def test_a_class_for_a_whole_group_is_told_the_keys_that_take_one(group, keys):
+    told = []
+    with pytest.raises(ConfigError) as caught:
+        Configs(config_folders(), "train", Config).check(parse_overrides([group + "={_target_: a.B, n: 1}"])[0])
+    told.append(str(caught.value))
+    with pytest.raises(ConfigError) as caught:
+        configure(Config, {group: {"_target_": "a.B"}})
+    told.append(str(caught.value))
+    assert [key for key in keys for text in told if key not in text] == []
+    assert all(text.startswith(f"{group} is the name of a choice") for text in told)

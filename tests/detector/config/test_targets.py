@@ -323,3 +323,13 @@ def default_roi(kind):
     from detector.config.defaults import default
 
     return default(RoiConfig, kind=kind)
+
+
+@pytest.mark.parametrize("key", ["optim", "transforms[1].inner"])
+def test_an_unknown_argument_of_any_node_is_told_with_the_imports(key):
+    wrong, right = ({"_target_": "user_parts.Plain", name: 1} for name in ("secnod", "second"))
+    place = {"optim": wrong} if key == "optim" else {"transforms": [right, {"_target_": NOTED, "inner": wrong}]}
+    check_imports({"right": right, "noted": {"_target_": NOTED, "any": 1}})  # `first` is what it is called with
+    with pytest.raises(ConfigError, match=r"user_parts\.Plain has no argument secnod.*second") as caught:
+        check_imports(place)
+    assert str(caught.value).startswith(f"{key}: ")

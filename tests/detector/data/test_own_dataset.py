@@ -121,6 +121,8 @@ def test_an_item_that_fails_is_named_with_the_line(workers):
         ({"labels": [1, 2]}, "item 1 has 1 boxes and 2 labels"),
         ({"iscrowd": [0, 0]}, "item 1 has 1 boxes and 2 numbers in iscrowd"),
         ({"boxes": [1, 2, 3]}, "item 1: RuntimeError"),
+        ({"boxes": [[30, 3, 20, 30]]}, r"item 1 .*box 0 is \[30\.0, 3\.0, 20\.0, 30\.0\].*xywh"),
+        ({"boxes": [[3, 3, float("nan"), 30]]}, "item 1 .*not finite"),
         ({"image_id": 0}, "item 1 has the image_id 0 of an item before it|item 1.*image_id"),
         ({"boxes": [[2, 3, 2, 30]]}, r"train\[1\].*the box has no area"),
         ({"boxes": [[2, 3, 90, 30]]}, r"train\[1\].*the box leaves its image of 60 x 40"),

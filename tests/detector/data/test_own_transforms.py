@@ -8,8 +8,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detector.config.defaults import configuration
 from detector.config.schema import Config
-from detector.data.datamodule import DetectionDataModule, configuration
+from detector.data.datamodule import DetectionDataModule
 from detector.data.own_transforms import OwnTransform
 from detector.exceptions import ConfigError, TransformError
 
@@ -80,7 +81,11 @@ def test_all_generators_follow_pytorchs():
         (lambda image, target: (image.double(), target), "float64"),
         (lambda image, target: (image[:, :0], target), r"\[3, 0, 40\]"),
         (lambda image, target: (image.numpy(), target), "image is a numpy.ndarray"),
-        (lambda image, target: (image, {**target, "boxes": target["boxes"] / 0}), "boxes that are not finite"),
+        (lambda image, target: (image, {**target, "boxes": target["boxes"] / 0}), "not finite"),
+        (
+            lambda image, target: (image, {**target, "boxes": target["boxes"][:, [2, 1, 0, 3]]}),
+            r"box 0 is \[16\.0, 4\.0, 6\.0, 10\.0\].*xywh",
+        ),
         (lambda image, target: (image, {**target, "labels": target["labels"] + 0.5}), "no whole numbers"),
         (v2.Normalize([0.5] * 3, [0.1] * 3), "values from -5 to 5"),
     ],

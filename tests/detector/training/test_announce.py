@@ -23,6 +23,16 @@ from detector.training.announce import anchor_notes, notes, rate
         ("sgd", 2, "lr 0.0025 = 0.02 x 2/16 (optim.lr is for steps of 16 images, these are of 2)"),
         ("adamw", 64, "lr 0.04 = 0.02 x sqrt(64/16) (optim.lr is for steps of 16 images, these are of 64)"),
         ("sgd", 16, "lr 0.02"),
+        (
+            {"_target_": "torch.optim.SGD"},
+            32,
+            "lr 0.04 = 0.02 x 32/16 (optim.lr is for steps of 16 images, these are of 32)",
+        ),
+        (
+            {"_target_": "torch.optim.RAdam", "lr": 0.1},
+            64,
+            "lr 0.2 = 0.1 x sqrt(64/16) (optim.name.lr is for steps of 16 images, these are of 64)",
+        ),
     ],
 )
 def test_rate_says_how_it_comes_about(name, batch, line):

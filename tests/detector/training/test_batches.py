@@ -44,14 +44,29 @@ def test_targets_become_plain_tensors():
     [
         ({"boxes": BOX, "labels": [0], "image_id": 7}, r"image 7 has labels from 0 to 0.*a, b are 1\.\.2"),
         ({"boxes": BOX, "labels": [3]}, "labels from 3 to 3"),
+        ({"boxes": BOX, "labels": [3], "image_id": "a.jpg"}, r"image a\.jpg has labels from 3 to 3"),
         ({"boxes": BOX, "labels": [1, 2]}, "1 boxes and 2 labels"),
         ({"bbox": BOX, "labels": [1]}, "no boxes, but bbox, labels"),
+        # x, y, width, height: of the first box these happen to look like corners.
+        (
+            {"boxes": [[5.0, 5, 30, 40], [30.0, 5, 5, 40]], "labels": [1, 2], "image_id": 7},
+            r"image 7 .*box 1 is \[30\.0, 5\.0, 5\.0, 40\.0\].*xywh",
+        ),
+        ({"boxes": [[5.0, 41, 5, 40]], "labels": [1]}, r"an image .*box 0 is \[5\.0, 41\.0.*xywh"),
+        ({"boxes": [[5.0, 5, float("nan"), 40]], "labels": [1], "image_id": 7}, "image 7 .*not finite.*box 0"),
+        ({"boxes": [[5.0, 5, 9, float("inf")]], "labels": [1]}, "not finite"),
     ],
 )
 def test_targets_that_cannot_be_used(target, words):
     given = {key: torch.tensor(value) if key != "image_id" else value for key, value in target.items()}
     with pytest.raises(DataError, match=words):
         checked([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}, given], ["a", "b"])
+
+
+def test_a_box_without_area_stays():
+    """The network leaves it out, as those that lose their area when an image is resized."""
+    (found,) = checked([{"boxes": torch.tensor([[5.0, 5, 5, 40]]), "labels": torch.tensor([1])}], ["a"])
+    assert found["boxes"].tolist() == [[5, 5, 5, 40]]
 
 
 def test_crowds_are_left_out():

@@ -100,10 +100,12 @@ def test_two_processes_evaluate_like_one(two, tmp_path):
 
 @pytest.mark.slow
 def test_losses_on_the_validation_images_are_those_of_one_process(two, tmp_path):
-    """To the bit, with weights that do not change."""
+    """To the bit, with weights that do not change. The images are two batches, so that the third of three processes has
+    none, and gets an image that does not count."""
     logged = []
-    for devices in (1, 2):
-        keys = {"trainer__devices": devices, "run_dir": str(tmp_path / str(devices)), "trainer__max_steps": 1}
+    for devices in (1, 3):
+        keys = {"trainer__devices": devices, "run_dir": str(tmp_path / str(devices)), "trainer__max_steps": 1,
+                "data__eval_batch_size": 4}  # fmt: skip
         outcome = train(two(**keys, optim__lr=0.0, model__norm="group"))
         (row,) = [row for row in rows(outcome.folder) if row["val/loss"]]
         logged.append({name: value for name, value in row.items() if name.startswith("val/")})

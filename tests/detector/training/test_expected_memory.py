@@ -57,7 +57,9 @@ def test_copy_without_content_leaves_the_original_alone():
     assert torch.equal(layer.weight, before)
 
 
-@pytest.mark.parametrize(("optim", "ema", "copies"), [("sgd", 0.0, 3), ("adamw", 0.0, 4), ("adamw", 0.9, 5)])
+@pytest.mark.parametrize(("optim", "ema", "copies"), [
+    ("sgd", 0.0, 3), ("adamw", 0.0, 4), ("adamw", 0.9, 5), ({"_target_": "torch.optim.SGD"}, 0.0, 3),
+])  # fmt: skip
 def test_weights_count_as_often_as_they_are_kept(tiny, optim, ema, copies):
     config = tiny(optim__name=optim, optim__ema=ema, model__norm="group")
     model = build_model(config.model, config.roi, 4)

@@ -20,6 +20,7 @@ from detector.models.checkpoint import load_trained_model
 from detector.models.faster_rcnn import detect_with_losses
 from detector.models.seeding import seed_of
 from detector.training.callbacks import Checkpoints, Monitor, PredictionSheet, Schedule
+from detector.training.length import total_steps
 from detector.training.module import DetectionModule
 from detector.training.optimiser import images_of_a_step
 from detector.training.train import train
@@ -110,6 +111,9 @@ def test_images_without_an_id():
     module = make()
     trainer_of().validate(module, loader_of(3, ids=False), verbose=False)
     assert module.detections.images.tolist() == [0, 1, 2]
+    mixed = DataLoader([*loader_of(3, ids=False).dataset, *loader_of(1).dataset], 2, collate_fn=collate)
+    with pytest.raises(DataError, match="1 targets have an image_id and 3 have none"):
+        trainer_of().validate(module, mixed, verbose=False)
     module.annotations = "val.json"
     with pytest.raises(DataError, match="no image_id"):
         trainer_of().validate(module, loader_of(3, ids=False), verbose=False)
@@ -161,6 +165,74 @@ def test_rates_follow_the_trainer():
     rates.clear()
     trainer_of(max_steps=1).fit(module, loader_of(2))
     assert rates == [0.125]
+
+
+class Lengths(pl.Callback):
+    """What the training is thought to be long before its data are loaded, after that, and in the end."""
+
+    def setup(self, trainer, module, stage):
+        self.found = [total_steps(trainer)]
+        assert trainer.train_dataloader is None
+
+    def on_train_start(self, trainer, module):
+        self.found += [total_steps(trainer), trainer.estimated_stepping_batches]
+
+    def on_train_end(self, trainer, module):
+        self.found.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(("options", "steps"), [
+    ({"max_epochs": 2, "accumulate_grad_batches": 2}, 4),
+    ({"max_epochs": 2, "limit_train_batches": 0.5}, 2),
+    ({"max_epochs": 3, "limit_train_batches": 2}, 6),
+    ({"max_epochs": 3, "overfit_batches": 1}, 3),
+    ({"max_epochs": 3, "max_steps": 4}, 4),
+    ({"max_epochs": -1, "max_steps": 4}, 4),
+])  # fmt: skip
+def test_length_before_the_data_are_loaded(options, steps):
+    """Three batches an epoch."""
+    lengths = Lengths()
+    trainer_of(callbacks=[lengths], limit_val_batches=0, **options).fit(make(), loader_of(6))
+    assert lengths.found == [steps] * 4
+
+
+def test_a_loader_without_a_length():
+    """Its training has no last step, which Lightning gives as -1; a schedule that needs one says so."""
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(loader_of(4).dataset)
+
+    loader, lengths = DataLoader(Stream(), 2, collate_fn=collate), Lengths()
+    trainer_of(max_epochs=1, callbacks=[lengths]).fit(make(), loader)
+    assert lengths.found == [math.inf, math.inf, -1, 2]
+    with pytest.raises(ConfigError, match=r"optim\.schedule.*T_max"):
+        trainer_of(max_epochs=1).fit(make(optim={"schedule": COSINE, "warmup_steps": 0}), loader)
+
+
+@pytest.mark.parametrize(("images", "lr", "expected"), [(2, None, 0.5 * 2 / 16), (2, 0.125, 0.125)])
+def test_the_rate_of_a_node_is_scaled_and_replaced(images, lr, expected):
+    """SGD as a class: in proportion to the images, as the word; `lr` of the module wins."""
+    node = {"_target_": "torch.optim.SGD", "lr": 0.5}
+    module = make(optim={"name": node, "base_batch": 16, "warmup_steps": 0, "lr": 1e-9})
+    module.lr, rates = lr, []
+    module.on_train_batch_start = lambda *args: rates.append(module.optimizers().param_groups[0]["lr"])
+    trainer_of(max_steps=1).fit(module, loader_of(images))
+    assert rates == [pytest.approx(expected)]
+
+
+def test_several_loaders():
+    """Prediction takes them; validation, test and training want one."""
+    module, several = make(), [loader_of(2), loader_of(2)]
+    assert [len(batches) for batches in trainer_of().predict(module, several)] == [1, 1]
+    for call, word in (
+        (trainer_of().validate, "validation"),
+        (trainer_of().test, "test"),
+        (trainer_of().fit, "training"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{word} with 2 loaders"):
+            call(module, several)
+    trainer_of().validate(module, several[:1], verbose=False)
 
 
 def test_a_loader_that_does_not_say_how_many_images():
@@ -216,7 +288,7 @@ def test_checkpoints_of_another_trainer(data, tmp_path):
 def test_checkpoints_of_a_run(tiny, name):
     outcome = train(tiny(trainer__max_steps=1, optim__ema=0.5, model__norm="group"))
     path = outcome.folder / "checkpoints" / name
-    module = DetectionModule.load_from_checkpoint(path, weights_only=True)
+    module = DetectionModule.load_from_checkpoint(path, "cpu")
     assert_same(module.state_dict(), load_trained_model(path).state_dict())
 
 
@@ -231,14 +303,21 @@ class Stop(pl.Callback):
             raise KeyError
 
 
-@pytest.mark.parametrize("stop", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 4))])
-def test_another_trainer_resumes_where_it_stopped(data, tmp_path, stop):
+COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}  # which needs the length to be made
+
+
+@pytest.mark.parametrize(
+    ("stop", "schedule"),
+    [(3, "one_cycle"), (2, COSINE), *(pytest.param(n, "one_cycle", marks=pytest.mark.slow) for n in (2, 4))],
+)
+def test_another_trainer_resumes_where_it_stopped(data, tmp_path, stop, schedule):
     """Five images in batches of two are three steps an epoch; stopped within an epoch, at its end, and after that."""
+    optim = {**SMALL["optim"], "schedule": schedule}
 
     def fit(folder, *more, resume=None):
         kept = Checkpoints(tmp_path / folder, Schedule(every=1))
         trainer = trainer_of(max_epochs=2, callbacks=[kept, *more], num_sanity_val_steps=0)
-        trainer.fit(make(), data(), ckpt_path=resume, weights_only=True)
+        trainer.fit(make(optim=optim), data(), ckpt_path=resume, weights_only=True)
         return torch.load(tmp_path / folder / "last.ckpt", weights_only=True)
 
     whole = fit("whole")

@@ -205,6 +205,13 @@ def test_rate_follows_the_batch():
     assert scaled_lr(sgd, 8) == pytest.approx(0.01)
     assert scaled_lr(adam, 64) == pytest.approx(0.04)
     assert scaled_lr(default(OptimConfig, lr=0.02), 64) == 0.02
+    for target, lr in (
+        ("torch.optim.SGD", 0.01),
+        ("user_parts.Nesterov", 0.01),
+        ("torch.optim.RAdam", 0.02 * 0.5**0.5),
+    ):
+        assert scaled_lr(replace(sgd, name={"_target_": target}), 8) == pytest.approx(lr)
+        assert scaled_lr(replace(sgd, name={"_target_": target, "lr": 0.04}), 8) == pytest.approx(2 * lr)
     config = default(Config)
     config.data.batch_size, config.trainer.devices, config.trainer.num_nodes, config.optim.accumulate = 2, 4, 3, 5
     assert images_per_step(config) == 120

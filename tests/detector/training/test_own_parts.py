@@ -27,6 +27,7 @@ from detector.training.train import train
 
 DATA = {"_target_": "own_parts.Quick", "count": 7}
 COUNT = {"_target_": "own_parts.Count"}
+STOP = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/APP", "mode": "max"}
 TRANSFORMS = [
     {"_target_": "own_parts.Shift", "most": 5},
     {"_target_": "torchvision.transforms.v2.RandomHorizontalFlip"},
@@ -82,8 +83,13 @@ def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stop):
 
 
 def test_what_callbacks_log_is_in_our_rows(tiny):
-    alone = train(tiny(run_dir=str(tiny().run_dir) + "-alone", trainer__log_every=2))
-    outcome = train(tiny(callbacks={"count": COUNT, "nothing": None}, trainer__log_every=2))
+    operator = {"_target_": "user_parts.Pooler"}
+    alone = train(tiny(run_dir=str(tiny().run_dir) + "-alone", trainer__log_every=2, roi__kind=operator))
+    # The run has its classes from whoever configured it, its file from anybody.
+    assert alone.load().module.model.roi_heads.box_roi_pool.module.gain.shape == (1,)
+    with pytest.raises(CheckpointError, match="trust='user_parts'"):
+        load(alone.checkpoint)
+    outcome = train(tiny(callbacks={"count": COUNT, "nothing": None}, trainer__log_every=2, roi__kind=operator))
     found = rows(outcome.folder)
     assert [(row["step"], row.pop("mine/batches")) for row in found if row["train/loss"]] == [
         ("1", "1.0"), ("2", "2.0"), ("4", "4.0"),
@@ -183,3 +189,20 @@ def test_pairs_see_the_same_batches(tiny):
         batches.append(data.training_batch(0)[0])
     assert all((a == b).all() for a, b in zip(batches[0], batches[1], strict=True))
     assert not all(a.shape == b.shape and (a == b).all() for a, b in zip(batches[0], batches[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        ({"callbacks": {"ok": COUNT, "none": None, "stop": STOP}}, ["callbacks.stop: ", "EarlyStopping", "val/APP"]),
+        (
+            {"logger__extra": {"mine": {"_target_": "own_parts.FullTable"}}},
+            ["logger.extra.mine: own_parts.", "full"],
+        ),
+    ],
+)
+def test_what_a_part_of_ones_own_raises_in_training_is_told_with_its_key(tiny, keys, facts):
+    with pytest.raises(ConfigError) as caught:
+        train(tiny(**keys))
+    assert [fact for fact in [*facts, "RuntimeError"] if fact not in str(caught.value)] == []
+    assert type(caught.value.__cause__) is RuntimeError

@@ -1,17 +1,60 @@
 """Mean losses over batches: by hand, and whatever process had which batch."""
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from detector.evaluation.detections import Detections
-from detector.training.validation import BatchOutcome, gather, mean_losses, true_boxes
+from detector.exceptions import DataError
+from detector.training.validation import BatchOutcome, ImageIds, gather, mean_losses, true_boxes
 
 
 def outcome(ids, **losses):
     return BatchOutcome(Detections.empty(ids), losses)
+
+
+def test_ids_of_images():
+    """As a distributed sampler deals them out: images 1, 3, 5 of the second of two processes."""
+    numbers = ImageIds(rank=1, world_size=2, needed=False)
+    assert numbers.of([{}, {}]) + numbers.of([{}]) == [1, 3, 5]
+    named = ImageIds(0, 1, needed=True)
+    given = [7, np.int64(8), torch.tensor(9), torch.tensor([10])]
+    found = named.of([{"image_id": value} for value in given])
+    assert found == [7, 8, 9, 10]
+    assert {type(value) for value in found} == {int}
+
+
+@pytest.mark.parametrize("value", ["a.jpg", "12", 1.5, torch.tensor(2.0), torch.tensor([1, 2]), None])
+def test_ids_that_are_no_whole_numbers(value):
+    with pytest.raises(DataError, match="image_id") as caught:
+        ImageIds(0, 1, needed=False).of([{"image_id": value}])
+    shown = value.tolist() if isinstance(value, torch.Tensor) else value
+    assert str(shown) in str(caught.value)
+
+
+@pytest.mark.parametrize("batches", [[[1, None]], [[None, 0]], [[0, 1], [None]], [[None], [3]]])
+def test_ids_of_some_images_only(batches):
+    ids = ImageIds(0, 1, needed=False)
+    *fine, wrong = [[{} if value is None else {"image_id": value} for value in batch] for batch in batches]
+    for batch in fine:
+        ids.of(batch)
+    with pytest.raises(DataError, match="image_id"):
+        ids.of(wrong)
+
+
+@pytest.mark.parametrize(("rank", "processes", "named", "count"), [(0, 2, False, 1), (1, 2, False, 0), (0, 1, False, 0),
+                                                                   (0, 2, True, 0)])  # fmt: skip
+def test_images_that_may_count_twice_are_said_once(rank, processes, named, count):
+    ids = ImageIds(rank, processes, needed=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(3):
+            ids.of([{"image_id": number} if named else {}])
+    assert sum("image_id" in str(w.message) for w in caught) == count
 
 
 def test_images_weigh_alike():

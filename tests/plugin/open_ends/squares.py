@@ -27,4 +27,4 @@ class Say(pl.Callback):
 if __name__ == "__main__":
     own = {"augment.transforms": [{"_target_": "torchvision.transforms.v2.RandomVerticalFlip"}], "run_dir": "run"}
     own |= {"data.name": {"_target_": "squares.Squares", "side": 32}, "callbacks": {"say": {"_target_": "squares.Say"}}}
-    detector.train(**own, max_steps=3)
+    detector.train(**own, max_steps=3, warmup_steps=1)

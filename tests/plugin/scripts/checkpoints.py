@@ -18,7 +18,7 @@ if __name__ == "__main__":
     trainer.fit(module, data)
     trainer.save_checkpoint("mine.ckpt")
     Path("start.pth").unlink()
-    again = detector.DetectionModule.load_from_checkpoint("mine.ckpt", weights_only=True).eval()
+    again = detector.DetectionModule.load_from_checkpoint("mine.ckpt").eval()
     image = torch.rand(3, 64, 64)
     with torch.no_grad():
         (found,) = module.eval()([image])
