@@ -64,8 +64,8 @@ class OwnTransform:
                 new, boxes, labels = as_image(new), as_tensor(made["boxes"], 4), as_tensor(made["labels"])
             except Exception as error:  # of tensors of any shape and type
                 raise TransformError(
-                    f"{name}: it returns {kinds_in(returned)}, and must return an image and a target with boxes [N, 4] and "
-                    f"labels [N]: {told(error)}"
+                    f"{name}: it returns {kinds_in(returned)}, and must return an image and a target with boxes "
+                    f"[N, 4] and labels [N]: {told(error)}"
                 ) from None
         if problem := what_is_wrong(new, boxes, labels):
             raise TransformError(f"{name}: it returns {problem}")
