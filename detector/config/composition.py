@@ -66,7 +66,9 @@ def check_choice(folders: Sequence[Path], group: str, name: str) -> None:
     if name not in choices:
         nearest = difflib.get_close_matches(name, choices, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {', '.join(choices)}")
+        folder = ", or a folder" if group == "data" else ""  # see `detector.config.overrides.Configs.whole_keys`
+        known = ", ".join(choices)
+        raise ConfigError(f"{group}={name}: there is no such choice{hint}; {group} is one of {known}{folder}")
 
 
 def read_config(path: Path) -> dict[str, Any]:

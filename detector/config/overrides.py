@@ -95,10 +95,11 @@ class Configs:
     def whole_arguments(self, argument: str) -> list[str]:
         """The arguments in Hydra's grammar that one of the command line stands for, see :meth:`whole_keys`."""
         key, equals, value = argument.partition("=")
-        whole = self.whole_keys(key, value) if equals else {}
+        name = key.lstrip("+~")
+        whole = self.whole_keys(name, value)
         if len(whole) > 1:
-            return [f"{name}={in_quotes(part)}" for name, part in whole.items()]
-        return [self.for_hydra("".join((next(iter(whole), key), equals, value)))]
+            return [f"{part}={in_quotes(text)}" for part, text in whole.items()]
+        return [self.for_hydra("".join((key.removesuffix(name), *whole, equals, value)))]
 
     def whole_keys(self, key: str, value: Any) -> dict[str, Any]:
         """The keys and values that are meant by ``key`` with ``value``, a text of the command line or any of Python's.
@@ -111,7 +112,7 @@ class Configs:
         """
         if not self.is_group(key):
             return {whole_key(key, self.schema): value}
-        if key != "data" or not isinstance(value, str | os.PathLike) or value in self.choices(key):
+        if key != "data" or not value or not isinstance(value, str | os.PathLike) or value in self.choices(key):
             return {key: value}
         text, folder = os.fspath(value), Path(value).expanduser()
         if folder.is_dir():

@@ -140,6 +140,8 @@ def check_trust(targets: Mapping[str, str], trust: str) -> None:
         targets: dotted key -> dotted class, of :func:`targets_of`.
         trust: a module, with all that is in it, or a class; or several with commas; "": none.
     """
+    if not isinstance(trust, str):
+        raise ConfigError(f"trust={trust!r}: give the names of modules as a text, as in trust='my_ops'")
     trusted = [name.strip() for name in trust.split(",") if name.strip()]
     within = lambda name: any(name == module or name.startswith(f"{module}.") for module in trusted)
     for key, target in targets.items():

@@ -19,7 +19,7 @@ from detector.config.targets import build
 from detector.data.annotations import Annotations, parse_annotations
 from detector.data.coco import DetectionDataset, Target
 from detector.data.coco_lists import coco_lists
-from detector.data.own_transforms import as_image, as_tensor, told, what_is_wrong
+from detector.data.own_transforms import as_image, as_tensor, kinds_in, told, what_is_wrong
 from detector.exceptions import ConfigError, DataError
 from detector.words import counted
 
@@ -122,11 +122,16 @@ class OwnData:
         Raises:
             DataError: the user's code fails, or returns anything else.
         """
+        where = f"{KEY}: {self.name}: item {index}"
         try:
-            image, target = self.items[index]
-            image = as_image(image)
+            given = self.items[index]
         except Exception as error:  # whatever the user's code comes up with
-            raise DataError(f"{self.name}: item {index}: {told(error)}. It must be an image and a target.") from None
+            raise DataError(f"{where}: {told(error)}") from None
+        try:
+            image, target = given
+            image = as_image(image)
+        except Exception as error:
+            raise DataError(f"{where} is {kinds_in(given)}, and must be an image and a target: {told(error)}") from None
         return image, self._checked(index, image, target)
 
     def _checked(self, index: int, image: Tensor | None, target: Any) -> Target:

@@ -54,13 +54,19 @@ class OwnTransform:
         """The image and the target that the transform makes; the arguments are left alone."""
         name = f"{self.name}, image {int(target['image_id'])}"
         with seeded_by_torch():
+            given = {**target, "boxes": wrapped(target["boxes"], image)}
             try:
-                given = {**target, "boxes": wrapped(target["boxes"], image)}
-                new, made = self.call(tv_tensors.Image(image.clone()), given)
-                new, boxes, labels = as_image(new), as_tensor(made["boxes"], 4), as_tensor(made["labels"])
+                returned = self.call(tv_tensors.Image(image.clone()), given)
             except Exception as error:  # whatever the user's code comes up with
-                raise TransformError(f"{name}: {told(error)}. It must return an image and a target with boxes "
-                                     "[N, 4] and labels [N].") from None  # fmt: skip
+                raise TransformError(f"{name}: {told(error)}") from None
+            try:
+                new, made = returned
+                new, boxes, labels = as_image(new), as_tensor(made["boxes"], 4), as_tensor(made["labels"])
+            except Exception as error:  # of tensors of any shape and type
+                raise TransformError(
+                    f"{name}: it returns {kinds_in(returned)}, and must return an image and a target with boxes "
+                    f"[N, 4] and labels [N]: {told(error)}"
+                ) from None
         if problem := what_is_wrong(new, boxes, labels):
             raise TransformError(f"{name}: it returns {problem}")
         height, width = new.shape[-2:]
@@ -170,6 +176,13 @@ def name_of(value: Any) -> str:
     """The full name of a function, or of the class of an object."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def kinds_in(value: Any) -> str:
+    """The type of a value, and the types of the parts of a tuple or list."""
+    if isinstance(value, tuple | list) and len(value) <= 3:
+        return f"{type(value).__name__} of {', '.join(type(part).__name__ for part in value) or 'nothing'}"
+    return f"{type(value).__name__} of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def told(error: Exception) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detector.exceptions import ConfigError, WeightsError
+from detector.exceptions import ConfigError
 from detector.models.maps import Measured
-from detector.models.networks import Network
+from detector.models.networks import Network, download_failed
 from detector.words import first_line
 
 # Arguments of timm's constructors that let a network for images of one size take those of others.
@@ -69,11 +69,8 @@ class TimmNetwork(Network):
         try:
             return timm_of(self.name).create_model(self.network, pretrained=True, **self.settings).state_dict()
         except Exception as error:  # of the hub's client, of several kinds
-            raise WeightsError(
-                f"model.weights={name}: the download of timm's {self.network} failed ({first_line(error)}). Without a "
-                "network, fetch the weights elsewhere and give their state dict as model.weights=PATH, or train from "
-                "scratch with model.weights=none model.norm=batch."
-            ) from None
+            instead = "the weights elsewhere and give their state dict"
+            raise download_failed(name, f"timm's {self.network}", error, instead) from None
 
     def of_file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a file of the whole network."""

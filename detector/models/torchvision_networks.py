@@ -14,10 +14,8 @@ from urllib.error import URLError
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from detector.exceptions import WeightsError
 from detector.models.maps import Measured, by_stride, describe, dry_runs, places_of_weights
-from detector.models.networks import Network
-from detector.words import first_line
+from detector.models.networks import Network, download_failed
 
 
 class Chain(nn.Sequential):
@@ -94,11 +92,7 @@ class TorchvisionNetwork(Network):
         try:
             return entry.get_state_dict(progress=False, check_hash=True)
         except (URLError, OSError, http.client.HTTPException, RuntimeError) as error:
-            raise WeightsError(
-                f"model.weights={name}: the download of {entry.url} failed ({first_line(error)}). Without a "
-                "network, fetch that file elsewhere and give it as model.weights=PATH, or train from scratch with "
-                "model.weights=none model.norm=batch."
-            ) from None
+            raise download_failed(name, entry.url, error, "that file elsewhere and give it") from None
 
     def of_file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a file of the whole network, or of its ``features`` alone."""

@@ -156,7 +156,7 @@ def test_a_sweep_of_short_keys_and_a_search_over_choices():
     configs = Configs([CONFIGS], "train", Config)
     assert configs.whole_arguments("lr=0.1,0.2") == ["optim.lr=0.1,0.2"]
     assert configs.whole_arguments("data=coco,shapes") == ["data=coco,shapes"]
-    assert configs.whole_arguments("+lr=1") == ["+lr=1"]
+    assert configs.whole_arguments("+lr=1") == ["+optim.lr=1"]
 
 
 def test_the_configuration_of_a_run(tmp_path):

@@ -97,7 +97,7 @@ def test_identity_changes_with_the_boxes():
     ("name", "arguments", "words"),
     [
         ("Nothing", {}, r"data.name: own_parts.Nothing: own_parts has no Nothing"),
-        ("Drawn", {"cuont": 3}, "no argument cuont; did you mean count"),
+        ("Drawn", {"cuont": 3}, "no argument cuont .*did you mean count"),
         ("no_classes", {}, "no_classes: .*split='train' has no class_names"),
         ("Restless", {}, "Restless .train.: item 0 draws random numbers.*augment.transforms"),
     ],
