@@ -76,7 +76,7 @@ def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
 
 def say_forgetting(config: Config, outcome: TrainResult, data: DetectionDataModule, say: Callable[[Any], Any]) -> None:
     """Print the AP of the classes that the run's detector knew before, and write it to ``forgetting.json``."""
-    found = measure_forgetting(config, outcome.best_checkpoint, data.class_names)
+    found = measure_forgetting(config, outcome.checkpoint, data.class_names)
     write_forgetting(found, outcome.folder / FORGETTING)
     say(forgetting_table(found))
 
