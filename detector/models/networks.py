@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from detector.exceptions import WeightsError
 from detector.models.maps import Measured, measure
-from detector.words import first_line
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of 0..1 RGB
 
@@ -56,18 +55,3 @@ class Network:
     def cut(self, keys: Sequence[Any]) -> list[Any]:
         """Leave out what only maps other than those of ``keys`` need; the new keys of the maps."""
         return list(keys)
-
-
-def download_failed(name: str, what: str, error: BaseException, instead: str) -> WeightsError:
-    """The error of a download.
-
-    Args:
-        name: of the weights, as in ``model.weights=imagenet``.
-        what: was asked for.
-        error: of the library that tried.
-        instead: what may be fetched elsewhere and given as a file.
-    """
-    return WeightsError(
-        f"model.weights={name}: the download of {what} failed ({first_line(error)}). Without a network, fetch "
-        f"{instead} as model.weights=PATH, or train from scratch with model.weights=none model.norm=batch."
-    )

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from detector.exceptions import ConfigError
+from detector.models.downloads import downloading
 from detector.models.maps import Measured
-from detector.models.networks import Network, download_failed
+from detector.models.networks import Network
 from detector.words import first_line
 
 # Arguments of timm's constructors that let a network for images of one size take those of others.
@@ -66,11 +67,8 @@ class TimmNetwork(Network):
 
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of the name, from the Hugging Face hub."""
-        try:
+        with downloading(name, f"timm's {self.network}", "the weights elsewhere and give their state dict"):
             return timm_of(self.name).create_model(self.network, pretrained=True, **self.settings).state_dict()
-        except Exception as error:  # of the hub's client, of several kinds
-            instead = "the weights elsewhere and give their state dict"
-            raise download_failed(name, f"timm's {self.network}", error, instead) from None
 
     def of_file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a file of the whole network."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.error import URLError
 
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from detector.models.downloads import downloading
 from detector.models.maps import Measured, by_stride, describe, dry_runs, places_of_weights
-from detector.models.networks import Network, download_failed
+from detector.models.networks import Network
 
 
 class Chain(nn.Sequential):
@@ -89,10 +88,8 @@ class TorchvisionNetwork(Network):
     def download(self, name: str) -> Mapping[str, Tensor]:
         """The weights of a name of torchvision's enum, or ``imagenet``, the best of it."""
         entry = self.weights["DEFAULT" if name == "imagenet" else name.rpartition(".")[2]]
-        try:
+        with downloading(name, entry.url, "that file elsewhere and give it"):
             return entry.get_state_dict(progress=False, check_hash=True)
-        except (URLError, OSError, http.client.HTTPException, RuntimeError) as error:
-            raise download_failed(name, entry.url, error, "that file elsewhere and give it") from None
 
     def of_file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a file of the whole network, or of its ``features`` alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +11,7 @@ import torch
 from detector.config.results_folder import checkpoint_file
 from detector.exceptions import WeightsError
 from detector.files import sha256
+from detector.models.downloads import downloading
 from detector.words import first_line
 
 HASH = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
@@ -72,20 +72,15 @@ def _download(url: str) -> Path:
     digest, address = _hash_of(url), url.partition("#")[0]
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(address).path).rpartition("/")[2]) or "weights"
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"{digest[:16]}-{name}"
-    try:
+    with downloading(url, "the file", "it elsewhere and give it"):
         if path.is_file() and sha256(path) == digest:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written under a temporary name, and renamed when its hash is the one.
-        torch.hub.download_url_to_file(address, str(path), digest, progress=False)
-    except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
-        if "hash" in str(error):
+        try:  # written under a temporary name, and renamed when its hash is the one
+            torch.hub.download_url_to_file(address, str(path), digest, progress=False)
+        except RuntimeError as error:
             raise WeightsError(
                 f"model.weights={url}: what came has another hash: {first_line(error)}. The file was changed, the "
                 "download was cut off, or the hash is not its own"
             ) from None
-        raise WeightsError(
-            f"model.weights={url}: the download failed ({first_line(error)}). Without a network, fetch the file "
-            "elsewhere and give it as model.weights=PATH"
-        ) from None
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ from torch import Tensor
 from torchvision.models import detection, get_model_weights, list_models
 
 from detector.exceptions import WeightsError
+from detector.models.downloads import downloading
 from detector.models.initial.files import local_file
 from detector.models.initial.tensors import LISTED, read_tensors
-from detector.words import counted, first_line
+from detector.words import counted
 
 PREDICTOR = "roi_heads.box_predictor."
 CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
@@ -152,13 +152,8 @@ def published_detector(weights: str, builder: str) -> InitialDetector | None:
         names = ", ".join(f"{entries.__name__}.{name}" for name in entries.__members__)
         raise WeightsError(f"model.weights={weights}: torchvision has {names}")
     entry: Any = entries[member]
-    try:
+    with downloading(weights, entry.url, "that file elsewhere and give it", WITHOUT_EPS.get(entry, "")):
         state = dict(entry.get_state_dict(progress=False, check_hash=True))
-    except (OSError, http.client.HTTPException, RuntimeError) as error:
-        raise WeightsError(
-            f"model.weights={weights}: the download of {entry.url} failed ({first_line(error)}). Without a network, "
-            f"fetch that file elsewhere and give it as model.weights=PATH{WITHOUT_EPS.get(entry, '')}"
-        ) from None
     classes: list[str] = list(entry.meta["categories"])
     known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
     said = f"torchvision's {entries.__name__}.{member} with {known}"

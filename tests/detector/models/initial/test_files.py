@@ -1,6 +1,7 @@
 """Files of weights on this machine and behind addresses."""
 
 import hashlib
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -36,12 +37,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """The address of a server of this machine; torch.hub's folder is one of the test."""
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """torch.hub's folder is one of the test, and no proxy is asked."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The address of a server of this machine."""
     monkeypatch.setattr(Handler, "asked", [])
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -99,9 +105,18 @@ def test_a_download_that_is_not_the_file_leaves_nothing(server, tmp_path, name, 
     assert cached(tmp_path) == []
 
 
-def test_no_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(WeightsError, match=r"download failed.*model\.weights=PATH"):
+def test_a_server_that_says_nothing_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("detector.models.downloads.SILENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/file.pth"
+        with pytest.raises(WeightsError, match=r"failed.*timed out.*model\.weights=PATH"):
+            local_file(f"{address}#sha256={DIGEST}")
+    assert socket.getdefaulttimeout() is None
+    assert cached(tmp_path) == []
+
+
+def test_no_server():
+    with pytest.raises(WeightsError, match=r"download of the file failed.*model\.weights=PATH"):
         local_file(f"http://127.0.0.1:9/file.pth#sha256={DIGEST}")
 
 
