@@ -13,7 +13,7 @@ from detector.config.targets import word_of
 from detector.exceptions import WeightsError
 from detector.models.catalogue import published
 from detector.models.initial.files import check_file, is_file
-from detector.models.initial.kinds import BackboneFile, read_initial
+from detector.models.initial.kinds import BackboneFile, published_names, read_initial
 from detector.models.initial.tensors import mismatch
 from detector.models.networks import Network
 
@@ -48,7 +48,7 @@ def check_weights(config: ModelConfig) -> None:
     weights, full = config.weights, published(config.backbone)
     if weights == "none" or weights in names_of(config):
         return
-    choices = ", ".join(["a state-dict file", *full, "none"])
+    choices = ", ".join(["a file", "the folder of a run", *published_names(config.published), *full, "none"])
     if not weights:
         raise WeightsError(f"model.weights: has to be given: one of {choices}")
     network = f"model.backbone={word_of(config.backbone)}"

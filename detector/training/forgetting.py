@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from detector.config.results_folder import run_folder
 from detector.config.schema import Config, DataConfig, to_dict
 from detector.config.targets import trust_in
 from detector.data.loader import DetectionLoader
@@ -19,13 +20,14 @@ from detector.evaluation.ground_truth import GroundTruth
 from detector.evaluation.result_tables import new_table, number
 from detector.evaluation.scoring import evaluate
 from detector.exceptions import ConfigError
-from detector.files import write_json
+from detector.files import read_json_or_empty, write_json
 from detector.models.checkpoint import Checkpoint, TrainedModel, load_trained_model
 from detector.models.device import choose_device
-from detector.models.initial.build import class_rows, find_detector
+from detector.models.initial.build import find_detector
 from detector.models.initial.class_rows import ClassRows, match_classes
 from detector.models.initial.kinds import InitialDetector
 from detector.models.initial.transfer import transfer
+from detector.models.seeding import seeded
 
 FORGETTING = "forgetting.json"
 
@@ -38,7 +40,8 @@ class OldClass:
         name: in the old validation data.
         boxes: ground-truth boxes there.
         before: its AP.
-        after: that of the classes that it has become; None if it was dropped.
+        after: that of the classes that it has become; None before the end of the run, or if there is no such number:
+            it was dropped, or has become one class with others.
         became: their names.
     """
 
@@ -63,73 +66,106 @@ def old_split(data: DataConfig) -> Split:
     )
 
 
-def check_old_data(config: Config, rows: ClassRows | None) -> None:
-    """Read the old validation data, if there are any: better to refuse them now than after the training.
+def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None) -> list[OldClass]:
+    """The AP of the old classes before the training; none without old validation data.
 
     Args:
         config: of the run.
-        rows: what became of the old classes; None if the run does not start from a trained detector.
+        rows: what becomes of the old classes, in a new run; None if it does not start from a trained detector.
+        checkpoint: that the run goes on from, with the numbers in the folder of its run; None: it is a new one.
+
+    Raises:
+        DetectorError: as :func:`measure_before`.
+    """
+    if not config.data.old_val_annotations:
+        return []
+    if checkpoint is None:
+        return measure_before(config, rows)
+    content = read_json_or_empty(run_folder(checkpoint) / FORGETTING)
+    return [replace(OldClass(**old), after=None) for old in content.get("classes", [])]
+
+
+def before_in_words(config: Config, known: Sequence[OldClass]) -> list[str]:
+    """The AP of the old classes as a line for the start of a run; none without old validation data."""
+    if known:
+        listed = ", ".join(f"{old.name} {number(old.before)}" for old in known)
+        return [f"AP on data.old_val_annotations before: {listed}"]
+    if not config.data.old_val_annotations:
+        return []
+    return [
+        f"data.old_val_annotations: the run that goes on has no {FORGETTING} with the AP before, so that its end "
+        "cannot say what was forgotten"
+    ]
+
+
+def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
+    """Run the detector that a training starts from on the old validation data; its file may be gone afterwards.
+
+    PyTorch's random numbers go on where they were.
+
+    Args:
+        config: of the run; ``model.weights`` and ``data.old_val_annotations`` are read.
+        rows: what becomes of the old classes; None if the run does not start from a trained detector.
+
+    Returns:
+        The classes without their AP after it.
 
     Raises:
         ConfigError: the run does not start from a detector that names its classes, or the data have none of these.
         DataError: the data cannot be used.
     """
-    if not config.data.old_val_annotations:
-        return
-    if rows is None or not any(rows.old):
+    initial = find_detector(config) if rows is not None and any(rows.old) else None
+    if rows is None or not isinstance(initial, InitialDetector):
         what = "names no classes" if rows else "is no trained detector"
         raise ConfigError(
             f"data.old_val_annotations: model.weights={config.model.weights} {what}, so nothing is forgotten"
         )
     split = old_split(config.data)
     split.dataset()
-    known = match_classes(rows.old, GroundTruth.of(split).class_names, {}, config.model.weights)
-    if not any(known.sources):
+    truth = GroundTruth.of(split)
+    known = match_classes(rows.old, truth.class_names, {}, initial.source)
+    positions = {sources[0]: label for label, sources in enumerate(known.sources) if sources}
+    if not positions:
         raise ConfigError(
             f"data.old_val_annotations: {split.annotations} has none of the classes of "
             f"model.weights={config.model.weights}: {', '.join(filter(None, rows.old))}"
         )
+    with seeded(config.seed):
+        module = detector_before(config, initial).to(choose_device(config.trainer.accelerator)).eval()
+        before = scores(module, {old: truth.category_ids[label] for old, label in positions.items()}, config, split)
+    found = []
+    for old, label in positions.items():
+        boxes = int(((truth.label == label) & ~truth.iscrowd).sum())
+        became = [rows.new[target] for target in rows.targets(old)]
+        found.append(OldClass(truth.class_names[label], boxes, before[truth.category_ids[label]], None, became))
+    return found
 
 
-def measure_forgetting(config: Config, best: Path, class_names: Sequence[str]) -> list[OldClass]:
-    """Run the detector that a training started from, and the one that came out, on the old validation data.
+def measure_after(config: Config, found: Sequence[OldClass], best: Path) -> list[OldClass]:
+    """Run the detector that came out of the training on the old validation data.
 
     Args:
-        config: of the run; ``model.weights`` and ``data.old_val_annotations`` are read.
+        config: of the run.
+        found: of :func:`measure_before`.
         best: its best checkpoint.
-        class_names: of its own data.
 
     Raises:
-        DetectorError: the initial weights or the data cannot be read any more.
+        DetectorError: the checkpoint or the data cannot be read.
     """
-    initial = find_detector(config)
-    if not isinstance(initial, InitialDetector):
-        raise ConfigError(f"model.weights={config.model.weights} is no trained detector any more")
-    rows = class_rows(config, initial, class_names)
     split = old_split(config.data)
     truth = GroundTruth.of(split)
-    known = match_classes(initial.class_names, truth.class_names, {}, initial.source)
-    category_of = {
-        sources[0]: category for sources, category in zip(known.sources, truth.category_ids, strict=True) if sources
+    category_of = dict(zip(truth.class_names, truth.category_ids, strict=True))
+    module = load_trained_model(best, choose_device(config.trainer.accelerator), trust_in(config))
+    together = Counter(name for old in found for name in old.became)
+    alone = [old.name for old in found if old.became and all(together[name] == 1 for name in old.became)]
+    became = {
+        module.class_names.index(name): category_of[old.name]
+        for old in found
+        if old.name in alone
+        for name in old.became
     }
-    device = choose_device(config.trainer.accelerator)
-    before = scores(detector_before(config, initial).to(device).eval(), category_of, config, split)
-    became = {target: category for old, category in category_of.items() for target in rows.targets(old)}
-    after = scores(load_trained_model(best, device, trust_in(config)), became, config, split)
-    found = []
-    for old, category in category_of.items():
-        label, targets = truth.category_ids.index(category), rows.targets(old)
-        boxes = int(((truth.label == label) & ~truth.iscrowd).sum())
-        found.append(
-            OldClass(
-                truth.class_names[label],
-                boxes,
-                before[category],
-                after[category] if targets else None,
-                [rows.new[target] for target in targets],
-            )
-        )
-    return found
+    after = scores(module, became, config, split)
+    return [replace(old, after=after[category_of[old.name]] if old.name in alone else None) for old in found]
 
 
 def detector_before(config: Config, initial: InitialDetector) -> TrainedModel:
@@ -176,7 +212,7 @@ def change(before: float | None, after: float | None) -> str:
     return "n/a" if before is None or after is None else f"{after - before:+.3f}"
 
 
-def write_forgetting(found: Sequence[OldClass], path: Path) -> None:
-    """Write the numbers of the table."""
-    content: dict[str, Any] = {"classes": [asdict(old) for old in found]}
-    write_json(path, content)
+def write_forgetting(found: Sequence[OldClass], folder: Path) -> None:
+    """Write the numbers of the table to the folder of a run, if there are any."""
+    if found:
+        write_json(folder / FORGETTING, {"classes": [asdict(old) for old in found]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.stored_detections import ANNOTATIONS
 from detector.files import write_json
-from detector.training.forgetting import FORGETTING, forgetting_table, measure_forgetting, write_forgetting
+from detector.training.forgetting import FORGETTING, OldClass, forgetting_table, measure_after, write_forgetting
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import CURVES, METRICS_TABLE, SHEET, TrainResult
 from detector.training.tensorboard_summary import write_summary
 
 
 def write_results(
-    config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule, say: Callable[[str], Any]
+    config: Config,
+    outcome: TrainResult,
+    detections: Detections,
+    data: DetectionDataModule,
+    known: Sequence[OldClass],
+    say: Callable[[Any], Any],
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png``, ``predictions.png`` and ``forgetting.json``.
 
@@ -40,6 +45,7 @@ def write_results(
         outcome: its numbers and folder.
         detections: of the best weights, on the validation images.
         data: with the images to draw.
+        known: classes of the detector that the run began with, and their AP then; none if that is not asked for.
         say: prints a line.
     """
     folder = outcome.folder
@@ -47,15 +53,15 @@ def write_results(
     detections.to_json(folder / "predictions.json")
     if data.val_split.own is not None:  # for evaluations of these detections, which read files
         write_json(folder / ANNOTATIONS, lists_of(data.val_split.read()))
-    discard(folder, [CURVES, SHEET, FORGETTING])  # of this run before it was resumed
+    discard(folder, [CURVES, SHEET])  # of this run before it was resumed
     if config.logger.csv:
         attempt(lambda: plot_curves(folder / METRICS_TABLE, folder / CURVES), "curves.png", say)
         attempt(lambda: say_overfitting(folder / METRICS_TABLE, say), "the remark on the losses", say)
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / SHEET), "predictions.png", say)
-    if config.data.old_val_annotations:
-        attempt(lambda: say_forgetting(config, outcome, data, say), FORGETTING, say)
+    if known:
+        attempt(lambda: say_forgetting(config, outcome, known, say), FORGETTING, say)
     if config.logger.tensorboard:
         attempt(lambda: fill_tensorboard(config, outcome, detections, data), "TensorBoard's summary", say)
 
@@ -74,10 +80,10 @@ def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
         say(f"note    {remark}")
 
 
-def say_forgetting(config: Config, outcome: TrainResult, data: DetectionDataModule, say: Callable[[Any], Any]) -> None:
+def say_forgetting(config: Config, outcome: TrainResult, known: Sequence[OldClass], say: Callable[[Any], Any]) -> None:
     """Print the AP of the classes that the run's detector knew before, and write it to ``forgetting.json``."""
-    found = measure_forgetting(config, outcome.checkpoint, data.class_names)
-    write_forgetting(found, outcome.folder / FORGETTING)
+    found = measure_after(config, known, outcome.checkpoint)
+    write_forgetting(found, outcome.folder)
     say(forgetting_table(found))
 
 

@@ -96,7 +96,7 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     if isinstance(facts, dict) and names:
         config = facts.get("config") or {}
         model = config.get("model", {}).get("name", "detector")
-        said = f"{path} is a checkpoint of ours: {model} with {counted(len(names), 'class', 'classes')}"
+        said = f"{path} is the checkpoint of a run: {model} with {counted(len(names), 'class', 'classes')}"
         return detector_of(weights, said, state, ["", *names], facts.get("category_ids"), config)
     rows = len(state[f"{CLASSES}.weight"])
     coco = list(detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
@@ -144,7 +144,7 @@ def published_detector(weights: str, builder: str) -> InitialDetector | None:
     enum, _, member = weights.rpartition(".")
     published = {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
     entries = published.get(enum)
-    if not enum and builder in list_models(detection) and member in get_model_weights(builder).__members__:
+    if not enum and member in published_names(builder):
         entries = get_model_weights(builder)
     if entries is None:
         return None
@@ -158,6 +158,11 @@ def published_detector(weights: str, builder: str) -> InitialDetector | None:
     known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
     said = f"torchvision's {entries.__name__}.{member} with {known}"
     return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+
+
+def published_names(builder: str) -> list[str]:
+    """Names of torchvision's weights of a detector, as ``COCO_V1``; none for a model that is none of its detectors."""
+    return [entry.name for entry in get_model_weights(builder)] if builder in list_models(detection) else []
 
 
 def is_state(content: Any) -> bool:

@@ -41,9 +41,12 @@ ONLY = {
     "detector.inference.sources": ("predict",),
     "detector.models.backbone": TRAINING,  # as shapes
     "detector.models.catalogue": TRAINING,
+    "detector.models.downloads": TRAINING,  # a checkpoint is loaded without initial weights
     "detector.models.faster_rcnn": TRAINING,
     "detector.models.given_pooler": TRAINING,
-    "detector.models.networks": TRAINING,  # a checkpoint is loaded without initial weights
+    "detector.models.initial.files": TRAINING,  # as downloads
+    "detector.models.initial.kinds": TRAINING,
+    "detector.models.networks": TRAINING,
     "detector.models.poolers": TRAINING,
     "detector.models.timm_networks": TRAINING,
     "detector.models.torchvision_networks": TRAINING,

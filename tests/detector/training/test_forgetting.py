@@ -73,50 +73,70 @@ def test_kept_classes_are_scored_before_and_after(start, data_set, checkpoint, c
     assert all(
         words in said for words in ("start  ", "Dogs", "kept: not in the data", "AP of the classes it knew before")
     )
-    stored = read_checkpoint(outcome.best_checkpoint)
+    stored = read_checkpoint(outcome.checkpoint)
     assert (stored.class_names, stored.category_ids) == (["Dogs", "cat"], [1, 3])
-    (rows,) = json.loads((outcome.run_dir / "forgetting.json").read_text()).values()
+    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
     assert [(row["name"], row["boxes"], row["became"]) for row in rows] == [("cat", 2, ["cat"]), ("dog", 3, ["Dogs"])]
     for row in rows:
         assert row["before"] == pytest.approx(expected[row["name"]], abs=1e-12)
         assert row["after"] == pytest.approx(expected[row["name"]], abs=1e-12)
     # The run's own validation has dogs only: no cat is scored, and none is in the files.
     assert [entry.name for entry in outcome.result.per_class] == ["Dogs"]
-    found = json.loads((outcome.run_dir / "predictions.json").read_text())
+    found = json.loads((outcome.folder / "predictions.json").read_text())
     assert {entry["category_id"] for entry in found} == {1}
-    own, result = scored(outcome.best_checkpoint)
+    own, result = scored(outcome.checkpoint)
     assert own == {"Dogs": pytest.approx(outcome.result.metrics["AP"])}
     assert any("Not scored" in note and "cat" in note for note in result.notes)
     content = json.loads((data_set / "val.json").read_text())
     content["categories"][1]["name"] = "Dogs"
     (data_set / "val.json").write_text(json.dumps(content))
-    assert scored(outcome.best_checkpoint, **old)[0] == {"cat": expected["cat"], "Dogs": expected["dog"]}
+    assert scored(outcome.checkpoint, **old)[0] == {"cat": expected["cat"], "Dogs": expected["dog"]}
 
 
-def test_the_initial_detector_is_read_once(start, checkpoint, data_set, capsys):
-    """A resumed run, the module alone and `load` do without it; what was forgotten can then not be said."""
+def test_the_initial_detector_is_read_once(start, checkpoint, data_set, capsys, monkeypatch):
+    """A resumed run, the module alone and `load` do without it, and the end of a run that was measured before."""
     config = start(model__keep_classes=True, data__old_val_annotations="val.json", optim__lr=1e-3)
+    monkeypatch.setattr("detector.training.train.announce", lambda *_: checkpoint.unlink())
     outcome = train(config)
-    checkpoint.unlink()
-    path = outcome.best_checkpoint
+    monkeypatch.undo()
+    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    assert all(isinstance(row[key], float) for row in rows for key in ("before", "after"))
+    path = outcome.checkpoint
     module = DetectionModule.load_from_checkpoint(path, weights_only=True)
     assert (module.class_names, module.category_ids, module.start) == (["Dogs", "cat"], [1, 3], [])
     assert_same(module.state_dict(), read_checkpoint(path).content["state_dict"])
     assert detector.load(path, "cpu").class_names == ["Dogs", "cat"]
     config.trainer.max_steps, config.resume = 2, "auto"
+    capsys.readouterr()
     resumed = train(config)
     assert resumed.steps == 2
-    assert read_checkpoint(resumed.run_dir / "checkpoints" / "last.ckpt").class_names == ["Dogs", "cat"]
-    assert "forgetting.json was not made" in capsys.readouterr().out
-    config.model.keep_classes, config.trainer.max_steps = False, 3
+    assert "AP of the classes it knew before" in capsys.readouterr().out
+    (again,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    assert [row["before"] for row in again] == [row["before"] for row in rows]
+    assert read_checkpoint(resumed.folder / "checkpoints" / "last.ckpt").class_names == ["Dogs", "cat"]
+    (outcome.folder / "forgetting.json").unlink()
+    config.trainer.max_steps = 3
+    train(config)
+    assert "data.old_val_annotations: the run that goes on has no forgetting.json" in capsys.readouterr().out
+    config.model.keep_classes, config.trainer.max_steps = False, 4
     with pytest.raises(ConfigError, match=r"model\.keep_classes: True then, False now"):
         train(config)
 
 
+def test_classes_that_become_one_have_no_number_of_their_own(start):
+    keys = {"model__class_map": {"cat": "Dogs", "dog": "Dogs"}, "data__old_val_annotations": "val.json"}
+    outcome = train(start(**keys))
+    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    assert [(row["name"], row["before"] > 0, row["after"], row["became"]) for row in rows] == [
+        ("cat", True, None, ["Dogs"]),
+        ("dog", True, None, ["Dogs"]),
+    ]
+
+
 def test_a_dropped_class_has_no_number_after_it(start, checkpoint):
     outcome = train(start(data__old_val_annotations="val.json"))
-    assert read_checkpoint(outcome.best_checkpoint).class_names == ["Dogs"]
-    (rows,) = json.loads((outcome.run_dir / "forgetting.json").read_text()).values()
+    assert read_checkpoint(outcome.checkpoint).class_names == ["Dogs"]
+    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
     assert [(row["name"], row["after"] is None, row["became"]) for row in rows] == [
         ("cat", True, []),
         ("dog", False, ["Dogs"]),

@@ -66,7 +66,7 @@ def test_rows_go_by_name(tmp_path):
         assert torch.equal(boxes[8:], fresh[f"{BOXES}.{kind}"][8:])
     assert built.rows.sources == [[1], []]
     text = "\n".join(built.said)
-    assert "checkpoint of ours: fpn with 2 classes" in text
+    assert "checkpoint of a run: fpn with 2 classes" in text
     assert all(words in text for words in ("dog   dogs  by name", "bird  new: random rows", "cat   -     dropped"))
 
 

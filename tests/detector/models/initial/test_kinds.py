@@ -31,7 +31,7 @@ def test_checkpoint_of_a_run(checkpoint, untrained):
     expected = {key.removeprefix("model."): value for key, value in untrained["state_dict"].items()}
     assert found.state.keys() == expected.keys()
     assert all(torch.equal(found.state[key], value) for key, value in expected.items())
-    assert "checkpoint of ours: fpn with 2 classes" in found.said
+    assert "checkpoint of a run: fpn with 2 classes" in found.said
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module.", "_orig_mod.module.", "module.model."])
