@@ -132,11 +132,15 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     dataset, truth = data_of(config, module.config.data)
     # A class that the detector has and that is not scored is detected, and then left out.
     unscored = {i: n for i, n in zip(truth.dropped_ids, truth.dropped, strict=True) if n in module.class_names}
-    if module.config.model.keep_classes:  # of the data sets that it was trained on one after the other, each has some
-        unknown = [n for n in module.class_names if n not in {*dataset.class_names, *unscored.values()}]
-        unscored |= dict(enumerate(unknown, max([*truth.category_ids, *truth.dropped_ids]) + 1))
-        if unknown:
-            truth.notes.append(f"Not scored, because the annotations do not have them: {', '.join(unknown)}.")
+    scored = {*dataset.class_names, *unscored.values()}
+    if module.config.model.keep_classes and scored < set(module.class_names):
+        # Of the data sets that it was trained on one after the other, each has some of its classes.
+        taken = [*truth.category_ids, *truth.dropped_ids]
+        unknown = [(i, n) for i, n in zip(module.category_ids, module.class_names, strict=True) if n not in scored]
+        free = max([*taken, *module.category_ids]) + 1
+        unscored |= {free + k if i in taken else i: name for k, (i, name) in enumerate(unknown)}
+        names = ", ".join(name for _, name in unknown)
+        truth.notes.append(f"Not scored, because the annotations do not have them: {names}.")
     category_ids, renumbered = match_categories(
         module.class_names,
         module.category_ids,

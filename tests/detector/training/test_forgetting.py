@@ -87,6 +87,9 @@ def test_kept_classes_are_scored_before_and_after(start, data_set, checkpoint, c
     own, result = scored(outcome.checkpoint)
     assert own == {"Dogs": pytest.approx(outcome.result.metrics["AP"])}
     assert any("Not scored" in note and "cat" in note for note in result.notes)
+    assert not any("matched by name" in note for note in result.notes)
+    with pytest.raises(DataError, match=r"annotations: 3 cat, 7 dog\n.*has Dogs\n.*have dog\n"):
+        scored(outcome.checkpoint, **old)
     content = json.loads((data_set / "val.json").read_text())
     content["categories"][1]["name"] = "Dogs"
     (data_set / "val.json").write_text(json.dumps(content))
