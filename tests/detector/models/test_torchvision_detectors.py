@@ -177,7 +177,7 @@ def test_onnx_and_the_names_of_coco(tmp_path):
     facts = hyper_parameters(config, names, range(1, 91))
     torch.save({"state_dict": state, "global_step": 1, "hyper_parameters": facts}, tmp_path / "x.ckpt")
     settings = {"checkpoint": str(tmp_path / "x.ckpt"), "output": str(tmp_path / "out.onnx"), "parity_images": 2}
-    files, parity = export(default(ExportConfig, image_size=[64, 96], dynamic=True, **settings))
-    assert parity["out.onnx"].holds
-    assert parity["out.onnx"].detections > 4
-    assert json.loads(files[1].read_text())["class_names"]["17"] == "cat"  # COCO's own number
+    written = export(default(ExportConfig, image_size=[64, 96], dynamic=True, **settings))
+    assert written.parity["out.onnx"].holds
+    assert written.parity["out.onnx"].detections > 4
+    assert json.loads(written.files[1].read_text())["class_names"]["17"] == "cat"  # COCO's own number
