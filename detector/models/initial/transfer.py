@@ -20,7 +20,7 @@ SHAPING = (
     *("model.name", "model.backbone", "model.norm", "model.fpn_strides", "model.fpn_channels", "model.fpn_norm"),
     *("model.anchors.sizes", "model.anchors.aspect_ratios", "model.rpn.conv_depth", "model.head.conv_depth"),
     *("model.head.conv_channels", "model.head.conv_norm", "model.head.width", "model.head.class_agnostic"),
-    "roi.output_size",
+    *("model.convolution", "roi.output_size"),
 )  # keys that shapes and names of weights follow from
 MEANING = (
     *("model.image_mean", "model.image_std", "model.norm_eps", "model.fpn_strides", "model.anchors.sizes"),
