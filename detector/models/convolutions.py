@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import nn
 
@@ -27,10 +28,9 @@ def make_separable(module: nn.Module) -> nn.Module:
 
 def _separable(conv: nn.Conv2d) -> nn.Sequential:
     channels = conv.in_channels
-    depthwise = nn.Conv2d(
-        channels, channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-        groups=channels, bias=False, padding_mode=conv.padding_mode,
-    )  # fmt: skip
+    same = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+    keys: dict[str, Any] = {key: getattr(conv, key) for key in same}
+    depthwise = nn.Conv2d(channels, channels, groups=channels, bias=False, **keys)
     pointwise = nn.Conv2d(channels, conv.out_channels, 1, bias=conv.bias is not None)
     for layer in (depthwise, pointwise):
         nn.init.kaiming_uniform_(layer.weight, a=1)
