@@ -24,7 +24,7 @@ types: $(VENV)/installed
 
 # Every table of docs/benchmarks/ that needs no GPU, one after the other: leave the machine alone meanwhile.
 benchmark: $(VENV)/installed
-	for suite in roi_ops cuda_bytes model retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
+	for suite in roi_ops cuda_bytes model detectors retrofit train data; do $(RUN) scripts/benchmark.py suite=$$suite output_dir=docs/benchmarks $(ARGS) || exit 1; done
 
 # Every CUDA kernel for every supported architecture, with the NVRTC of the environment: needs no GPU.
 cuda-matrix: $(VENV)/installed

@@ -5,6 +5,7 @@ python scripts/benchmark.py suite=roi_ops device=cuda
 python scripts/benchmark.py suite=cuda_bytes
 python scripts/benchmark.py suite=step device=cuda
 python scripts/benchmark.py suite=model checkpoint=RUN image_size=[800,1088]
+python scripts/benchmark.py suite=detectors
 python scripts/benchmark.py suite=retrofit
 python scripts/benchmark.py suite=train
 python scripts/benchmark.py suite=data annotations=FILE.json images=FOLDER

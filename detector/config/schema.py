@@ -76,6 +76,7 @@ class ModelConfig:
     norm: str = one_of("batch", "frozen", "sync", "group")
     norm_eps: float = number(-1)
     trainable_stages: int = number(0, 5)
+    convolution: str = one_of("full", "separable")
     fpn_strides: list[int] = number(1)
     fpn_channels: int = number(1)
     fpn_norm: str = one_of("none", "batch", "sync", "group")
@@ -350,7 +351,7 @@ class IllustrateConfig:
 class BenchmarkConfig:
     """The configuration of ``scripts/benchmark.py``."""
 
-    suite: str = one_of("roi_ops", "cuda_bytes", "step", "model", "retrofit", "train", "data")
+    suite: str = one_of("roi_ops", "cuda_bytes", "step", "model", "detectors", "retrofit", "train", "data")
     device: str = one_of("cpu", "cuda")
     repeats: int = number(1)
     threads: int = number(0)
@@ -399,6 +400,7 @@ def case(value: Any, table: dict[str, Any]) -> Any:
     """The OmegaConf resolver ``${detector.case:${model.name},{fpn:[128],else:[256]}}``: what a table of a YAML file
     says of a value of another key, or of the first of several values that is in it; a node with ``_target_`` is
     something else."""
+    table = {str(key): row for key, row in table.items()}
     words = [str(word) for word in (value if isinstance(value, list | ListConfig) else [value])]
     word = next((word for word in words if word in table), words[-1])
     found = table[word] if word in table or "else" not in table else table["else"]

@@ -26,6 +26,7 @@ from detector.models.checkpoint import TrainedModel
 from detector.models.poolers import own_kind, own_pooler
 
 OPSET = 17  # RoiAlign knows "half_pixel" from 16 on
+OUTPUTS = ("boxes", "scores", "labels")
 
 
 class OnnxDetector(nn.Module):
@@ -84,7 +85,7 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
         ExportError: onnx or onnxruntime is not installed, or an operator of the user's cannot be written.
     """
     try:
-        import onnx
+        import onnx  # noqa: F401 (write_onnx needs it)
         import onnxruntime
     except ImportError as error:
         raise ExportError(
@@ -92,31 +93,36 @@ def export_onnx(module: TrainedModel, size: tuple[int, int], dynamic: bool, path
             "'multiscale-rcnn[export]', or pip install onnx onnxruntime"
         ) from None
     detector = OnnxDetector(module.model, module.config.roi)
+    with named_operator(module.config.roi, "onnx"):
+        write_onnx(detector, size, dynamic, path)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(image: Tensor) -> Found:
+        found = session.run(list(OUTPUTS), {"image": image.numpy()})
+        return {name: torch.from_numpy(np.asarray(values)) for name, values in zip(OUTPUTS, found, strict=True)}
+
+    return run
+
+
+def write_onnx(detector: nn.Module, size: tuple[int, int], dynamic: bool, path: Path) -> None:
+    """Trace ``detector``, whose call is that of :class:`OnnxDetector`, and check the file; arguments as above."""
+    import onnx
+
     roi_ops.onnx.register()
-    outputs = ["boxes", "scores", "labels"]
-    axes = {name: {0: "detections"} for name in outputs} | ({"image": {1: "height", 2: "width"}} if dynamic else {})
+    axes = {name: {0: "detections"} for name in OUTPUTS} | ({"image": {1: "height", 2: "width"}} if dynamic else {})
     example = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     with replacing(path) as temporary, warnings.catch_warnings():
         # The tracer warns of every size that torchvision reads. torchvision's detectors are written to be traced
         # nonetheless, and the result is compared with the model.
         warnings.simplefilter("ignore")
-        with named_operator(module.config.roi, "onnx"):
-            torch.onnx.export(
-                detector,
-                (example,),
-                str(temporary),
-                dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
-                opset_version=OPSET,
-                input_names=["image"],
-                output_names=outputs,
-                dynamic_axes=axes,
-            )
-            onnx.checker.check_model(str(temporary))
-    with named_operator(module.config.roi, "onnx"):
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(image: Tensor) -> Found:
-        found = session.run(outputs, {"image": image.numpy()})
-        return {name: torch.from_numpy(np.asarray(values)) for name, values in zip(outputs, found, strict=True)}
-
-    return run
+        torch.onnx.export(
+            detector,
+            (example,),
+            str(temporary),
+            dynamo=False,  # the exporter on torch.export stops in torchvision's post-processing
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=list(OUTPUTS),
+            dynamic_axes=axes,
+        )
+        onnx.checker.check_model(str(temporary))

@@ -15,6 +15,7 @@ from detector.config.schema import ModelConfig
 from detector.config.targets import word_of
 from detector.exceptions import ConfigError
 from detector.models.catalogue import find_network
+from detector.models.convolutions import make_separable
 from detector.models.maps import Map
 from detector.models.norms import norm_layer, replace_batch_norm, set_eps
 from detector.models.weights import load_backbone_weights
@@ -159,6 +160,8 @@ def build_backbone(config: ModelConfig) -> Backbone:
         layers = norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None
         extra = Subsample() if SUBSAMPLED in anchored else None
         fpn = FeaturePyramidNetwork([found.channels for found in maps], channels, extra, layers)
+        if config.convolution == "separable":
+            make_separable(fpn)
         module = Pyramid(body, maps, fpn)
     elif maps[0].bare:
         module, inside = body, ""

@@ -20,7 +20,7 @@ SHAPING = (
     *("model.name", "model.backbone", "model.norm", "model.fpn_strides", "model.fpn_channels", "model.fpn_norm"),
     *("model.anchors.sizes", "model.anchors.aspect_ratios", "model.rpn.conv_depth", "model.head.conv_depth"),
     *("model.head.conv_channels", "model.head.conv_norm", "model.head.width", "model.head.class_agnostic"),
-    "roi.output_size",
+    *("model.convolution", "roi.output_size"),
 )  # keys that shapes and names of weights follow from
 MEANING = (
     *("model.image_mean", "model.image_std", "model.norm_eps", "model.fpn_strides", "model.anchors.sizes"),
@@ -107,7 +107,8 @@ def _remedies(
         return [" ".join(f"{key}={_shown(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])]
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []
-    fc6, channels, logits = "roi_heads.box_head.fc6.weight", "rpn.head.conv.0.0.weight", "rpn.head.cls_logits.weight"
+    fc6, logits = "roi_heads.box_head.fc6.weight", "rpn.head.cls_logits.weight"
+    channels = logits  # it has as many inputs as the maps have channels
     if shape(state, fc6)[:1] != shape(own, fc6)[:1] and shape(state, fc6):
         found.append(f"model.head.width={shape(state, fc6)[0]}")
     if shape(state, channels)[1:2] != shape(own, channels)[1:2] and shape(state, channels):
@@ -120,9 +121,13 @@ def _remedies(
                 f"roi.output_size=[{side},{side}]" if side**2 == theirs else f"a roi.output_size of {theirs} bins"
             )
     for key, layer in (("model.rpn.conv_depth", "rpn.head.conv"), ("model.head.conv_depth", "roi_heads.box_head")):
-        depths = [sum(f"{layer}.{i}.0.weight" in tensors for i in range(16)) for tensors in (state, own)]
+        kinds = ("weight", "pointwise.weight")
+        depths = [sum(f"{layer}.{i}.0.{kind}" in t for i in range(16) for kind in kinds) for t in (state, own)]
         if depths[0] != depths[1]:
             found.append(f"{key}={depths[0]}")
+    separable = ["rpn.head.conv.0.0.pointwise.weight" in tensors for tensors in (state, own)]
+    if separable[0] != separable[1]:
+        found.append(f"model.convolution={'separable' if separable[0] else 'full'}")
     if shape(state, logits)[:1] != shape(own, logits)[:1] and shape(state, logits):
         found.append(
             f"model.anchors with {shape(state, logits)[0]} for each place (sizes of a map times aspect_ratios)"

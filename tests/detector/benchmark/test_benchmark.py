@@ -14,6 +14,7 @@ import torchvision
 from detector.benchmark import (
     cpu_suite,
     cuda_suite,
+    detectors_suite,
     model_suite,
     retrofit_suite,
     run,
@@ -287,6 +288,19 @@ def test_the_data(tmp_path):
     assert all(row["images_per_s"] > 0 for row in loader)
     with pytest.raises(ConfigError, match="both annotations"):
         quick("data", tmp_path, annotations="x.json")
+
+
+@pytest.mark.slow
+def test_detectors_side_by_side(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (section,) = quick("detectors", tmp_path)["sections"]
+    rows = {row["detector"]: row for row in section["records"]}
+    assert [*detectors_suite.OURS, detectors_suite.PEER] == list(rows)[:-1]
+    for row in rows.values():
+        assert row["shares"] == {name: t / rows["model=fpn"]["ms"][name] for name, t in row["ms"].items()}
+        assert all(row["ms"].values())
+    ours, peer = (rows[name]["millions"] for name in ("model=mobilenet_v3_large_320_fpn", detectors_suite.PEER))
+    assert ours == peer
 
 
 @pytest.mark.slow

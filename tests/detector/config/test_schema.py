@@ -115,12 +115,23 @@ def test_every_choice_composes(choice):
     check_model(config.model)
 
 
-@pytest.mark.parametrize("model", ["fpn", "c4", "c5"])
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
 @pytest.mark.parametrize("data", ["shapes", "coco", "coco2017"])
 def test_every_model_has_anchors_for_every_data_set(model, data):
     config = parse(compose(f"model={model}", f"data={data}"))
-    assert config.model.name == model
+    assert config.model.name == (model if model in ("c4", "c5") else "fpn")
     check_model(config.model)
+
+
+@pytest.mark.parametrize("choice", ["experiment=finetune_small", "experiment=bccd", "data=shapes", "data=coco"])
+def test_a_light_model_stays_light_in_the_recipes(choice):
+    """What a recipe says for the pyramid is for full convolutions."""
+    light, usual = (parse(compose(choice, f"model={name}")).model for name in ("fpn_lite", "fpn"))
+    check_model(light)
+    assert (light.convolution, usual.convolution) == ("separable", "full")
+    assert light.fpn_channels < usual.fpn_channels
+    assert light.head.width <= usual.head.width
+    assert light.fpn_strides[0] == 8
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -194,8 +205,8 @@ def test_a_users_own_file_is_forgotten_after_the_composition(own):
 
 
 def test_models_of_one_map_see_the_shapes_doubled():
-    found = {name: parse(compose(f"model={name}")).model for name in ("fpn", "c4", "c5")}
-    assert [found[name].min_size for name in found] == [[128], [256], [256]]
+    found = {name: parse(compose(f"model={name}")).model for name in ("fpn", "c4", "c5", "fpn_lite")}
+    assert [found[name].min_size for name in found] == [[128], [256], [256], [256]]
     assert found["fpn"].anchors.sizes == [[12], [20], [32], [48], [72]]
     assert found["c4"].anchors.sizes == found["c5"].anchors.sizes == [[24, 40, 64, 96, 144]]
 

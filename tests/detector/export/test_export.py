@@ -52,9 +52,18 @@ def tiny(roi=None, **model):
     return module
 
 
+# The keys of model=fpn_lite that change the graph; those of size are tiny's.
+LIGHT = {"convolution": "separable", "fpn_norm": "group"}
+LAYOUTS = {
+    "fpn": {},
+    "fpn_lite": {**LIGHT, "fpn_strides": [8, 16, 32, 64], "anchors": {"sizes": [[16], [32], [64], [128]]}},
+    "c5": {"name": "c5", "anchors": {"sizes": [[16, 32, 64]]}},
+}
+
+
 @pytest.fixture
-def checkpoint(tmp_path):
-    module = tiny()
+def checkpoint(tmp_path, request):
+    module = tiny(**LAYOUTS[getattr(request, "param", "fpn")])
     facts = {"config": to_dict(module.config), "class_names": ["cat", "dog", "yak"], "category_ids": [3, 7, 9]}
     torch.save({"state_dict": module.state_dict(), "global_step": 1, "hyper_parameters": facts}, tmp_path / "x.ckpt")
     return tmp_path / "x.ckpt"
@@ -89,9 +98,9 @@ def test_a_chain_of_suppressions_is_followed_to_its_end():
 
 # --------------------------------------------------------------------------------------- the fixed form
 @pytest.mark.parametrize("size", [(64, 64), (50, 90), (200, 120)])
-@pytest.mark.parametrize("name", ["fpn", "c5"])
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_the_fixed_form_finds_what_the_model_finds(name, size):
-    module = tiny(name=name, **({"anchors": {"sizes": [[16, 32, 64]]}} if name == "c5" else {}))
+    module = tiny(**LAYOUTS[name])
     fixed = StaticDetector(module.model, size)
     torch.manual_seed(1)
     for _ in range(2):
@@ -208,7 +217,8 @@ def settings_for(checkpoint, tmp_path, **changes):
     )
 
 
-@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize(("checkpoint", "dynamic"), [("fpn", True), ("fpn", False), ("fpn_lite", True)],
+                         indirect=["checkpoint"])  # fmt: skip
 def test_onnx(checkpoint, tmp_path, dynamic):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -225,7 +235,7 @@ def test_onnx(checkpoint, tmp_path, dynamic):
         found = session.run(["boxes", "scores", "labels"], {"image": image.numpy()})
         with torch.no_grad():
             expected = model([image])[0]
-        assert sorted(found[1].tolist()) == pytest.approx(sorted(expected["scores"].tolist()), abs=1e-5)
+        assert sorted(found[1].tolist()) == pytest.approx(sorted(expected["scores"].tolist()), abs=1e-4)
         assert len(found[0]) == len(expected["boxes"]) > 0
     content = json.loads(files[1].read_text())
     assert content["class_names"] == {"1": "cat", "2": "dog", "3": "yak"}
@@ -236,12 +246,11 @@ def test_onnx(checkpoint, tmp_path, dynamic):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "keys"), [
-    ("fpn", {}),
-    ("fpn", {"fpn_strides": [8, 16], "anchors": {"sizes": [[16], [32]]}}),
-    ("c5", {"anchors": {"sizes": [[16, 32, 64]]}}),
-])  # fmt: skip
-def test_onnx_on_photographs(name, keys, tmp_path, shared_dir):
+@pytest.mark.parametrize(
+    "keys", [*LAYOUTS.values(), {"fpn_strides": [8, 16], "anchors": {"sizes": [[16], [32]]}}],
+    ids=[*LAYOUTS, "fpn of two maps"],
+)  # fmt: skip
+def test_onnx_on_photographs(keys, tmp_path, shared_dir):
     """Twenty photographs, pretrained features under heads of random weights: within the tolerances or
     within what float32 costs such a model (docs/export.md has trained ones)."""
     pytest.importorskip("onnxruntime")
@@ -249,7 +258,6 @@ def test_onnx_on_photographs(name, keys, tmp_path, shared_dir):
     if not weights.is_file() or not images.is_dir():
         pytest.skip(f"needs {weights} and {images}")
     module = tiny(
-        name=name,
         weights=str(weights),
         min_size=[160],
         max_size=240,

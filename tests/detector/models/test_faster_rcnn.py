@@ -1,5 +1,7 @@
 """The detector: every model with every operator, the tutorial's model, precision, and wrong configurations."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
@@ -9,8 +11,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
+from detector.config.commands import configs_folder
+from detector.config.composition import compose
 from detector.config.defaults import default
-from detector.config.schema import AnchorConfig, ModelConfig, RoiConfig
+from detector.config.schema import AnchorConfig, ModelConfig, RoiConfig, parse
 from detector.exceptions import ConfigError
 from detector.models.faster_rcnn import build_model
 
@@ -28,11 +32,12 @@ LOSSES = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_re
 
 def small(name="fpn", **keys):
     """A narrow model for images of 64 pixels."""
-    config = default(ModelConfig, **{"name": name, "fpn_channels": 16, "min_size": [64], "max_size": 128, **keys})
+    composed = compose([configs_folder()], "train", [f"model={name}", "~tuning@_global_"])
+    config = replace(parse(composed).model, **{"fpn_channels": 16, "min_size": [64], "max_size": 128, **keys})
     config.head.width, config.head.batch_size_per_image = 16, 16
     config.rpn.post_nms_top_n_train = config.rpn.post_nms_top_n_test = 20
     sizes = [8.0, 16.0, 32.0, 64.0, 128.0]
-    config.anchors.sizes = [[s] for s in sizes] if name == "fpn" else [sizes]
+    config.anchors.sizes = [[s] for s in sizes[-len(config.fpn_strides) :]] if config.name == "fpn" else [sizes]
     return config
 
 
@@ -46,7 +51,7 @@ def batch():
 
 
 @pytest.mark.parametrize("roi", ROIS)
-@pytest.mark.parametrize("name", ["fpn", "c4", "c5"])
+@pytest.mark.parametrize("name", ["fpn", "fpn_lite", "c4", "c5"])
 def test_every_model_with_every_operator(name, roi):
     model = build_model(small(name), default(RoiConfig, **ROIS[roi]), 3)
     images, targets = batch()
