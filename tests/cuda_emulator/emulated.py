@@ -54,7 +54,7 @@ def sanitized_run(
     The exit code is ``FOUND`` if the sanitizer found something.
     """
     checks = "address,undefined,float-cast-overflow" if sanitizer == "address" else sanitizer
-    flags = ("-O1", "-g", "-shared", "-fPIC", f"-fsanitize={checks}", "-fno-sanitize-recover=all")
+    flags = ("-O1", "-g1", "-shared", "-fPIC", f"-fsanitize={checks}", "-fno-sanitize-recover=all")
     library = build(_kernels(kinds), folder, flags, code=code)
     environment = {
         "LD_PRELOAD": str(runtime(sanitizer)),
