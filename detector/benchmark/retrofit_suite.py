@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,15 @@ MODELS: dict[str, Callable[..., FasterRCNN]] = {
     "maskrcnn_resnet50_fpn": detection.maskrcnn_resnet50_fpn,
 }
 CLASSES = 21
+# quick=true: few proposals, so that the heads cost little.
+FEW = {
+    "rpn_pre_nms_top_n_train": 50,
+    "rpn_post_nms_top_n_train": 30,
+    "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_test": 30,
+    "box_batch_size_per_image": 16,
+    "box_detections_per_img": 10,
+}
 
 
 def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
@@ -31,7 +40,7 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     height, width = (64, 96) if config.quick else (config.image_size[0], config.image_size[1])
     rows = []
     for name in track(list(MODELS), "retrofit", disable=not config.progress_bar):
-        original, replaced = pair(name, height, width, bench.device)
+        original, replaced = pair(name, height, width, bench.device, FEW if config.quick else None)
         images, targets = batch(2, height, width, bench.device)
         ours, peer = bench.in_turn(*(partial(infer, model, images[:1]) for model in (replaced, original)))
         rows.append(Row(name, "inference, 1 image", ours, peer, "torchvision"))
@@ -44,8 +53,10 @@ def measure(bench: Bench, config: BenchmarkConfig) -> Measured:
     return Measured("torchvision's detectors with replace_roi_pooling", inputs, [compared(rows)])
 
 
-def pair(name: str, height: int, width: int, device: torch.device | str) -> tuple[Any, Any]:
-    """A model as torchvision builds it, and the same with our pooling."""
+def pair(
+    name: str, height: int, width: int, device: torch.device | str, counts: Mapping[str, int] | None = None
+) -> tuple[Any, Any]:
+    """A model as torchvision builds it, with ``counts`` of proposals, and the same with our pooling."""
     torch.manual_seed(0)
     original = MODELS[name](
         weights=None,
@@ -53,6 +64,7 @@ def pair(name: str, height: int, width: int, device: torch.device | str) -> tupl
         num_classes=CLASSES,
         min_size=min(height, width),
         max_size=max(height, width),
+        **(counts or {}),
     ).to(device)
     return original, roi_ops.replace_roi_pooling(copy.deepcopy(original))
 

@@ -68,7 +68,7 @@ def changed(before, after):
 def keys(tmp_path_factory):
     """A run of seconds, with all that sets something of the process."""
     settings = {"trainer.deterministic": True, "trainer.threads": 1, "logger.tensorboard": True, "data.workers": 1}
-    return {**SMALL, **SHORT, **settings, "data.root": tmp_path_factory.mktemp("shapes")}
+    return {**SMALL, **SHORT, "logger.sheet_images": 1, **settings, "data.root": tmp_path_factory.mktemp("shapes")}
 
 
 @pytest.fixture(scope="module")

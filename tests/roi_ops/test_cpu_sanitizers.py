@@ -19,7 +19,7 @@ def build(folder: Path, sanitizers: str) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    flags = ["-std=c++17", "-O1", "-g", "-w", "-ffp-contract=off", f"-fsanitize={sanitizers}",
+    flags = ["-std=c++17", "-O1", "-g1", "-w", "-ffp-contract=off", f"-fsanitize={sanitizers}",
              "-fno-sanitize-recover=all", f"-I{ROI_OPS / 'cpu'}", f"-I{ROI_OPS / 'include'}"]  # fmt: skip
     probe = subprocess.run([compiler, *flags, "-x", "c++", "-", "-o", folder / "probe"], input="int main() {}",
                            text=True, capture_output=True)  # fmt: skip

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forked import Forked
+from forked import run as run_forked
 from studies import ROOT, TINY
 
 from detector.config.command_line import INTERRUPTED
@@ -35,7 +37,7 @@ def environment():
 
 
 def run(*parts, code=0):
-    done = subprocess.run(parts, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    done = run_forked([*parts], cwd=ROOT, env=environment())
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -64,10 +66,10 @@ def records(folder):
 
 
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path):
-    process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    process = Forked(command(tmp_path), cwd=ROOT, env=environment())
     # Killed in the training of the first cell, after its first checkpoint.
     wait_until(lambda: list(tmp_path.glob("study/runs/*/run/checkpoints/last.ckpt")), process)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     out = run(*command(tmp_path))
     assert "2 runs, 2 finished" in out

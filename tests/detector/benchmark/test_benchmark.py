@@ -154,12 +154,11 @@ def test_times_of_a_call_on_a_gpu():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_suite_of_one_is_refused():
-    command = [sys.executable, "scripts/benchmark.py", "device=cuda"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "device=cuda" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+def test_without_a_gpu_the_suite_of_one_is_refused(call_script):
+    code, out, err = call_script("benchmark", "device=cuda")
+    assert code == 2
+    assert "device=cuda" in err + out
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,12 +112,11 @@ def test_the_figures_of_the_documents_are_there():
 
 
 @pytest.mark.slow
-def test_the_script_draws_every_figure(tmp_path):
-    command = [sys.executable, "scripts/illustrate.py", f"output_dir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 5
-    for path in done.stdout.split():
+def test_the_script_draws_every_figure(tmp_path, call_script):
+    code, out, err = call_script("illustrate", f"output_dir={tmp_path}")
+    assert code == 0, err
+    assert len(out.split()) == 5
+    for path in out.split():
         with Image.open(path) as picture:
             assert min(picture.size) > 200
             assert getattr(picture, "n_frames", 1) == (70 if path.endswith("gif") else 1)

@@ -376,7 +376,7 @@ def test_what_is_no_video(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script(checkpoint, data_set):
+def test_the_script(checkpoint, data_set, call_script):
     command = [
         sys.executable,
         "scripts/predict.py",
@@ -389,7 +389,7 @@ def test_the_script(checkpoint, data_set):
     assert done.returncode == 0, done.stderr
     assert "25 detections in 5 images" in done.stdout
     assert str(checkpoint.parent / "predict" / "images") in done.stdout
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
-    assert "overwrite=true" in again.stderr
-    assert "Traceback" not in again.stderr
+    code, _, err = call_script("predict", *command[2:])
+    assert code == 2
+    assert "overwrite=true" in err
+    assert "Traceback" not in err

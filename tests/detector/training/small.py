@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {
     "model.anchors.sizes": [[8.0], [16.0], [32.0], [64.0], [128.0]],
     "trainer.accelerator": "cpu",
     "logger.tensorboard": False,
-    "logger.sheet_images": 1,
+    "logger.sheet_images": 0,
 }
 # A length, for runs that get none from a debug mode or a recipe.
 SHORT: dict[str, Any] = {

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from comparing import assert_same, checkpoint_of, rows
+from forked import SERVER, Forked
+from forked import run as run_forked
 from PIL import Image
 
 from detector.config.defaults import default
@@ -19,6 +21,7 @@ from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.samplers import EpochOrder, StepBatchSampler
 from detector.evaluation.evaluate import evaluate_from_config
 from detector.exceptions import ConfigError, DataError, TrainingError
+from detector.training import launch as launch_module
 from detector.training.callbacks.interrupt import requeue
 from detector.training.distributed import process_group
 from detector.training.launch import must_launch
@@ -48,8 +51,13 @@ def odd_data(tmp_path_factory):
 
 
 @pytest.fixture
-def two(tiny, odd_data):
-    """A function: keys -> the configuration of a run of two processes on the odd data."""
+def two(tiny, odd_data, monkeypatch):
+    """A function: keys -> the configuration of a run of two processes on the odd data. The processes are forked by a
+    server; those of the scripts below are started anew, as a user's are."""
+    start = launch_module.start_processes
+    assert SERVER.get_start_method() == "forkserver"
+    forked = lambda *arguments, start_method, **keys: start(*arguments, start_method="forkserver", **keys)
+    monkeypatch.setattr(launch_module, "start_processes", forked)
 
     def make(**keys):
         settings = {"data__name": "coco", "data__root": str(odd_data), "data__batch_size": 1,
@@ -175,7 +183,7 @@ def test_torchrun_makes_one_folder(script, tmp_path):
 @pytest.mark.slow
 def test_sweep_of_runs_with_several_processes(script, tmp_path):
     sweep = ["--multirun", "seed=0,1", "hydra.sweep.dir=runs/sweep", "trainer.devices=2", "trainer.max_steps=2"]
-    done = subprocess.run(script(*sweep), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = run_forked(script(*sweep), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for job in (0, 1):
         folder = tmp_path / "runs/sweep" / str(job)
@@ -200,13 +208,11 @@ def test_slurm_job_is_queued_again(script, tmp_path):
             **{f"SLURM_{key}": str(rank) for key in ("PROCID", "LOCALID")},
             **{"SLURM_NODEID": "0", "SLURM_JOB_ID": "4242", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "x"},
         }
-        processes.append(
-            subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        )
+        processes.append(Forked(command, env=environment, cwd=tmp_path))
     wait_for(lambda: (tmp_path / "runs/4242/metrics.csv").is_file() or any(p.poll() is not None for p in processes))
     for process in processes:
-        process.send_signal(signal.SIGUSR1)
-    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+        os.kill(process.pid, signal.SIGUSR1)
+    errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [130, 130], errors
     assert (tmp_path / "calls").read_text() == "requeue 4242\n"
     assert checkpoint_of(tmp_path / "runs/4242")["global_step"] < 1000

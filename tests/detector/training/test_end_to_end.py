@@ -5,13 +5,14 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
+from forked import run as run_forked
 from small import SMALL, arguments
 
 from detector.evaluation.metrics import METRIC_NAMES
@@ -39,7 +40,7 @@ def environment():
 
 
 def run(*parts, code=0):
-    done = subprocess.run(parts, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    done = run_forked([*parts], cwd=ROOT, env=environment())
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -79,16 +80,7 @@ def test_stopped_and_resumed(tmp_path):
     step = 0
     for number, advice in ((signal.SIGTERM, "send the signal again"), (signal.SIGINT, "press Ctrl-C again")):
         before = last.stat().st_mtime_ns if last.exists() else 0
-        process = subprocess.Popen(
-            command(tmp_path, *settings, f"run_dir={folder}", "resume=auto"),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        process = Forked(command(tmp_path, *settings, f"run_dir={folder}", "resume=auto"), cwd=ROOT, env=environment())
         deadline = time.monotonic() + 300
         while not last.is_file() or last.stat().st_mtime_ns == before:
             assert process.poll() is None, process.communicate()

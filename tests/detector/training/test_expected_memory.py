@@ -109,9 +109,11 @@ def test_compiled_backbone_trains_as_the_plain_one(tiny, tmp_path, monkeypatch):
 
     original = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **keys: original(self, backend=backend, **keys))
+    small = {"model__backbone": {"_target_": "user_networks.Net"}, "model__fpn_strides": [4, 8],
+             "model__anchors__sizes": [[8.0], [16.0]]}  # fmt: skip
     states = {}
     for name in ("none", "backbone"):
-        result = train(tiny(run_dir=str(tmp_path / name), compile=name, optim__ema=0.9, trainer__max_steps=2))
+        result = train(tiny(run_dir=str(tmp_path / name), compile=name, optim__ema=0.9, trainer__max_steps=2, **small))
         states[name] = torch.load(result.last_checkpoint, weights_only=True)["state_dict"]
         assert bool(calls) == (name == "backbone")
     assert states["none"].keys() == states["backbone"].keys()

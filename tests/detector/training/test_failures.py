@@ -192,7 +192,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_failure(tiny, monkeypatch, capsys)
         raise ValueError("no font")
 
     monkeypatch.setattr(write_results, "plot_curves", broken)
-    config = tiny()
+    config = tiny(logger__sheet_images=1)
     left = Path(config.run_dir) / "curves.png"  # as by a run that has ended before and goes on
     monkeypatch.setattr(write_results, "facts", lambda *of: left.touch() or {"seed": 0})
     result = train(config)

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from comparing import assert_same, rows
+from forked import Forked
 
 STEPS, KILLS = 36, 5
 # Evaluations at 15 and 30, checkpoints at every fourth step: kills fall between, into, before and after them.
@@ -25,9 +26,7 @@ ARGUMENTS = (
 
 def kill_at(command, folder, step, delay):
     """Run ``command`` in the parent of ``folder`` and kill it ``delay`` seconds after ``step`` was logged."""
-    process = subprocess.Popen(
-        command, cwd=folder.parent, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = Forked(command, cwd=folder.parent)
     csv = folder / "metrics.csv"
     # A run that goes on first drops the rows after its checkpoint.
     begun = csv.stat().st_ino if csv.is_file() else 0
@@ -35,13 +34,13 @@ def kill_at(command, folder, step, delay):
     while process.poll() is None and not (csv.is_file() and csv.stat().st_ino != begun and newest(folder) >= step):
         if time.monotonic() > deadline:
             os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError(f"step {step} was not reached in time:\n{process.communicate()[0].decode()}")
+            raise AssertionError(f"step {step} was not reached in time:\n{process.communicate()}")
         time.sleep(0.01)
     time.sleep(delay)
     alive = process.poll() is None
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
-    output = process.communicate()[0].decode()
+    output = process.communicate()
     assert alive, f"ended by itself before step {step}:\n{output}"
 
 
@@ -57,7 +56,7 @@ def test_five_kills(script, tmp_path):
     """Weights, optimiser, average, loop state, logged metrics, predictions; with and without loader processes."""
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
-    undisturbed = subprocess.Popen(script("run_dir=whole", *ARGUMENTS), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    undisturbed = Forked(script("run_dir=whole", *ARGUMENTS), cwd=tmp_path)
     folder = tmp_path / "killed"
     steps = sorted(draw.sample(range(1, STEPS), KILLS))
     for number, step in enumerate(steps):

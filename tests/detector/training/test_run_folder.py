@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked, run
 from omegaconf import OmegaConf
 
 from detector.exceptions import ConfigError
@@ -30,7 +31,8 @@ with run_folder_lock(sys.argv[1]):
     time.sleep(60)
 """
 TAKE = """
-import sys
+import sys, time
+from pathlib import Path
 from detector.config.defaults import default
 from detector.config.schema import Config
 from detector.exceptions import ConfigError
@@ -38,14 +40,18 @@ from detector.training.resume import find_start
 from detector.training.run_folder import run_folder_lock, write_config
 
 config = default(Config, run_dir=sys.argv[1], seed=int(sys.argv[2]))
-print("ready", flush=True)
-sys.stdin.readline()
+def wait_for(name):
+    while not Path(name).exists():
+        time.sleep(0.001)
+
+Path("ready" + sys.argv[2]).touch()
+wait_for("go")
 try:
     with run_folder_lock(config.run_dir):
         write_config(config, find_start(config).checkpoint)
         print("taken", flush=True)
         if sys.argv[3] == "stay":
-            sys.stdin.readline()
+            wait_for("end")
 except ConfigError as error:
     print(error, flush=True)
 """
@@ -125,24 +131,26 @@ def test_folder_that_cannot_be_made(tmp_path):
         pass
 
 
-def answers(folder, how):
-    """What four runs that start at the same moment say."""
-    processes = [subprocess.Popen([sys.executable, "-c", TAKE, str(folder), str(seed), how], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, text=True, cwd=ROOT) for seed in range(4)]  # fmt: skip
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    found = [process.stdout.readline().strip() for process in processes]
-    for process in processes:
-        process.communicate(timeout=60)
-    return found
+def answers(folder, how, where):
+    """What four runs that start at the same moment in the folder ``where`` say."""
+    where.mkdir()
+    (where / "take.py").write_text(TAKE)
+    processes = [Forked([sys.executable, "take.py", str(folder), str(seed), how], cwd=where) for seed in range(4)]
+    awaited = [where / f"ready{seed}" for seed in range(4)]
+    while not all(path.exists() for path in awaited):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    (where / "go").touch()
+    while not all(process.output() for process in processes):
+        assert not any(process.poll() for process in processes)
+        time.sleep(0.01)
+    (where / "end").touch()
+    return [process.communicate(timeout=60)[0].strip() for process in processes]
 
 
 def test_runs_that_start_at_the_same_moment(tmp_path):
     folder = tmp_path / "runs" / "now"
-    found = answers(folder, "stay")
+    found = answers(folder, "stay", tmp_path / "a")
     assert found.count("taken") == 1
     assert sum("another process is training in this folder" in answer for answer in found) == 3
     assert OmegaConf.load(folder / "config.yaml").seed == found.index("taken")  # whole, and the winner's
@@ -150,10 +158,10 @@ def test_runs_that_start_at_the_same_moment(tmp_path):
 
 def test_a_run_that_has_ended_keeps_its_folder(tmp_path):
     folder = tmp_path / "now"
-    assert answers(folder, "go").count("taken") == 1
+    assert answers(folder, "go", tmp_path / "a").count("taken") == 1
     before = (folder / "config.yaml").read_bytes()
     refused = ("there is a run in it already", "another process is training in this folder")  # while it looks
-    assert all(any(words in answer for words in refused) for answer in answers(folder, "go"))
+    assert all(any(words in answer for words in refused) for answer in answers(folder, "go", tmp_path / "b"))
     assert (folder / "config.yaml").read_bytes() == before
 
 
@@ -162,20 +170,18 @@ def test_a_run_that_has_ended_keeps_its_folder(tmp_path):
 def test_second_command_ends_at_once(script, tmp_path, devices, resume):
     """With several processes too, of which the first one holds the folder; after a SIGKILL the run can go on."""
     keys = ("run_dir=run", f"trainer.devices={devices}", "data.batch_size=1", "trainer.checkpoint_every=1")
-    first = subprocess.Popen(script(*keys, "trainer.max_steps=100000"), cwd=tmp_path, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    first = Forked(script(*keys, "trainer.max_steps=100000"), cwd=tmp_path)
     try:
         while first.poll() is None and not (tmp_path / "run/checkpoints/last.ckpt").is_file():
             time.sleep(0.05)
-        assert first.poll() is None, first.communicate()[1].decode()
-        second = subprocess.run(script(*keys, resume), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert first.poll() is None, first.communicate()
+        second = run(script(*keys, resume), cwd=tmp_path)
         assert second.returncode == 2
         assert re.search(r"run_dir=run: another process is training in this folder \(process \d+ ", second.stderr)
         assert "Traceback" not in second.stderr
     finally:
         first.kill()
         first.wait()
-    first.communicate()
     deadline = time.monotonic() + (60 if devices > 1 else 0)  # processes whose parent dies end after their step
     while True:
         try:
