@@ -56,7 +56,7 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     Args:
         config: that was inspected.
         study: of the training boxes.
-        sizes: ``[M, 2]``, height and width in pixels of all training images.
+        sizes: ``[M, 2]``, height and width in pixels of all training images; 0 where the file does not say.
     """
     base: Config = configure(Config, {"experiment": BASE})
     recipe, plain = flat(to_dict(base)), flat(to_dict(configure(Config, {"data": "coco"})))
@@ -106,8 +106,8 @@ def fit_maps(study: AnchorStudy, roi: RoiConfig) -> tuple[ModelConfig, str]:
     """The model of ``study`` with the strides that suit its objects and a ladder of anchors on them, and a sentence.
 
     The finest is :data:`USUAL`; a finer one if a small object covers fewer than :data:`FEWEST` cells; a coarser one if
-    it covers a cell for each bin of ``roi`` even there. The coarsest is the first on which a large object covers no more
-    cells than there are bins, and not the finest, to which it adds its wider view.
+    it covers a cell for each bin of ``roi`` even there. The coarsest is the first on which a large object covers no
+    more cells than there are bins, and not the finest, to which it adds its wider view.
     """
     model, bins = study.model, max(roi.output_size)
     small, large = np.quantile(study.objects.side, (SMALL, LARGE)).tolist()
@@ -118,7 +118,7 @@ def fit_maps(study: AnchorStudy, roi: RoiConfig) -> tuple[ModelConfig, str]:
         while large > bins * strides[-1] and strides[-1] < COARSEST:
             strides.append(2 * strides[-1])
     each = PER_MAP if len(strides) > 1 else 2 * PER_MAP
-    ladder = [[stride * (2 + step) for step in range(each)] for stride in strides]
+    ladder = [[float(stride * (2 + step)) for step in range(each)] for stride in strides]
     why = (
         f"Stride {', '.join(map(str, strides))}: small and large objects, of {small:.0f} and {large:.0f} pixels in the "
         f"input, cover {small / strides[0]:.1f} cells of the finest and {large / strides[-1]:.1f} of the coarsest map."
@@ -128,7 +128,8 @@ def fit_maps(study: AnchorStudy, roi: RoiConfig) -> tuple[ModelConfig, str]:
 
 def fit_length(sizes: np.ndarray, model: ModelConfig, batch: int) -> tuple[int, str]:
     """Steps of ``batch`` images that see :data:`INPUT` pixels of input, and a sentence."""
-    pixels = float(resized_sizes(np.asarray(sizes, dtype=np.float64), model).prod(axis=1).mean())
+    known = np.asarray(sizes[(sizes > 0).all(axis=1)], dtype=np.float64)
+    pixels = float(resized_sizes(known, model).prod(axis=1).mean())
     steps = round(min(INPUT / pixels, EPOCHS * len(sizes)) / batch)
     steps = max(steps, STEPS)
     epochs = steps * batch / len(sizes)
