@@ -51,7 +51,7 @@ class Recipe:
 def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     """The recipe :data:`BASE`, fitted to the data that were inspected.
 
-    What ``config`` has other than ``data=coco`` alone would have stays, but for the keys that are derived here.
+    What was given with ``data=coco`` or with the recipe itself stays, but for the keys that are derived here.
 
     Args:
         config: that was inspected.
@@ -60,7 +60,9 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     """
     base: Config = configure(Config, {"experiment": BASE})
     recipe, plain = flat(to_dict(base)), flat(to_dict(configure(Config, {"data": "coco"})))
-    own = {key: value for key, value in flat(to_dict(config)).items() if value != plain.get(key)}
+    inspected = flat(to_dict(config))
+    # What was given is what differs from the one that it was given with, which it is like.
+    own = min(({k: v for k, v in inspected.items() if v != known.get(k)} for known in (plain, recipe)), key=len)
     model, why_size = fit_size(study, replace(base.model, name=config.model.name))
     model, why_maps = fit_maps(AnchorStudy(study.boxes, study.sizes, model), config.roi)
     fit = AnchorStudy(study.boxes, study.sizes, model).proposed

@@ -1,22 +1,19 @@
 """The training that inspect_data derives from the boxes, by hand: every expected number is worked out in a comment."""
 
-import json
-import shlex
-
 import numpy as np
 import pytest
 
 from detector.config.commands import configs_folder
 from detector.config.composition import compose
 from detector.config.configure import configure
-from detector.config.schema import Config, parse, to_dict
+from detector.config.schema import Config, parse
 from detector.inspection.anchor_advice import AnchorStudy
-from detector.inspection.recipe import derive
+from detector.inspection.recipe import INPUT, derive
 
 
 def recipe(sides, size, images=300, **keys):
     """The recipe for square objects of ``sides`` pixels, one an image of ``size`` (height, width), all at one place."""
-    config = configure(Config, {"data": "coco", **keys})
+    config = configure(Config, keys if "experiment" in keys else {"data": "coco", **keys})
     sides = np.asarray(sides, dtype=float)
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
     return derive(config, AnchorStudy(boxes, np.tile(size, (len(boxes), 1)), config.model), np.tile(size, (images, 1)))
@@ -67,3 +64,38 @@ def test_where_objects_are_pooled():
 def test_anchors_are_the_size_of_the_objects():
     config = trained(recipe([32] * 50, (640, 640)))  # 24 pixels, square, in the corner
     assert min(abs(side - 24) for of_map in config.model.anchors.sizes for side in of_map) <= 1
+
+
+@pytest.mark.parametrize("start", [{}, {"experiment": "finetune_small"}])
+def test_what_was_given_stays_and_nothing_else_is_said(start):
+    """Besides what is derived, the arguments are those that differ from the recipe; all of them reach the training."""
+    given = {"data.root": "a b/${c}", "model.weights": "w.pth", "augment.vertical_flip": 0.5, "optim.lr": 1e-3}
+    found = recipe(
+        [32] * 50, (640, 640), **start, **given, **{"model.image_mean": [0.5, 0.25, 0.125], "data.keep_empty": False}
+    )
+    config = trained(found)
+    assert (config.data.root, config.model.weights, config.data.keep_empty) == ("a b/${c}", "w.pth", False)
+    assert (config.augment.vertical_flip, config.optim.lr) == (0.5, 1e-3)
+    assert config.model.image_mean == [0.5, 0.25, 0.125]
+    assert config.model.norm == "frozen"  # of the recipe
+    derived = {"model.min_size", "model.max_size", "model.anchors.sizes", "model.anchors.aspect_ratios",
+               "trainer.max_steps", "trainer.eval_every"}  # fmt: skip
+    keys = {argument.partition("=")[0] for argument in found.arguments}
+    assert keys - derived == {"experiment", "model.image_mean", *given, "data.keep_empty"}
+
+
+# 480 x 640 becomes 384 x 512 (small objects as above, of 30 pixels).
+@pytest.mark.parametrize(
+    ("images", "batch", "steps"),
+    [
+        (5000, 4, INPUT / (384 * 512) / 4),
+        (5000, 2, INPUT / (384 * 512) / 2),
+        (40, 4, 24 * 40 / 4),  # 24 epochs
+        (8, 4, 200),  # 24 epochs are 48 steps
+    ],
+)
+def test_length(images, batch, steps):
+    found = recipe([30] * 50, (480, 640), images, **{"experiment": "finetune_small", "data.batch_size": batch})
+    config = trained(found)
+    assert config.trainer.max_steps == pytest.approx(steps, abs=1)
+    assert config.data.batch_size == batch
