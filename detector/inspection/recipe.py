@@ -21,11 +21,13 @@ from detector.models.backbone import anchor_strides
 BASE = "finetune_small"  # the recipe that is fitted to the data
 SMALL, LARGE = 0.1, 0.9  # quantiles of the sides of the objects: a tenth are smaller, a tenth are larger
 USUAL, FINEST, COARSEST = 8, 4, 32  # strides: the input is sized for the first; limits of the maps
-CELLS, FEWEST = 3, 2  # of a map that a small object covers: the input is sized for so many; with fewer, a finer map
+CELLS, FEWEST = 2.5, 2  # of a map that a small object covers: the input is sized for so many; with fewer, a finer map
 LOWEST, HIGHEST, MULTIPLE = 320, 800, 32  # limits of the short side of the input, pixels, and what it is a multiple of
 LONGEST = 1333  # limit of the long side, pixels
 PER_MAP = 2  # anchor sizes
-INPUT = 200e6  # pixels of input that a training sees: five minutes of two CPU cores
+INPUT = 250e6  # pixels of input that a training with the maps of BASE sees in less than five minutes of two CPU cores
+CHANNELS = 64  # of the maps of a larger input than BASE has
+CHEAPER = 0.5  # cost of a pixel with so few, and without gradients of the stages before the finest map
 STEPS, EPOCHS = 200, 24  # at least so many steps; otherwise at most so many epochs
 SECTIONS = ("seed", "model", "roi", "data", "augment", "optim", "trainer")  # of the configuration, for the command
 
@@ -66,7 +68,10 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     model, why_size = fit_size(study, replace(base.model, name=config.model.name))
     model, why_maps = fit_maps(AnchorStudy(study.boxes, study.sizes, model), config.roi)
     fit = AnchorStudy(study.boxes, study.sizes, model).proposed
-    steps, why_steps = fit_length(sizes, model, int(own.get("data.batch_size", base.data.batch_size)))
+    cheaper = model.name == "fpn" and model.min_size[0] > LOWEST
+    saving = {"model.fpn_channels": CHANNELS, "model.trainable_stages": len(model.fpn_strides)} if cheaper else {}
+    wanted = {**saving, **own}
+    steps, why_steps = fit_length(sizes, model, wanted.get("data.batch_size", base.data.batch_size), bool(saving))
     derived = {
         "model.min_size": model.min_size,
         "model.max_size": model.max_size,
@@ -78,12 +83,16 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
         "trainer.eval_every": 0,
     }
     why_anchors = f"Anchors: {fit.recall(OVERLAP):.0%} of the training boxes have one of IoU {OVERLAP:g} or more."
-    wanted = {**own, **derived}
+    wanted |= derived
     changed = [
         key for key in recipe if key.partition(".")[0] in SECTIONS and wanted.get(key, recipe[key]) != recipe[key]
     ]
     arguments = [f"experiment={BASE}", *(f"{key}={in_hydras_grammar(wanted[key])}" for key in changed)]
-    return Recipe(arguments, [why_size, why_maps, why_anchors, why_steps])
+    why_saving = (
+        f"More than {LOWEST} pixels are paid for by {CHANNELS} channels, and by stages of the network that stay as "
+        "they come: all before the finest map."
+    )
+    return Recipe(arguments, [why_size, *([why_saving] if saving else []), why_maps, why_anchors, why_steps])
 
 
 def fit_size(study: AnchorStudy, model: ModelConfig) -> tuple[ModelConfig, str]:
@@ -95,7 +104,8 @@ def fit_size(study: AnchorStudy, model: ModelConfig) -> tuple[ModelConfig, str]:
     short = study.sizes.min(axis=1)
     sides = np.sqrt((study.boxes[:, 2:] - study.boxes[:, :2]).prod(axis=1))
     small, pictures = float(np.quantile(sides / short, SMALL)), float(np.median(short))
-    side = math.ceil(min(CELLS * stride / small, pictures) / MULTIPLE) * MULTIPLE
+    wanted = min(CELLS * stride / small, pictures)
+    side = math.ceil(round(wanted / MULTIPLE, 6)) * MULTIPLE
     side = min(max(side, LOWEST), HIGHEST)
     why = (
         f"Input of {side} pixels (short side): a small object, of {small:.1%} of the short side, covers "
@@ -128,11 +138,15 @@ def fit_maps(study: AnchorStudy, roi: RoiConfig) -> tuple[ModelConfig, str]:
     return with_anchors(replace(model, fpn_strides=strides), ladder, model.anchors.aspect_ratios), why
 
 
-def fit_length(sizes: np.ndarray, model: ModelConfig, batch: int) -> tuple[int, str]:
-    """Steps of ``batch`` images that see :data:`INPUT` pixels of input, and a sentence."""
+def fit_length(sizes: np.ndarray, model: ModelConfig, batch: int, cheaper: bool) -> tuple[int, str]:
+    """Steps of ``batch`` images that cost as much as :data:`INPUT` pixels of input, and a sentence.
+
+    The arithmetic of the pyramid, which is most of all, grows with the cells of its finest map.
+    """
+    budget = INPUT / (CHEAPER if cheaper else 1) * min(anchor_strides(model)[0] / USUAL, 1)
     known = np.asarray(sizes[(sizes > 0).all(axis=1)], dtype=np.float64)
     pixels = float(resized_sizes(known, model).prod(axis=1).mean())
-    steps = round(min(INPUT / pixels, EPOCHS * len(sizes)) / batch)
+    steps = round(min(budget / pixels, EPOCHS * len(sizes)) / batch)
     steps = max(steps, STEPS)
     epochs = steps * batch / len(sizes)
     seen = f"{epochs:.1f} epochs, {steps * batch * pixels / 1e6:.0f} million pixels of input"

@@ -24,17 +24,17 @@ def trained(found):
     return parse(compose([configs_folder()], "train", found.arguments))
 
 
-# Small is 3 cells of stride 8: 24 pixels of the input.
+# Small objects are to have 20 pixels in the input: 2.5 cells of stride 8.
 @pytest.mark.parametrize(
     ("side", "size", "input_side", "long", "strides"),
     [
-        (32, (640, 640), 480, 960, [8, 16]),  # 24 / 32 * 640 = 480: small and large objects have 24 pixels
-        (31, (640, 640), 512, 1024, [8, 16]),  # 495, and the next multiple of 32
-        (30, (480, 640), 384, 768, [8, 16]),  # of the short side: 24 / 30 * 480
-        (20, (640, 640), 640, 1280, [8, 16]),  # 768, but the pictures have 640; 20 pixels are 2.5 cells
+        (25, (640, 640), 512, 1024, [8, 16]),  # 20 / 25 * 640 = 512: small and large objects have 20 pixels
+        (32, (640, 640), 416, 832, [8, 16]),  # 400, and the next multiple of 32
+        (25, (480, 640), 384, 768, [8, 16]),  # of the short side: 20 / 25 * 480
+        (18, (640, 640), 640, 1280, [8, 16]),  # 711, but the pictures have 640; 18 pixels are 2.25 cells
         (12, (640, 640), 640, 1280, [4, 8]),  # 1.5 cells of stride 8
         (20, (3000, 2000), 800, 1333, [4, 8]),  # at most 800: 20 * 800 / 2000 = 8 pixels are 1 cell
-        (100, (640, 640), 320, 640, [8, 16]),  # 154, but at least 320: 50 pixels, of which 7 cells of 8 are 56
+        (100, (640, 640), 320, 640, [8, 16]),  # 128, but at least 320: 50 pixels, of which 7 cells of 8 are 56
         (120, (640, 640), 320, 640, [8, 16]),  # 60 pixels are more than 7 cells of 8, fewer than 7 of 16
         (230, (640, 640), 320, 640, [16, 32]),  # 115 pixels cover 7 cells of 16, and no more than 7 of 32
     ],
@@ -47,9 +47,9 @@ def test_size_of_the_input_and_maps(side, size, input_side, long, strides):
 
 
 def test_large_objects_have_a_coarse_map():
-    """A fifth of the objects are small, and as many are large: 24 and 150 pixels, which are 9.4 cells of 16."""
+    """A fifth of the objects are small, and as many are large: 20.8 and 130 pixels, which are 8.1 cells of 16."""
     config = trained(recipe([32] * 20 + [64] * 60 + [200] * 20, (640, 640)))
-    assert (config.model.min_size, config.model.fpn_strides) == ([480], [8, 16, 32])
+    assert (config.model.min_size, config.model.fpn_strides) == ([416], [8, 16, 32])
 
 
 def test_where_objects_are_pooled():
@@ -62,14 +62,20 @@ def test_where_objects_are_pooled():
 
 
 def test_anchors_are_the_size_of_the_objects():
-    config = trained(recipe([32] * 50, (640, 640)))  # 24 pixels, square, in the corner
-    assert min(abs(side - 24) for of_map in config.model.anchors.sizes for side in of_map) <= 1
+    config = trained(recipe([32] * 50, (640, 640)))  # 32 * 416 / 640 = 20.8 pixels, square, in the corner
+    assert min(abs(side - 21) for of_map in config.model.anchors.sizes for side in of_map) <= 1
 
 
 @pytest.mark.parametrize("start", [{}, {"experiment": "finetune_small"}])
 def test_what_was_given_stays_and_nothing_else_is_said(start):
     """Besides what is derived, the arguments are those that differ from the recipe; all of them reach the training."""
-    given = {"data.root": "a b/${c}", "model.weights": "w.pth", "augment.vertical_flip": 0.5, "optim.lr": 1e-3}
+    given = {
+        "data.root": "a b/${c}",
+        "model.fpn_channels": 96,
+        "model.weights": "w.pth",
+        "augment.vertical_flip": 0.5,
+        "optim.lr": 1e-3,
+    }
     found = recipe(
         [32] * 50, (640, 640), **start, **given, **{"model.image_mean": [0.5, 0.25, 0.125], "data.keep_empty": False}
     )
@@ -77,25 +83,29 @@ def test_what_was_given_stays_and_nothing_else_is_said(start):
     assert (config.data.root, config.model.weights, config.data.keep_empty) == ("a b/${c}", "w.pth", False)
     assert (config.augment.vertical_flip, config.optim.lr) == (0.5, 1e-3)
     assert config.model.image_mean == [0.5, 0.25, 0.125]
+    assert config.model.fpn_channels == 96  # not the 64 of a larger input
     assert config.model.norm == "frozen"  # of the recipe
     derived = {"model.min_size", "model.max_size", "model.anchors.sizes", "model.anchors.aspect_ratios",
-               "trainer.max_steps", "trainer.eval_every"}  # fmt: skip
+               "model.trainable_stages", "trainer.max_steps", "trainer.eval_every"}  # fmt: skip
     keys = {argument.partition("=")[0] for argument in found.arguments}
     assert keys - derived == {"experiment", "model.image_mean", *given, "data.keep_empty"}
 
 
-# 480 x 640 becomes 384 x 512 (small objects as above, of 30 pixels).
+# Objects of 32 pixels make 416 x 416 of 640 x 640, with half of the cost for each pixel; objects of 90 pixels 320 x 426
+# of 480 x 640, as in the recipe; objects of 12 pixels 640 x 640, where maps of stride 4 double the halved cost.
 @pytest.mark.parametrize(
-    ("images", "batch", "steps"),
+    ("side", "size", "images", "batch", "images_seen"),
     [
-        (5000, 4, INPUT / (384 * 512) / 4),
-        (5000, 2, INPUT / (384 * 512) / 2),
-        (40, 4, 24 * 40 / 4),  # 24 epochs
-        (8, 4, 200),  # 24 epochs are 48 steps
+        (32, (640, 640), 5000, 4, 2 * INPUT / 416**2),
+        (32, (640, 640), 5000, 2, 2 * INPUT / 416**2),
+        (90, (480, 640), 5000, 4, INPUT / (320 * 426)),
+        (12, (640, 640), 5000, 4, INPUT / 640**2),
+        (32, (640, 640), 40, 4, 24 * 40),  # 24 epochs
+        (32, (640, 640), 8, 4, 200 * 4),  # 24 epochs are 48 steps: 200 at least
     ],
 )
-def test_length(images, batch, steps):
-    found = recipe([30] * 50, (480, 640), images, **{"experiment": "finetune_small", "data.batch_size": batch})
+def test_length(side, size, images, batch, images_seen):
+    found = recipe([side] * 50, size, images, **{"experiment": "finetune_small", "data.batch_size": batch})
     config = trained(found)
-    assert config.trainer.max_steps == pytest.approx(steps, abs=1)
+    assert config.trainer.max_steps == pytest.approx(max(images_seen / batch, 200), abs=1)
     assert config.data.batch_size == batch
