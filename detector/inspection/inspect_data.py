@@ -16,6 +16,7 @@ from rich.text import Text
 
 from detector.config.results_folder import check_overwrite, discard, now
 from detector.config.schema import InspectConfig
+from detector.data.splits import is_builtin
 from detector.data.transforms import Augment, AugmentedDataset
 from detector.exceptions import ConfigError, DataError
 from detector.files import LISTED_PROBLEMS, write_json
@@ -23,6 +24,7 @@ from detector.inspection.advice import advice
 from detector.inspection.cleaned_copy import CleanedCopy, clean
 from detector.inspection.doctor import QUANTILES, Examination, examine, splits_of
 from detector.inspection.plot_data import draw_augmentation, plot_data
+from detector.inspection.recipe import Recipe, derive
 from detector.inspection.repair import write_copy
 from detector.models.faster_rcnn import check_model
 from detector.outcome import Outcome
@@ -44,6 +46,7 @@ class Inspection(Outcome):
         advice: sentences on what to do.
         copies: a sentence for each cleaned copy.
         refused: a sentence for each cleaned copy that was not written.
+        recipe: a training that suits the data; None for the built-in ones, and without a training box.
     """
 
     examination: Examination
@@ -51,6 +54,7 @@ class Inspection(Outcome):
     advice: list[str]
     copies: list[str]
     refused: list[str]
+    recipe: Recipe | None
 
     pictures: ClassVar[tuple[str, ...]] = (PLOT, SHEET)
 
@@ -61,7 +65,12 @@ class Inspection(Outcome):
             parts += [size_table(found), anchor_table(found)]
         if any(s.problems for s in found.splits):
             parts.append(problem_text(found))
-        return Group(*parts, Text("\n".join(f"- {s}" for s in (*self.advice, *self.copies))))
+        parts.append(Text("\n".join(f"- {s}" for s in (*self.advice, *self.copies))))
+        if self.recipe is not None:
+            why = "\n".join(f"- {s}" for s in self.recipe.reasons)
+            parts += [Text(f"\nA training of minutes on two CPU cores that suits these data:\n{why}\n")]
+            parts += [Text(self.recipe.command, no_wrap=True, overflow="ignore")]
+        return Group(*parts)
 
 
 def inspect_from_config(config: InspectConfig) -> Inspection:
@@ -90,12 +99,18 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         if number not in written
     ]
     said = advice(found, [COPIES[number] for number in written])
+    recipe = (
+        None
+        if found.anchors is None or is_builtin(config.data)
+        else derive(config, found.anchors, found.splits[0].read.sizes)
+    )
     content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
+    content["recipe"] = {"arguments": recipe.arguments, "reasons": recipe.reasons} if recipe else {}
     write_json(folder / RECORD, content)
     plot_data(found, folder / PLOT)
     if not draw_sheet(config, found, folder / SHEET):
         discard(folder, [SHEET])
-    return Inspection(found, folder, said, told, refused)
+    return Inspection(found, folder, said, told, refused, recipe)
 
 
 def keep_exif(found: Examination, number: int) -> str:

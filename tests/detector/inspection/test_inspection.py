@@ -1,6 +1,7 @@
 """``scripts/inspect_data.py`` as a user runs it."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -36,6 +37,10 @@ def test_what_is_in_the_data(call_script, data):
     # 40 x 60 becomes 800 x 1200 and 50 x 30 1333 x 800: sides 200 and 533.
     assert content["train_side"]["0.01"] == pytest.approx(200 + 0.01 * (20 * 80 / 3 - 200), rel=1e-3)
     assert content["train_height_by_width"]["0.5"] == pytest.approx(1.0, abs=1e-3)  # 799.8 pixels are 799
+    printed = out[out.index("python ") :].replace("\\\n", " ").splitlines()[0]
+    arguments = content["recipe"]["arguments"]
+    assert shlex.split(printed)[-len(arguments) - 1 :] == ["train", *arguments]
+    assert {"experiment=finetune_small", "model.name=c4"} <= {*arguments}
     for name in ("data.png", "augmentation.png"):
         assert np.asarray(Image.open(data / "out" / name)).std() > 0
     assert call_script("inspect_data", *COMMON, "sheet_images=0")[0] == 0
