@@ -70,7 +70,7 @@ def test_help_lists_the_choices_of_a_plugin_package(with_recipes, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (["train", "model=small_cels"], ("did you mean small_cells", "c4, c5, fpn, small_cells")),
+        (["train", "model=small_cels"], ("did you mean small_cells", "resnet50_fpn_v2, small_cells")),
         (["inspect_data", "experiment=cell"], ("did you mean cells",)),
         (["ablate", "study=cell"], ("did you mean cells",)),
     ],
