@@ -69,7 +69,7 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     model, why_size = fit_size(study, replace(base.model, name=config.model.name))
     model, why_maps = fit_maps(AnchorStudy(study.boxes, study.sizes, model), config.roi)
     fit = AnchorStudy(study.boxes, study.sizes, model).proposed
-    cheaper = model.name == "fpn" and model.min_size[0] > LOWEST
+    cheaper = model.name == "fpn" and model.min_size[0] > LOWEST and own.get("model.weights") != "none"
     saving = {"model.fpn_channels": CHANNELS, "model.trainable_stages": len(model.fpn_strides)} if cheaper else {}
     wanted = {**saving, **(UPDATES if config.optim.name == base.optim.name else {}), **own}
     steps, why_steps = fit_length(sizes, model, wanted.get("data.batch_size", base.data.batch_size), bool(saving))
