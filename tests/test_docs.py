@@ -109,6 +109,8 @@ def test_command(page, command, monkeypatch, own_study):
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
     elif found[:2] == ["python", "app.py"]:
         assert list((ROOT / "docs/examples").rglob("app.py"))
+    elif found[0] == "python" and found[1].startswith("docs/"):
+        assert (ROOT / found[1]).is_file()
     elif found[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(found[2])
     elif found[0] == "pip":

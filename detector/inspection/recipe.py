@@ -28,7 +28,8 @@ PER_MAP = 2  # anchor sizes
 INPUT = 250e6  # pixels of input that a training with the maps of BASE sees in less than five minutes of two CPU cores
 CHANNELS = 64  # of the maps of a larger input than BASE has
 CHEAPER = 0.5  # cost of a pixel with so few, and without gradients of the stages before the finest map
-STEPS, EPOCHS = 200, 24  # at least so many steps; otherwise at most so many epochs
+SEEN, EPOCHS = 800, 24  # images that a training sees at least, as often as they may come; otherwise epochs at most
+UPDATES = {"data.batch_size": 2, "optim.base_batch": 2, "optim.lr": 0.0007}  # twice the steps for the same arithmetic
 SECTIONS = ("seed", "model", "roi", "data", "augment", "optim", "trainer")  # of the configuration, for the command
 
 
@@ -68,9 +69,9 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray) -> Recipe:
     model, why_size = fit_size(study, replace(base.model, name=config.model.name))
     model, why_maps = fit_maps(AnchorStudy(study.boxes, study.sizes, model), config.roi)
     fit = AnchorStudy(study.boxes, study.sizes, model).proposed
-    cheaper = model.name == "fpn" and model.min_size[0] > LOWEST
+    cheaper = model.name == "fpn" and model.min_size[0] > LOWEST and own.get("model.weights") != "none"
     saving = {"model.fpn_channels": CHANNELS, "model.trainable_stages": len(model.fpn_strides)} if cheaper else {}
-    wanted = {**saving, **own}
+    wanted = {**saving, **(UPDATES if config.optim.name == base.optim.name else {}), **own}
     steps, why_steps = fit_length(sizes, model, wanted.get("data.batch_size", base.data.batch_size), bool(saving))
     derived = {
         "model.min_size": model.min_size,
@@ -146,8 +147,7 @@ def fit_length(sizes: np.ndarray, model: ModelConfig, batch: int, cheaper: bool)
     budget = INPUT / (CHEAPER if cheaper else 1) * min(anchor_strides(model)[0] / USUAL, 1)
     known = np.asarray(sizes[(sizes > 0).all(axis=1)], dtype=np.float64)
     pixels = float(resized_sizes(known, model).prod(axis=1).mean())
-    steps = round(min(budget / pixels, EPOCHS * len(sizes)) / batch)
-    steps = max(steps, STEPS)
+    steps = math.ceil(max(min(budget / pixels, EPOCHS * len(sizes)), SEEN) / batch)
     epochs = steps * batch / len(sizes)
     seen = f"{epochs:.1f} epochs, {steps * batch * pixels / 1e6:.0f} million pixels of input"
     return steps, f"{steps} steps of {batch} images: {seen}."

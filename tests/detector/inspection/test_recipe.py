@@ -1,5 +1,7 @@
 """The training that inspect_data derives from the boxes, by hand: every expected number is worked out in a comment."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,20 +10,28 @@ from detector.config.composition import compose
 from detector.config.configure import configure
 from detector.config.schema import Config, parse
 from detector.inspection.anchor_advice import AnchorStudy
-from detector.inspection.recipe import INPUT, derive
+from detector.inspection.recipe import INPUT, derive, fit_length, fit_maps, fit_size
+
+BASE = configure(Config, {"experiment": "finetune_small"})
 
 
-def recipe(sides, size, images=300, **keys):
-    """The recipe for square objects of ``sides`` pixels, one an image of ``size`` (height, width), all at one place."""
-    config = configure(Config, keys if "experiment" in keys else {"data": "coco", **keys})
-    sides = np.asarray(sides, dtype=float)
-    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
-    return derive(config, AnchorStudy(boxes, np.tile(size, (len(boxes), 1)), config.model), np.tile(size, (images, 1)))
+def study(sides, size, model=BASE.model, height=1.0):
+    """Objects of ``sides`` pixels in the corner of images of ``size`` (height, width); ``height`` is that of 1 wide."""
+    sides, longer = np.asarray(sides, dtype=float), height**0.5
+    boxes = np.stack([0 * sides, 0 * sides, sides / longer, sides * longer], axis=1)
+    return AnchorStudy(boxes, np.tile(size, (len(boxes), 1)), model)
 
 
-def trained(found):
-    """The configuration that ``scripts/train.py`` makes of the arguments."""
-    return parse(compose([configs_folder()], "train", found.arguments))
+def fitted(sides, size):
+    """The model with an input and maps for square objects of ``sides`` pixels."""
+    model = fit_size(study(sides, size), BASE.model)[0]
+    return fit_maps(study(sides, size, model), BASE.roi)[0]
+
+
+def trained(height=1.0, **keys):
+    """What ``scripts/train.py`` makes of the arguments for objects of 32 pixels, inspected with ``keys``; and these."""
+    found = derive(configure(Config, keys), study([32] * 50, (640, 640), height=height), np.tile((640, 640), (300, 1)))
+    return parse(compose([configs_folder()], "train", found.arguments)), found.arguments
 
 
 # Small objects are to have 20 pixels in the input: 2.5 cells of stride 8.
@@ -40,72 +50,66 @@ def trained(found):
     ],
 )
 def test_size_of_the_input_and_maps(side, size, input_side, long, strides):
-    config = trained(recipe([side] * 50, size))
-    assert (config.model.min_size, config.model.max_size) == ([input_side], long)
-    assert config.model.fpn_strides == strides
-    assert [len(of_map) for of_map in config.model.anchors.sizes] == [2, 2]
+    model = fitted([side] * 50, size)
+    assert (model.min_size, model.max_size, model.fpn_strides) == ([input_side], long, strides)
 
 
 def test_large_objects_have_a_coarse_map():
     """A fifth of the objects are small, and as many are large: 20.8 and 130 pixels, which are 8.1 cells of 16."""
-    config = trained(recipe([32] * 20 + [64] * 60 + [200] * 20, (640, 640)))
-    assert (config.model.min_size, config.model.fpn_strides) == ([416], [8, 16, 32])
+    model = fitted([32] * 20 + [64] * 60 + [200] * 20, (640, 640))
+    assert (model.min_size, model.fpn_strides) == ([416], [8, 16, 32])
 
 
-def test_where_objects_are_pooled():
+@pytest.mark.parametrize("bins", [7, 14])
+def test_where_objects_are_pooled(bins):
     """An object with a cell for each bin is pooled from the next map: FPN, eq. 1, with level 4 for stride 16."""
-    for bins in (7, 14):
-        config = trained(recipe([32] * 50, (640, 640), **{"roi.output_size": [bins, bins]}))
-        side = bins * 8  # pixels of the input: a cell of stride 8 for each bin
-        assert 2 ** np.floor(4 + np.log2(side / config.roi.canonical_scale)) == 16
-        assert 2 ** np.floor(4 + np.log2((side - 1) / config.roi.canonical_scale)) == 8
+    config, _ = trained(experiment="finetune_small", **{"roi.output_size": [bins, bins]})
+    side = bins * 8  # pixels of the input: a cell of stride 8 for each bin
+    assert 2 ** np.floor(4 + np.log2(side / config.roi.canonical_scale)) == 16
+    assert 2 ** np.floor(4 + np.log2((side - 1) / config.roi.canonical_scale)) == 8
 
 
-def test_anchors_are_the_size_of_the_objects():
-    config = trained(recipe([32] * 50, (640, 640)))  # 32 * 416 / 640 = 20.8 pixels, square, in the corner
-    assert min(abs(side - 21) for of_map in config.model.anchors.sizes for side in of_map) <= 1
+def test_anchors_have_the_shape_of_the_objects():
+    config, _ = trained(height=0.25, experiment="finetune_small")
+    assert config.model.anchors.aspect_ratios == [0.25]
+    assert [len(of_map) for of_map in config.model.anchors.sizes] == [2, 2]
 
 
-@pytest.mark.parametrize("start", [{}, {"experiment": "finetune_small"}])
+@pytest.mark.parametrize("start", [{"data": "coco"}, {"experiment": "finetune_small"}])
 def test_what_was_given_stays_and_nothing_else_is_said(start):
     """Besides what is derived, the arguments are those that differ from the recipe; all of them reach the training."""
-    given = {
-        "data.root": "a b/${c}",
-        "model.fpn_channels": 96,
-        "model.weights": "w.pth",
-        "augment.vertical_flip": 0.5,
-        "optim.lr": 1e-3,
-    }
-    found = recipe(
-        [32] * 50, (640, 640), **start, **given, **{"model.image_mean": [0.5, 0.25, 0.125], "data.keep_empty": False}
-    )
-    config = trained(found)
+    given = {"data.root": "a b/${c}", "model.fpn_channels": 96, "model.weights": "w.pth", "augment.vertical_flip": 0.5,
+             "optim.lr": 1e-3, "model.image_mean": [0.5, 0.25, 0.125], "data.keep_empty": False}  # fmt: skip
+    config, arguments = trained(**start, **given)
     assert (config.data.root, config.model.weights, config.data.keep_empty) == ("a b/${c}", "w.pth", False)
     assert (config.augment.vertical_flip, config.optim.lr) == (0.5, 1e-3)
     assert config.model.image_mean == [0.5, 0.25, 0.125]
     assert config.model.fpn_channels == 96  # not the 64 of a larger input
     assert config.model.norm == "frozen"  # of the recipe
     derived = {"model.min_size", "model.max_size", "model.anchors.sizes", "model.anchors.aspect_ratios",
-               "model.trainable_stages", "trainer.max_steps", "trainer.eval_every"}  # fmt: skip
-    keys = {argument.partition("=")[0] for argument in found.arguments}
-    assert keys - derived == {"experiment", "model.image_mean", *given, "data.keep_empty"}
+               "model.trainable_stages", "data.batch_size", "optim.base_batch", "trainer.max_steps",
+               "trainer.eval_every"}  # fmt: skip
+    assert {argument.partition("=")[0] for argument in arguments} - derived == {"experiment", *given}
 
 
-# Objects of 32 pixels make 416 x 416 of 640 x 640, with half of the cost for each pixel; objects of 90 pixels 320 x 426
-# of 480 x 640, as in the recipe; objects of 12 pixels 640 x 640, where maps of stride 4 double the halved cost.
+def test_random_weights_are_not_frozen():
+    config, _ = trained(data="coco", **{"model.weights": "none"})
+    assert config.model.trainable_stages == 5
+
+
+# A pixel with few channels costs half, one with maps of stride 4 twice as much: 2 * INPUT and INPUT pixels.
 @pytest.mark.parametrize(
-    ("side", "size", "images", "batch", "images_seen"),
+    ("strides", "size", "images", "batch", "cheaper", "seen"),
     [
-        (32, (640, 640), 5000, 4, 2 * INPUT / 416**2),
-        (32, (640, 640), 5000, 2, 2 * INPUT / 416**2),
-        (90, (480, 640), 5000, 4, INPUT / (320 * 426)),
-        (12, (640, 640), 5000, 4, INPUT / 640**2),
-        (32, (640, 640), 40, 4, 24 * 40),  # 24 epochs
-        (32, (640, 640), 8, 4, 200 * 4),  # 24 epochs are 48 steps: 200 at least
+        ([8, 16], (640, 640), 5000, 2, False, INPUT / 320**2),  # 320 x 320 in the recipe
+        ([8, 16], (640, 640), 5000, 4, True, 2 * INPUT / 320**2),
+        ([8, 16], (480, 640), 5000, 4, False, INPUT / (320 * 426)),
+        ([4, 8], (640, 640), 5000, 2, True, INPUT / 320**2),
+        ([8, 16], (640, 640), 40, 2, False, 24 * 40),  # 24 epochs
+        ([8, 16], (640, 640), 8, 2, False, 800),  # 24 epochs are 192 images: 800 at least
     ],
 )
-def test_length(side, size, images, batch, images_seen):
-    found = recipe([side] * 50, size, images, **{"experiment": "finetune_small", "data.batch_size": batch})
-    config = trained(found)
-    assert config.trainer.max_steps == pytest.approx(max(images_seen / batch, 200), abs=1)
-    assert config.data.batch_size == batch
+def test_length(strides, size, images, batch, cheaper, seen):
+    sizes = np.array([*[size] * (images - 1), (0, 0)])  # one whose size the file does not say
+    steps, _ = fit_length(sizes, replace(BASE.model, fpn_strides=strides), batch, cheaper)
+    assert steps == pytest.approx(seen / batch, abs=1)
