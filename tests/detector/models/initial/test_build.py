@@ -18,6 +18,9 @@ from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
 from detector.models.initial.build import build_initialised, check_initial
+from detector.models.initial.class_rows import match_classes
+from detector.models.initial.kinds import InitialDetector
+from detector.models.initial.transfer import transfer
 
 PREDICTOR = "roi_heads.box_predictor."
 CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
@@ -78,6 +81,22 @@ def test_new_classes_can_start_from_the_mean(tmp_path):
         torch.testing.assert_close(state[f"{CLASSES}.{kind}"][2].double(), (rows[1] + rows[2]) / 2)
         rows = old[f"{BOXES}.{kind}"].double()
         torch.testing.assert_close(state[f"{BOXES}.{kind}"][8:].double(), (rows[4:8] + rows[8:]) / 2)
+
+
+@pytest.mark.parametrize(("old", "used"), [(["a", "", "c"], [1, 3]), (["", "", ""], [1, 2, 3])])
+def test_the_mean_is_that_of_classes_with_a_name(tmp_path, old, used):
+    """A row without a name is one that no class of COCO has; if no class has a name, all rows count."""
+    built, config = start(tmp_path, keys={"new_classes": "mean"})
+    state = built.model.state_dict()
+    shapes = {key: (4 if CLASSES in key else 16, *value.shape[1:]) for key, value in state.items() if PREDICTOR in key}
+    state |= {key: torch.rand(shape) for key, shape in shapes.items()}
+    initial = InitialDetector("old.pth", "", state, old, [1, 2, 3])
+    transfer(built.model, initial, match_classes(old, ["x", "y"], {}, "old.pth"), config)
+    found = built.model.state_dict()
+    for key in shapes:
+        rows = state[key].double().reshape(4, -1)[used].mean(dim=0)
+        for new in found[key].double().reshape(3, -1)[1:]:
+            torch.testing.assert_close(new, rows, rtol=1e-6, atol=1e-6)
 
 
 def test_classes_that_become_one(tmp_path):
