@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from detector.exceptions import ConfigError, WeightsError
 
 LEVELS = {"name": "", "key": "by name, spelt otherwise", "plural": "by name, plural and singular"}
 """How names may be alike, the closest first, and how the table says it."""
+SEPARATORS, MINUS = re.compile(r"[ \-/.]+"), "\N{MINUS SIGN}"
 LISTED = 12  # classes that are dropped and stand each in a row of its own; more stand in one line
 
 
@@ -72,7 +74,7 @@ class ClassRows:
 def match_classes(old: Sequence[str], new: Sequence[str], class_map: Mapping[str, Any], source: str) -> ClassRows:
     """Find the old class of each new one: where ``class_map`` says so, by the same name, or by one that is alike.
 
-    Names are alike if they differ in case, punctuation, or plural and singular only.
+    Names are alike if they differ in case, separators (:func:`key_of`), or plural and singular only.
 
     Args:
         old: names of the classes of the detector to start from; "" for one that is not known, which is called by its
@@ -123,9 +125,33 @@ def match_classes(old: Sequence[str], new: Sequence[str], class_map: Mapping[str
 
 
 def key_of(name: str) -> str:
-    """A name without its case, spaces and punctuation; the name itself if it has nothing else."""
-    plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
-    return plain or name
+    """A name without its case and its separators: spaces, underscores, hyphens, slashes and points.
+
+    Everything else tells classes apart: other signs, the vowels of Hindi, separators between digits, a point before
+    digits, and a hyphen at the beginning or end of a word. The name itself if it has separators only.
+    """
+    plain = "".join(map(_simplest, unicodedata.normalize("NFKC", name).casefold()))
+    return SEPARATORS.sub(_without, plain.strip()) or name
+
+
+def _simplest(c: str) -> str:
+    """A character, with the same one for all dashes and for all kinds of space."""
+    category = unicodedata.category(c)
+    if category == "Pd" or c == MINUS:
+        return "-"
+    return " " if c == "_" or c.isspace() else "" if category == "Cf" else c
+
+
+def _without(run: re.Match[str]) -> str:
+    """What stays of a run of separators."""
+    found, text = run[0], run.string
+    before, after = text[: run.start()][-1:], text[run.end() :][:1]
+    if before.isdigit() and after.isdigit():
+        return found.strip() or " "
+    outer = not before or not after
+    sign = (found[0] == "-" and (outer or found[-1] == " ")) or (found[-1] == "-" and (outer or found[0] == " "))
+    point = found[-1] == "." and after.isdigit() and not before.isalpha()
+    return "-" * sign + "." * point
 
 
 def plurals(word: str) -> set[str]:

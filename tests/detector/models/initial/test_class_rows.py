@@ -26,13 +26,27 @@ def sources(old, new, **class_map):
         ("ﬁsh", "fish"),  # a ligature
         ("猫", "猫"),
         ("+", "+"),
+        ("No. 5", "no 5"),
+        ("pin - hole", "pin–hole"),  # a dash
+        ("traffic/light", "traffic.light"),
+        ("PM 1.5", "pm1.5"),
+        ("HER2 -", "her2-"),
+        ("10_20", "10 20"),
+        ("\N{MINUS SIGN}1", "-1"),
     ],
 )
 def test_names_that_are_alike(old, new):
     assert sources(["other", old], [new]) == [[1]]
 
 
-@pytest.mark.parametrize(("old", "new"), [("car", "care"), ("a", "as"), ("+", "-"), ("glass", "glas"), ("cat", "dog")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *(("car", "care"), ("a", "as"), ("+", "-"), ("glass", "glas"), ("cat", "dog")),
+        *(("pm1.5", "pm15"), ("HER2+", "HER2-"), ("HER2- cell", "HER2 cell"), ("<5", ">5"), ("-1", "1"), ("C", "C++")),
+        *(("C", "C#"), ("1-5", "15"), ("1 - 5", "15"), ("1 2", "12"), ("1/2", "12"), (".5", "5"), ("माला", "मिली")),
+    ],
+)
 def test_names_that_are_not(old, new):
     assert sources([old], [new]) == [[]]
 
