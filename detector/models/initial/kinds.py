@@ -55,15 +55,16 @@ class InitialDetector:
 
 @dataclass(frozen=True)
 class BackboneFile:
-    """The weights of a backbone, or of a whole classification network, under the names of the file.
+    """The weights of a backbone, or of a whole classification network.
 
     Attributes:
         path: the file.
-        state: the weights, on the CPU.
+        states: the weights, on the CPU, under the names of the file, and under those without what wrappers may have put
+            before all of them, one prefix less in each. A network may have such a prefix itself, as in ``self.model``.
     """
 
     path: Path
-    state: dict[str, Tensor]
+    states: list[dict[str, Tensor]]
 
 
 def read_initial(weights: str) -> InitialDetector | BackboneFile:
@@ -88,11 +89,12 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
             f"{', '.join(map(repr, INSIDE))}"
         )
     names = facts.get("class_names") if isinstance(facts, dict) else None
-    state = {renamed(key): value for key, value in unwrapped(content).items()}
+    forms = unwrapped(content)
+    state = {renamed(key): value for key, value in forms[-1].items()}
     if f"{CLASSES}.weight" not in state:
         if names:
             raise WeightsError(f"model.weights={weights}: the checkpoint of a run without the weights of a detector")
-        return BackboneFile(path, state)
+        return BackboneFile(path, forms)
     if isinstance(facts, dict) and names:
         config = facts.get("config") or {}
         model = config.get("model", {}).get("name", "detector")
@@ -182,12 +184,12 @@ def holding(content: Any) -> str:
     return f"holds a dict with {', '.join(keys[:LISTED]) or 'nothing'}{', ...' if len(keys) > LISTED else ''}"
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """``state`` without what wrappers of modules have put before all of its names."""
+def unwrapped(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """``state``, and what it is with one prefix less that wrappers of modules put before all names, until none is."""
     for prefix in WRAPPERS:
         if all(key.startswith(prefix) for key in state):
-            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
+            return [dict(state), *unwrapped({key.removeprefix(prefix): value for key, value in state.items()})]
+    return [dict(state)]
 
 
 def renamed(key: str) -> str:

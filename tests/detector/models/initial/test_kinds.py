@@ -76,7 +76,7 @@ def test_backbone(tmp_path):
     for content in (state, {"module." + key: value for key, value in state.items()}, {"model": state, "epoch": 1}):
         found = read(tmp_path, content)
         assert isinstance(found, BackboneFile)
-        assert found.state.keys() == state.keys()
+        assert found.states[-1].keys() == state.keys()
 
 
 @pytest.mark.parametrize(
