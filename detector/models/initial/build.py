@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torchvision.models.detection import FasterRCNN
 
-from detector.config.schema import Config
+from detector.config.checks import is_target
+from detector.config.schema import Config, ModelConfig
 from detector.exceptions import ConfigError, WeightsError
+from detector.models.catalogue import full_name
 from detector.models.faster_rcnn import build_model
 from detector.models.initial.class_rows import ClassRows, match_classes
 from detector.models.initial.files import is_file
-from detector.models.initial.kinds import BackboneFile, InitialDetector, published_detector, read_initial
+from detector.models.initial.kinds import (
+    BackboneFile,
+    InitialDetector,
+    enums,
+    published_detector,
+    published_entry,
+    read_initial,
+)
 from detector.models.initial.transfer import changes, transfer
 from detector.models.weights import check_weights
 
@@ -41,14 +51,12 @@ def check_initial(config: Config) -> None:
 
     Raises:
         ConfigError: classes are to be carried over from what is no trained detector.
-        WeightsError: there is no such file or name, or an address has no hash.
+        WeightsError: there is no such file or name, they are of another model, or an address has no hash.
     """
-    weights = config.model.weights
-    if _may_be_published(weights):
-        _check_architecture(config)
+    if not is_file(config.model.weights) and _published(config) is not None:
         return
     check_weights(config.model)
-    if not is_file(weights):
+    if not is_file(config.model.weights):
         _check_no_classes(config)
 
 
@@ -56,11 +64,12 @@ def find_detector(config: Config) -> InitialDetector | BackboneFile | None:
     """What ``model.weights`` is; None for a name of weights of the backbone, or none at all.
 
     Raises:
-        WeightsError: it cannot be read or downloaded.
+        WeightsError: it cannot be read or downloaded, or is of another model.
     """
     weights = config.model.weights
-    _check_architecture(config)
-    return read_initial(weights) if is_file(weights) else published_detector(weights, config.model.published)
+    if is_file(weights):
+        return read_initial(weights)
+    return published_detector(weights, config.model.published) if _published(config) is not None else None
 
 
 def build_initialised(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Initialised:
@@ -142,17 +151,30 @@ def _check_no_classes(config: Config) -> None:
             )
 
 
-def _check_architecture(config: Config) -> None:
-    """Refuse the last part of a name of torchvision's for a model that none of its detectors is."""
-    if config.model.weights.startswith("COCO_") and not config.model.published:
+def _published(config: Config) -> Any:
+    """torchvision's weights of a detector that ``model.weights`` names, or None; those of another model are refused."""
+    model = config.model
+    entry = published_entry(model.weights, model.published)
+    if entry is not None and _is_of(model, type(entry).__name__):
+        return entry
+    if entry is not None or any(model.weights in enum.__members__ for enum in enums().values()):
         raise WeightsError(
-            f"model.weights={config.model.weights}: these are weights of torchvision's detectors, and model="
-            f"{config.model.name} is none of them. Give model=resnet50_fpn, resnet50_fpn_v2, mobilenet_v3_large_fpn or "
-            "mobilenet_v3_large_320_fpn, or imagenet for the backbone alone"
+            f"model.weights={model.weights}: these are weights of a detector of torchvision's, and the model is "
+            f"{f'{model.published} of torchvision' if model.published else 'none of them'}. Give the model that they "
+            "are of: model=resnet50_fpn, resnet50_fpn_v2, mobilenet_v3_large_fpn or mobilenet_v3_large_320_fpn; or "
+            "model.weights=imagenet for the backbone alone"
         )
+    return None
 
 
-def _may_be_published(weights: str) -> bool:
-    """Whether ``weights`` has the form of a name of torchvision's detectors."""
-    enum, _, member = weights.rpartition(".")
-    return enum.startswith("FasterRCNN_") or member.startswith("COCO_")
+def _is_of(model: ModelConfig, enum: str) -> bool:
+    """Whether torchvision's weights of the name ``enum`` may fit, as far as names tell without building anything.
+
+    What kind of R-CNN they are of and the size of its images do not matter: these layers are the same.
+    """
+    plain = lambda name: name.lower().partition("_")[2].replace("_320", "").removesuffix("_weights")
+    if model.published:
+        return plain(enum) == plain(model.published)
+    # A model of one's own that has the network of theirs may have all of its layers.
+    own = "" if is_target(model.backbone) else full_name(model.backbone)
+    return model.name == "fpn" and own.startswith("torchvision/") and plain(enum).startswith(own.partition("/")[2])

@@ -27,8 +27,9 @@ WRAPPERS = (
 INSIDE = ("state_dict", "model", "model_state_dict", "model_ema", "ema")  # where training scripts keep the weights
 BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")  # of torchvision's Mask and Keypoint R-CNN
 OLD_NAME = re.compile(r"(rpn\.head\.conv|backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)")
-# Published weights that are used with batch norm that adds nothing to the variances, and the key that a file needs.
-WITHOUT_EPS = {detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1: " model.norm_eps=0"}
+# Published weights that are used with batch norm that adds nothing to the variances: a file needs model.norm_eps=0.
+WITHOUT_EPS = tuple(f"{kind}_ResNet50_FPN_Weights.COCO_V1" for kind in ("FasterRCNN", "MaskRCNN", "KeypointRCNN"))
+KINDS = ("FasterRCNN_", "MaskRCNN_", "KeypointRCNN_")  # enums of detectors that have the layers of a Faster R-CNN
 NOTHING = "N/A"  # torchvision's name of the rows that no class of COCO has
 
 
@@ -136,30 +137,59 @@ def published_detector(weights: str, builder: str) -> InitialDetector | None:
     """torchvision's published weights of a detector; None if ``weights`` does not name such.
 
     Args:
+        weights: as for :func:`published_entry`.
+        builder: as there.
+
+    Raises:
+        WeightsError: as there; the download fails.
+    """
+    entry = published_entry(weights, builder)
+    if entry is None:
+        return None
+    with downloading(weights, entry.url, "that file elsewhere and give it", " model.norm_eps=0" * without_eps(entry)):
+        state = dict(entry.get_state_dict(progress=False, check_hash=True))
+    classes: list[str] = list(entry.meta["categories"])
+    known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
+    said = f"torchvision's {entry} with {known}"
+    return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+
+
+def published_entry(weights: str, builder: str) -> Any:
+    """The member of torchvision's enum that ``weights`` names; None if it names no detector. Nothing is downloaded.
+
+    Args:
         weights: a member of an enum such as ``FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, or its last part.
         builder: ``model.published``, torchvision's function that builds the detector, which says the enum of a last
             part; "" for a model that is none of torchvision's.
 
     Raises:
-        WeightsError: the enum has no such member, or the download fails.
+        WeightsError: the enum has no such member, or is that of another kind of detector.
     """
     enum, _, member = weights.rpartition(".")
-    published = {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
-    entries = published.get(enum)
+    entries = enums().get(enum)
     if not enum and member in published_names(builder):
         entries = get_model_weights(builder)
     if entries is None:
         return None
+    if not entries.__name__.startswith(KINDS):
+        raise WeightsError(
+            f"model.weights={weights}: this detector of torchvision is no Faster R-CNN, and its layers are others. "
+            f"There are {', '.join(name for name in enums() if name.startswith(KINDS))}"
+        )
     if member not in entries.__members__:
         names = ", ".join(f"{entries.__name__}.{name}" for name in entries.__members__)
         raise WeightsError(f"model.weights={weights}: torchvision has {names}")
-    entry: Any = entries[member]
-    with downloading(weights, entry.url, "that file elsewhere and give it", WITHOUT_EPS.get(entry, "")):
-        state = dict(entry.get_state_dict(progress=False, check_hash=True))
-    classes: list[str] = list(entry.meta["categories"])
-    known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
-    said = f"torchvision's {entries.__name__}.{member} with {known}"
-    return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+    return entries[member]
+
+
+def enums() -> dict[str, Any]:
+    """torchvision's enums of weights of detectors, by name."""
+    return {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
+
+
+def without_eps(entry: Any) -> bool:
+    """Whether published weights are used with batch norm that adds nothing to the variances."""
+    return str(entry) in WITHOUT_EPS
 
 
 def published_names(builder: str) -> list[str]:

@@ -263,14 +263,69 @@ def test_a_backbone_is_said_to_be_one(tmp_path):
             start(tmp_path, keys={"norm": "frozen", key: value}, content=state)
 
 
+def check(weights, **keys):
+    check_initial(parse_partial({"model": {"weights": weights, **keys}}, Config))
+
+
+RESNET = "fasterrcnn_resnet50_fpn"
+
+
 def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
-    check = lambda weights: check_initial(parse_partial({"model": {"weights": weights}}, Config))
     torch.save({}, tmp_path / "any.pth")
-    for weights in ("none", "IMAGENET1K_V2", "FasterRCNN_ResNet50_FPN_Weights.COCO_V1", str(tmp_path / "any.pth")):
+    for weights in ("none", "IMAGENET1K_V2", str(tmp_path / "any.pth")):
         check(weights)
     for weights, message in (("", "has to be given"), ("nowhere.pth", "no such file"), ("http://host/a.pth", "sha256"),
-                             (str(tmp_path), r"best\.ckpt")):  # fmt: skip
+                             (str(tmp_path), r"best\.ckpt"), ("FasterRCNN_typo.pth", "no such file"),
+                             ("COCO_typo.pth", "no such file")):  # fmt: skip
         with pytest.raises(WeightsError, match=message):
             check(weights)
     with pytest.raises(ConfigError, match=r"model\.keep_classes .*model\.weights=none is no trained detector"):
-        check_initial(parse_partial({"model": {"weights": "none", "keep_classes": True}}, Config))
+        check("none", keep_classes=True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "keys"),
+    [
+        ("COCO_V1", {"published": RESNET}),
+        ("COCO_V1", {"published": "fasterrcnn_mobilenet_v3_large_320_fpn"}),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"published": RESNET}),
+        ("MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1", {"published": f"{RESNET}_v2"}),
+        ("KeypointRCNN_ResNet50_FPN_Weights.COCO_LEGACY", {"published": RESNET}),
+        ("FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1", {"published": "fasterrcnn_mobilenet_v3_large_320_fpn"}),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"backbone": "torchvision/resnet50"}),
+    ],
+)
+def test_names_of_published_detectors(weights, keys):
+    check(weights, **keys)
+
+
+@pytest.mark.parametrize(
+    ("weights", "keys", "message"),
+    [
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V9", {"published": RESNET}, r"has FasterRCNN_\w+\.COCO_V1"),
+        ("COCO_V7", {"published": RESNET}, "no such file.*COCO_V1"),
+        ("COCO_V1", {}, "model is none of them.*model=resnet50_fpn"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {}, "model is none of them"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"published": f"{RESNET}_v2"}, "model is .*_v2 of torchvision"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"backbone": "torchvision/resnet50", "name": "c4"}, "none of them"),
+        ("RetinaNet_ResNet50_FPN_Weights.COCO_V1", {"published": RESNET}, "no Faster R-CNN.*KeypointRCNN_ResNet50"),
+        ("SSD300_VGG16_Weights.COCO_V1", {}, "no Faster R-CNN"),
+        ("FCOS_ResNet50_FPN_Weights.COCO_V1", {}, "no Faster R-CNN"),
+    ],
+)
+def test_names_of_other_detectors_are_refused_without_a_download(weights, keys, message):
+    with pytest.raises(WeightsError, match=message) as refused:
+        check(weights, **keys)
+    assert weights in str(refused.value)
+
+
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("COCO_mine.pth", "FasterRCNN_mine.pth", "COCO_V1"):
+        torch.save({}, name)
+        check(name)
+
+
+def test_the_model_of_torchvision_is_one_of_four():
+    with pytest.raises(ConfigError, match=r"model\.published=fasterrcnn_resnet_50.*fasterrcnn_resnet50_fpn_v2"):
+        check("COCO_V1", published="fasterrcnn_resnet_50")
