@@ -88,7 +88,7 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
     initial = find_detector(config)
     if not isinstance(initial, InitialDetector):
         _check_no_classes(config)
-        said = [f"{initial.path} is a backbone: all other layers are new"] if initial else []
+        said = [f"{initial.path} is a backbone{initial.told}: all other layers are new"] if initial else []
         return Initialised(build_model(model, config.roi, len(names) + 1), names, ids, None, said)
     rows = class_rows(config, initial, names)
     for position in rows.kept:

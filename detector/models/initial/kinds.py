@@ -24,7 +24,9 @@ WRAPPERS = (
     "_orig_mod.",
     "model.",
 )  # what DataParallel, torch.compile and a LightningModule put before names
-INSIDE = ("state_dict", "model", "model_state_dict", "model_ema", "ema")  # where training scripts keep the weights
+AVERAGED = ("model_ema", "ema", "state_dict_ema", "ema_state_dict")  # where training scripts keep averaged weights
+INSIDE = (*AVERAGED, "state_dict", "model", "model_state_dict")  # and the others; averaged ones are the better start
+COUNT = "n_averaged"  # a number that torch's AveragedModel has beside the weights
 BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")  # of torchvision's Mask and Keypoint R-CNN
 OLD_NAME = re.compile(r"(rpn\.head\.conv|backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)")
 # Published weights that are used with batch norm that adds nothing to the variances: a file needs model.norm_eps=0.
@@ -62,10 +64,12 @@ class BackboneFile:
         path: the file.
         states: the weights, on the CPU, under the names of the file, and under those without what wrappers may have put
             before all of them, one prefix less in each. A network may have such a prefix itself, as in ``self.model``.
+        told: where in the file they are, in words.
     """
 
     path: Path
     states: list[dict[str, Tensor]]
+    told: str = ""
 
 
 def read_initial(weights: str) -> InitialDetector | BackboneFile:
@@ -81,23 +85,26 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     content, told = read_tensors(path, f"model.weights={weights}"), ""
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not is_state(content) and isinstance(content, dict):
-        inside = next((key for key in INSIDE if is_state(content.get(key))), None)
+        inside = [key for key in INSIDE if is_state(content.get(key))]
         if inside:
-            content, told = content[inside], f" under {inside!r}"
+            content, told = content[inside[0]], f" under {inside[0]!r}"
+            if inside[0] in AVERAGED and len(inside) > 1:
+                told += f" (averaged weights; {', '.join(map(repr, inside[1:]))} is not used)"
     if not is_state(content):
         raise WeightsError(
             f"model.weights={weights}: {holding(content)}, not a dict of named tensors, neither by itself nor under "
             f"{', '.join(map(repr, INSIDE))}"
         )
-    names = facts.get("class_names") if isinstance(facts, dict) else None
+    named = isinstance(facts, dict) and bool(facts.get("class_names"))
     forms = unwrapped(content)
     state = {renamed(key): value for key, value in forms[-1].items()}
     if f"{CLASSES}.weight" not in state:
-        if names:
+        if named:
             raise WeightsError(f"model.weights={weights}: the checkpoint of a run without the weights of a detector")
-        return BackboneFile(path, forms)
-    if isinstance(facts, dict) and names:
-        config = facts.get("config") or {}
+        return BackboneFile(path, forms, told)
+    if named:
+        check_facts(facts, weights)
+        names, config = facts["class_names"], facts.get("config") or {}
         model = config.get("model", {}).get("name", "detector")
         said = f"{path} is the checkpoint of a run: {model} with {counted(len(names), 'class', 'classes')}"
         return detector_of(weights, said, state, ["", *names], facts.get("category_ids"), config)
@@ -108,6 +115,31 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     if known is coco:
         classes = "the 91 rows of COCO's classes as torchvision orders them"
     return detector_of(weights, f"{path} is a detector's state dict{told} with {classes}", state, known)
+
+
+def check_facts(facts: Mapping[str, Any], weights: str) -> None:
+    """Refuse facts on a run that are not of the types, and not as many, as a checkpoint of ours has them.
+
+    Raises:
+        WeightsError: names the first that is not.
+    """
+    names, ids, config = facts["class_names"], facts.get("category_ids"), facts.get("config")
+    wrong = ""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        wrong = "class_names is no list of names"
+    elif ids is not None and not (isinstance(ids, list) and all(type(category) is int for category in ids)):
+        wrong = "category_ids is no list of whole numbers"
+    elif ids and len(ids) != len(names):
+        wrong = f"category_ids has {counted(len(ids), 'entry', 'entries')} for {counted(len(names), 'class', 'classes')}"
+    elif config and not (isinstance(config, dict) and all(isinstance(key, str) for key in config)):
+        wrong = "config is no dict of keys"
+    elif config and not isinstance(config.get("model", {}), dict):
+        wrong = "config.model is no dict of keys"
+    if wrong:
+        raise WeightsError(
+            f"model.weights={weights}: hyper_parameters, which say what the run was, are damaged or another program's: "
+            f"{wrong}. Give the weights alone, as torch.save(content['state_dict'], FILE)"
+        )
 
 
 def detector_of(
@@ -216,8 +248,10 @@ def holding(content: Any) -> str:
 
 def unwrapped(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """``state``, and what it is with one prefix less that wrappers of modules put before all names, until none is."""
+    if COUNT in state and not state[COUNT].ndim:
+        state = {key: value for key, value in state.items() if key != COUNT}
     for prefix in WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
+        if state and all(key.startswith(prefix) for key in state):
             return [dict(state), *unwrapped({key.removeprefix(prefix): value for key, value in state.items()})]
     return [dict(state)]
 
