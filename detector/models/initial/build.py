@@ -22,6 +22,7 @@ from detector.models.initial.kinds import (
     published_detector,
     published_entry,
     read_initial,
+    without_eps,
 )
 from detector.models.initial.transfer import changes, transfer
 from detector.models.weights import check_weights
@@ -106,6 +107,11 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
             "'model.class_map={1: NAME, 2: NAME}', which carries them over"
         )
     said += [f"note: {sentence}" for sentence in changes(initial, config, built)]
+    if _without_eps(config, initial):
+        said.append(
+            "note: torchvision's published weights of this network were trained without an epsilon in the norms. If "
+            f"{initial.source} is such a file, or was trained from one, give model.norm_eps=0"
+        )
     return Initialised(built, rows.new, ids, rows, said)
 
 
@@ -138,6 +144,16 @@ def class_rows(config: Config, initial: InitialDetector, class_names: Sequence[s
         how=[*rows.how, *("kept: not in the data" for _ in kept)],
         kept=kept,
     )
+
+
+def _without_eps(config: Config, initial: InitialDetector) -> bool:
+    """Whether ``initial`` may have been trained without the epsilon that the norms of the model have."""
+    model = config.model
+    if initial.trained or model.norm == "group" or model.norm_eps == 0:
+        return False
+    if not is_file(model.weights):
+        return without_eps(_published(config))
+    return model.fpn_norm == "none" and _is_of(model, "FasterRCNN_ResNet50_FPN_Weights")
 
 
 def _check_no_classes(config: Config) -> None:

@@ -17,6 +17,7 @@ from detector.config.defaults import parse_partial
 from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
+from detector.models.initial import build
 from detector.models.initial.build import build_initialised, check_initial
 from detector.models.initial.class_rows import match_classes
 from detector.models.initial.kinds import InitialDetector
@@ -226,6 +227,32 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------- what is said
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, True),
+        ({"published": "fasterrcnn_resnet50_fpn"}, True),
+        ({"norm_eps": 0.0}, False),
+        ({"norm_eps": 1e-5}, True),
+        ({"fpn_norm": "batch"}, False),
+        ({"weights": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"}, True),
+        ({"weights": "KeypointRCNN_ResNet50_FPN_Weights.COCO_LEGACY"}, False),
+        ({"backbone": "mobilenet_v2"}, False),
+    ],
+)
+def test_a_file_that_may_have_been_trained_without_eps(tmp_path, monkeypatch, keys, told):
+    """The network stays the small one here: the note follows from the keys."""
+    torch.save({}, tmp_path / "old.pth")
+    initial = InitialDetector(keys.get("weights", "old.pth"), "old.pth", {}, [""], [1])
+    monkeypatch.setattr(build, "find_detector", lambda config: initial)
+    monkeypatch.setattr(build, "build_model", lambda *_: build_model(small.model, small.roi, 2))
+    monkeypatch.setattr(build, "transfer", lambda *_: None)
+    small = parse_partial({"model": {"weights": "none", "fpn_channels": 8, "head": {"width": 16}}}, Config)
+    given = {"backbone": "torchvision/resnet50", "weights": str(tmp_path / "old.pth"), "norm": "frozen", **keys}
+    said = build_initialised(parse_partial({"model": given}, Config), ["a"], [1]).said
+    assert any("model.norm_eps=0" in line for line in said) == told
+
+
 def test_a_file_that_does_not_name_its_classes(tmp_path):
     keys = {"fpn_channels": 8, "norm": "frozen", "head.width": 16}
     state = make_content()["state_dict"]
