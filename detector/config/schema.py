@@ -66,7 +66,13 @@ class HeadConfig:
 class ModelConfig:
     name: str = one_of("fpn", "c4", "c5")
     backbone: Any = one_of("mobilenet_v2", "torchvision/*", "timm/*", target="a network")
-    published: str
+    published: str = one_of(
+        "",
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+    )
     weights: str
     class_map: dict[str, Any] | None
     new_classes: str = one_of("random", "mean")

@@ -133,8 +133,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     # The whole network is built for every model, so that all of them start from the same draws.
     network = find_network(config.backbone)
     replace_batch_norm(network.module, config.norm)
-    if config.norm_eps >= 0:
-        set_eps(network.module, config.norm_eps)
+    set_eps(network.module, config.norm_eps, config.norm)
     load_backbone_weights(network, config)
     all_maps = network.measured.maps
     by_stride = {found.stride: found for found in all_maps}

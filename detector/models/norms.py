@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
+from detector.exceptions import ConfigError
+
 
 class _ThenParts(nn.Module):
     """Goes on with the layers in a norm layer, which timm keeps there: dropout and activation."""
@@ -81,8 +83,23 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     return module
 
 
-def set_eps(module: nn.Module, eps: float) -> None:
-    """Let every batch norm in ``module`` add ``eps`` to the variances, frozen batch norm included."""
+def set_eps(module: nn.Module, eps: float, kind: str) -> None:
+    """Let every batch norm in ``module`` add ``eps`` to the variances, frozen batch norm included.
+
+    Args:
+        module: it is changed.
+        eps: 0 or more; -1 leaves the norms as they are.
+        kind: of its norms, as of :func:`replace_batch_norm`.
+
+    Raises:
+        ConfigError: ``eps`` is another negative number, or the norms are group norm.
+    """
+    if eps == -1:
+        return
+    if eps < 0:
+        raise ConfigError(f"model.norm_eps={eps}: give 0 or more, or -1 for that of the network")
+    if kind == "group":
+        raise ConfigError(f"model.norm_eps={eps} is for batch norm, and there is none with model.norm=group; give -1")
     for norm in module.modules():
         if isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
             norm.eps = eps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -35,8 +35,8 @@ def load_backbone_weights(network: Network, config: ModelConfig) -> None:
     if weights == "none":
         return
     known = weights in names_of(config)
-    state = network.download(weights) if known else _read(weights)
-    fit(network, network.of_file(state), weights)
+    states = [network.download(weights)] if known else _read(weights)
+    fit(network, [network.of_file(state) for state in states], weights)
 
 
 def check_weights(config: ModelConfig) -> None:
@@ -66,26 +66,32 @@ def names_of(config: ModelConfig) -> list[str]:
     return [*full, *(name.partition(".")[2] for name in full if "." in name)]
 
 
-def _read(weights: str) -> Mapping[str, Tensor]:
+def _read(weights: str) -> list[dict[str, Tensor]]:
     found = read_initial(weights)
     if isinstance(found, BackboneFile):
-        return found.state
+        return found.states
     raise WeightsError(f"model.weights={weights}: this is a detector, not a backbone. DetectionModule starts from it")
 
 
-def fit(network: Network, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy ``state`` into ``network``; every tensor must be there and have the right shape.
+def fit(network: Network, states: Sequence[Mapping[str, Tensor]], source: str) -> None:
+    """Copy the first of ``states`` that fits into ``network``; every tensor must be there and have the right shape.
+
+    Args:
+        network: it is changed.
+        states: the same weights under other names.
+        source: of the weights, for messages.
 
     Raises:
-        WeightsError: naming the first missing, unexpected and mismatched keys.
+        WeightsError: none fits; names the first missing, unexpected and mismatched keys of the last.
     """
     own = network.weighted.state_dict()
     # Older files lack the counter of batches, and frozen norm has none. No weight depends on it.
     relevant = lambda tensors: {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    problem = mismatch(relevant(state), relevant(own))
-    if not problem:
-        network.weighted.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
-        return
+    for state in states:
+        problem = mismatch(relevant(state), relevant(own))
+        if not problem:
+            network.weighted.load_state_dict({k: value for k, value in state.items() if k in own}, strict=False)
+            return
     message = f"model.weights={source}: does not fit {network.name}. {problem}."
     if any("running_mean" in key for key in state) and not any("running_mean" in key for key in own):
         message += " The weights were trained with batch norm: use model.norm=batch, frozen or sync."

@@ -113,6 +113,7 @@ def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
     Raises:
         ConfigError: the run does not start from a detector that names its classes, or the data have none of these.
         DataError: the data cannot be used.
+        WeightsError: names of their classes are too much alike.
     """
     initial = find_detector(config) if rows is not None and any(rows.old) else None
     if rows is None or not isinstance(initial, InitialDetector):
@@ -123,7 +124,8 @@ def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
     split = old_split(config.data)
     split.dataset()
     truth = GroundTruth.of(split)
-    known = match_classes(rows.old, truth.class_names, {}, initial.source)
+    remedy = f"Rename or remove them in {split.annotations}, which data.old_val_annotations names"
+    known = match_classes(rows.old, truth.class_names, {}, initial.source, remedy)
     positions = {sources[0]: label for label, sources in enumerate(known.sources) if sources}
     if not positions:
         raise ConfigError(

@@ -41,3 +41,14 @@ class Flat(nn.Module):
 
     def forward(self, images):
         return images.mean((2, 3))
+
+
+class Inside(nn.Module):
+    """A network whose names all begin with ``model.``."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = Net()
+
+    def forward(self, images):
+        return self.model(images)

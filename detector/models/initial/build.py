@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torchvision.models.detection import FasterRCNN
 
-from detector.config.schema import Config
+from detector.config.checks import is_target
+from detector.config.schema import Config, ModelConfig
 from detector.exceptions import ConfigError, WeightsError
+from detector.models.catalogue import full_name
 from detector.models.faster_rcnn import build_model
 from detector.models.initial.class_rows import ClassRows, match_classes
 from detector.models.initial.files import is_file
-from detector.models.initial.kinds import BackboneFile, InitialDetector, published_detector, read_initial
+from detector.models.initial.kinds import (
+    BackboneFile,
+    InitialDetector,
+    enums,
+    published_detector,
+    published_entry,
+    read_initial,
+    without_eps,
+)
 from detector.models.initial.transfer import changes, transfer
 from detector.models.weights import check_weights
 
@@ -41,14 +52,12 @@ def check_initial(config: Config) -> None:
 
     Raises:
         ConfigError: classes are to be carried over from what is no trained detector.
-        WeightsError: there is no such file or name, or an address has no hash.
+        WeightsError: there is no such file or name, they are of another model, or an address has no hash.
     """
-    weights = config.model.weights
-    if _may_be_published(weights):
-        _check_architecture(config)
+    if not is_file(config.model.weights) and _published(config) is not None:
         return
     check_weights(config.model)
-    if not is_file(weights):
+    if not is_file(config.model.weights):
         _check_no_classes(config)
 
 
@@ -56,11 +65,12 @@ def find_detector(config: Config) -> InitialDetector | BackboneFile | None:
     """What ``model.weights`` is; None for a name of weights of the backbone, or none at all.
 
     Raises:
-        WeightsError: it cannot be read or downloaded.
+        WeightsError: it cannot be read or downloaded, or is of another model.
     """
     weights = config.model.weights
-    _check_architecture(config)
-    return read_initial(weights) if is_file(weights) else published_detector(weights, config.model.published)
+    if is_file(weights):
+        return read_initial(weights)
+    return published_detector(weights, config.model.published) if _published(config) is not None else None
 
 
 def build_initialised(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Initialised:
@@ -79,7 +89,7 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
     initial = find_detector(config)
     if not isinstance(initial, InitialDetector):
         _check_no_classes(config)
-        said = [f"{initial.path} is a backbone: all other layers are new"] if initial else []
+        said = [f"{initial.path} is a backbone{initial.told}: all other layers are new"] if initial else []
         return Initialised(build_model(model, config.roi, len(names) + 1), names, ids, None, said)
     rows = class_rows(config, initial, names)
     for position in rows.kept:
@@ -97,6 +107,11 @@ def build_initialised(config: Config, class_names: Sequence[str], category_ids: 
             "'model.class_map={1: NAME, 2: NAME}', which carries them over"
         )
     said += [f"note: {sentence}" for sentence in changes(initial, config, built)]
+    if _without_eps(config, initial):
+        said.append(
+            "note: torchvision's published weights of this network were trained without an epsilon in the norms. If "
+            f"{initial.source} is such a file, or was trained from one, give model.norm_eps=0"
+        )
     return Initialised(built, rows.new, ids, rows, said)
 
 
@@ -131,6 +146,16 @@ def class_rows(config: Config, initial: InitialDetector, class_names: Sequence[s
     )
 
 
+def _without_eps(config: Config, initial: InitialDetector) -> bool:
+    """Whether ``initial`` may have been trained without the epsilon that the norms of the model have."""
+    model = config.model
+    if initial.trained or model.norm == "group" or model.norm_eps == 0:
+        return False
+    if not is_file(model.weights):
+        return without_eps(_published(config))
+    return model.fpn_norm == "none" and _is_of(model, "FasterRCNN_ResNet50_FPN_Weights")
+
+
 def _check_no_classes(config: Config) -> None:
     """Refuse keys that carry classes over where there are none."""
     model = config.model
@@ -142,17 +167,30 @@ def _check_no_classes(config: Config) -> None:
             )
 
 
-def _check_architecture(config: Config) -> None:
-    """Refuse the last part of a name of torchvision's for a model that none of its detectors is."""
-    if config.model.weights.startswith("COCO_") and not config.model.published:
+def _published(config: Config) -> Any:
+    """torchvision's weights of a detector that ``model.weights`` names, or None; those of another model are refused."""
+    model = config.model
+    entry = published_entry(model.weights, model.published)
+    if entry is not None and _is_of(model, type(entry).__name__):
+        return entry
+    if entry is not None or any(model.weights in enum.__members__ for enum in enums().values()):
         raise WeightsError(
-            f"model.weights={config.model.weights}: these are weights of torchvision's detectors, and model="
-            f"{config.model.name} is none of them. Give model=resnet50_fpn, resnet50_fpn_v2, mobilenet_v3_large_fpn or "
-            "mobilenet_v3_large_320_fpn, or imagenet for the backbone alone"
+            f"model.weights={model.weights}: these are weights of a detector of torchvision's, and the model is "
+            f"{f'{model.published} of torchvision' if model.published else 'none of them'}. Give the model that they "
+            "are of: model=resnet50_fpn, resnet50_fpn_v2, mobilenet_v3_large_fpn or mobilenet_v3_large_320_fpn; or "
+            "model.weights=imagenet for the backbone alone"
         )
+    return None
 
 
-def _may_be_published(weights: str) -> bool:
-    """Whether ``weights`` has the form of a name of torchvision's detectors."""
-    enum, _, member = weights.rpartition(".")
-    return enum.startswith("FasterRCNN_") or member.startswith("COCO_")
+def _is_of(model: ModelConfig, enum: str) -> bool:
+    """Whether torchvision's weights of the name ``enum`` may fit, as far as names tell without building anything.
+
+    What kind of R-CNN they are of and the size of its images do not matter: these layers are the same.
+    """
+    plain = lambda name: name.lower().partition("_")[2].replace("_320", "").removesuffix("_weights")
+    if model.published:
+        return plain(enum) == plain(model.published)
+    # A model of one's own that has the network of theirs may have all of its layers.
+    own = "" if is_target(model.backbone) else full_name(model.backbone)
+    return model.name == "fpn" and own.startswith("torchvision/") and plain(enum).startswith(own.partition("/")[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from detector.exceptions import ConfigError, WeightsError
 
 LEVELS = {"name": "", "key": "by name, spelt otherwise", "plural": "by name, plural and singular"}
 """How names may be alike, the closest first, and how the table says it."""
+SEPARATORS, MINUS = re.compile(r"[ \-/.]+"), "\N{MINUS SIGN}"
+# Names that Hydra reads as keys of a dict without further ado: it has no quotes for keys.
+PLAIN, WORDS = re.compile(r"[A-Za-z_][\w+/-]*(?: [\w+/-]+)*", re.ASCII), ("true", "false", "null", "nan", "inf")
 LISTED = 12  # classes that are dropped and stand each in a row of its own; more stand in one line
 
 
@@ -69,21 +73,24 @@ class ClassRows:
         return self.old[position] or f"row {position + 1}"
 
 
-def match_classes(old: Sequence[str], new: Sequence[str], class_map: Mapping[str, Any], source: str) -> ClassRows:
+def match_classes(
+    old: Sequence[str], new: Sequence[str], class_map: Mapping[str, Any], source: str, remedy: str = ""
+) -> ClassRows:
     """Find the old class of each new one: where ``class_map`` says so, by the same name, or by one that is alike.
 
-    Names are alike if they differ in case, punctuation, or plural and singular only.
+    Names are alike if they differ in case, separators (:func:`key_of`), or plural and singular only.
 
     Args:
-        old: names of the classes of the detector to start from; "" for one that is not known, which is called by its
-            number from 1 on.
+        old: names of the classes of the detector to start from; "" for one that is not known.
         new: names of the classes of the data.
         class_map: old name -> new name, a list of new names, or None for a class that is not to be carried over. Of
             several old names with the same new one the mean is taken.
+            Any class may be called by its number from 1 on.
         source: of the old detector, for messages.
+        remedy: what to do about a name that is like several others; "": say in ``class_map`` which is which.
 
     Raises:
-        ConfigError: ``class_map`` names a class that there is not, or maps it to something else than a name.
+        ConfigError: ``class_map`` names a class that there is not, or one of several that are alike, or maps it to something else than a name.
         WeightsError: a name is like several others.
     """
     found: dict[int, tuple[list[int], str]] = {}  # new position -> old positions, how
@@ -109,11 +116,11 @@ def match_classes(old: Sequence[str], new: Sequence[str], class_map: Mapping[str
         index = Index({o: old[o] for o in free_old})
         pairs = [(n, o) for n in free_new for o in index.find(new[n], level)]
         for n, o in pairs:
-            rivals = sorted({new[b] for b, a in pairs if a == o} | {old[a] for b, a in pairs if b == n})
             if len({a for b, a in pairs if b == n}) > 1 or len({b for b, a in pairs if a == o}) > 1:
+                rivals = sorted({new[b] for b, a in pairs if a == o} | {old[a] for b, a in pairs if b == n})
                 raise WeightsError(
                     f"classes of {source} and of the data cannot be told apart by their names: {', '.join(rivals)}. "
-                    f"Say which is which, as in 'model.class_map={{{old[o]}: {new[n]}}}'"
+                    + (remedy or f"Say which is which, as in 'model.class_map={{{_called(o, names)}: {_called(n, new)}}}'")
                 )
             found[n] = ([o], LEVELS[level])
         free_old = [o for o in free_old if not any(a == o for _, a in pairs)]
@@ -123,9 +130,33 @@ def match_classes(old: Sequence[str], new: Sequence[str], class_map: Mapping[str
 
 
 def key_of(name: str) -> str:
-    """A name without its case, spaces and punctuation; the name itself if it has nothing else."""
-    plain = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
-    return plain or name
+    """A name without its case and its separators: spaces, underscores, hyphens, slashes and points.
+
+    Everything else tells classes apart: other signs, the vowels of Hindi, separators between digits, a point before
+    digits, and a hyphen at the beginning or end of a word. The name itself if it has separators only.
+    """
+    plain = "".join(map(_simplest, unicodedata.normalize("NFKC", name).casefold()))
+    return SEPARATORS.sub(_without, plain.strip()) or name
+
+
+def _simplest(c: str) -> str:
+    """A character, with the same one for all dashes and for all kinds of space."""
+    category = unicodedata.category(c)
+    if category == "Pd" or c == MINUS:
+        return "-"
+    return " " if c == "_" or c.isspace() else "" if category == "Cf" else c
+
+
+def _without(run: re.Match[str]) -> str:
+    """What stays of a run of separators."""
+    found, text = run[0], run.string
+    before, after = text[: run.start()][-1:], text[run.end() :][:1]
+    if before.isdigit() and after.isdigit():
+        return found.strip() or " "
+    outer = not before or not after
+    sign = (found[0] == "-" and (outer or found[-1] == " ")) or (found[-1] == "-" and (outer or found[0] == " "))
+    point = found[-1] == "." and after.isdigit() and not before.isalpha()
+    return "-" * sign + "." * point
 
 
 def plurals(word: str) -> set[str]:
@@ -159,13 +190,25 @@ class Index:
         return self._found[level].get(name if level == "name" else key, [])
 
 
-def _position(name: str, names: Sequence[str], having: str) -> int:
-    """Where ``name`` is in ``names``, as it is or alike."""
+def _position(called: str, names: Sequence[str], having: str) -> int:
+    """Where the class is that is ``called`` so in ``names``: as it is or alike, or by its number from 1 on."""
     index = Index(dict(enumerate(names)))
     for level in LEVELS:
-        found = index.find(name, level)
+        found = index.find(called, level)
         if len(found) == 1:
             return found[0]
-    nearest = difflib.get_close_matches(name, names, n=1)
+        if found:
+            several = ", ".join(f"{names[position]} (number {position + 1})" for position in found)
+            raise ConfigError(f"{having} several classes that {called!r} may be: {several}. Give the number of one")
+    if called.isdecimal() and 1 <= int(called) <= len(names):
+        return int(called) - 1
+    nearest = difflib.get_close_matches(called, names, n=1)
     known = f"did you mean {nearest[0]!r}?" if nearest else f"its classes are {', '.join(names)}"
-    raise ConfigError(f"{having} no class {name!r}; {known}")
+    raise ConfigError(f"{having} no class {called!r}; {known}")
+
+
+def _called(position: int, names: Sequence[str]) -> str:
+    """What the command line takes for a class in ``model.class_map``: its name, or its number."""
+    name = names[position]
+    alone = [key_of(other) for other in names].count(key_of(name)) == 1
+    return name if alone and PLAIN.fullmatch(name) and name.lower() not in WORDS else str(position + 1)

@@ -24,11 +24,14 @@ WRAPPERS = (
     "_orig_mod.",
     "model.",
 )  # what DataParallel, torch.compile and a LightningModule put before names
-INSIDE = ("state_dict", "model", "model_state_dict", "model_ema", "ema")  # where training scripts keep the weights
+AVERAGED = ("model_ema", "ema", "state_dict_ema", "ema_state_dict")  # where training scripts keep averaged weights
+INSIDE = (*AVERAGED, "state_dict", "model", "model_state_dict")  # and the others; averaged ones are the better start
+COUNT = "n_averaged"  # a number that torch's AveragedModel has beside the weights
 BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")  # of torchvision's Mask and Keypoint R-CNN
 OLD_NAME = re.compile(r"(rpn\.head\.conv|backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)")
-# Published weights that are used with batch norm that adds nothing to the variances, and the key that a file needs.
-WITHOUT_EPS = {detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1: " model.norm_eps=0"}
+# Published weights that are used with batch norm that adds nothing to the variances: a file needs model.norm_eps=0.
+WITHOUT_EPS = tuple(f"{kind}_ResNet50_FPN_Weights.COCO_V1" for kind in ("FasterRCNN", "MaskRCNN", "KeypointRCNN"))
+KINDS = ("FasterRCNN_", "MaskRCNN_", "KeypointRCNN_")  # enums of detectors that have the layers of a Faster R-CNN
 NOTHING = "N/A"  # torchvision's name of the rows that no class of COCO has
 
 
@@ -55,15 +58,18 @@ class InitialDetector:
 
 @dataclass(frozen=True)
 class BackboneFile:
-    """The weights of a backbone, or of a whole classification network, under the names of the file.
+    """The weights of a backbone, or of a whole classification network.
 
     Attributes:
         path: the file.
-        state: the weights, on the CPU.
+        states: the weights, on the CPU, under the names of the file, and under those without what wrappers may have put
+            before all of them, one prefix less in each. A network may have such a prefix itself, as in ``self.model``.
+        told: where in the file they are, in words.
     """
 
     path: Path
-    state: dict[str, Tensor]
+    states: list[dict[str, Tensor]]
+    told: str = ""
 
 
 def read_initial(weights: str) -> InitialDetector | BackboneFile:
@@ -79,22 +85,26 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     content, told = read_tensors(path, f"model.weights={weights}"), ""
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not is_state(content) and isinstance(content, dict):
-        inside = next((key for key in INSIDE if is_state(content.get(key))), None)
+        inside = [key for key in INSIDE if is_state(content.get(key))]
         if inside:
-            content, told = content[inside], f" under {inside!r}"
+            content, told = content[inside[0]], f" under {inside[0]!r}"
+            if inside[0] in AVERAGED and len(inside) > 1:
+                told += f" (averaged weights; {', '.join(map(repr, inside[1:]))} is not used)"
     if not is_state(content):
         raise WeightsError(
             f"model.weights={weights}: {holding(content)}, not a dict of named tensors, neither by itself nor under "
             f"{', '.join(map(repr, INSIDE))}"
         )
-    names = facts.get("class_names") if isinstance(facts, dict) else None
-    state = {renamed(key): value for key, value in unwrapped(content).items()}
+    named = isinstance(facts, dict) and bool(facts.get("class_names"))
+    forms = unwrapped(content)
+    state = {renamed(key): value for key, value in forms[-1].items()}
     if f"{CLASSES}.weight" not in state:
-        if names:
+        if named:
             raise WeightsError(f"model.weights={weights}: the checkpoint of a run without the weights of a detector")
-        return BackboneFile(path, state)
-    if isinstance(facts, dict) and names:
-        config = facts.get("config") or {}
+        return BackboneFile(path, forms, told)
+    if named:
+        check_facts(facts, weights)
+        names, config = facts["class_names"], facts.get("config") or {}
         model = config.get("model", {}).get("name", "detector")
         said = f"{path} is the checkpoint of a run: {model} with {counted(len(names), 'class', 'classes')}"
         return detector_of(weights, said, state, ["", *names], facts.get("category_ids"), config)
@@ -105,6 +115,31 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     if known is coco:
         classes = "the 91 rows of COCO's classes as torchvision orders them"
     return detector_of(weights, f"{path} is a detector's state dict{told} with {classes}", state, known)
+
+
+def check_facts(facts: Mapping[str, Any], weights: str) -> None:
+    """Refuse facts on a run that are not of the types, and not as many, as a checkpoint of ours has them.
+
+    Raises:
+        WeightsError: names the first that is not.
+    """
+    names, ids, config = facts["class_names"], facts.get("category_ids"), facts.get("config")
+    wrong = ""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        wrong = "class_names is no list of names"
+    elif ids is not None and not (isinstance(ids, list) and all(type(category) is int for category in ids)):
+        wrong = "category_ids is no list of whole numbers"
+    elif ids and len(ids) != len(names):
+        wrong = f"category_ids has {counted(len(ids), 'entry', 'entries')} for {counted(len(names), 'class', 'classes')}"
+    elif config and not (isinstance(config, dict) and all(isinstance(key, str) for key in config)):
+        wrong = "config is no dict of keys"
+    elif config and not isinstance(config.get("model", {}), dict):
+        wrong = "config.model is no dict of keys"
+    if wrong:
+        raise WeightsError(
+            f"model.weights={weights}: hyper_parameters, which say what the run was, are damaged or another program's: "
+            f"{wrong}. Give the weights alone, as torch.save(content['state_dict'], FILE)"
+        )
 
 
 def detector_of(
@@ -134,30 +169,59 @@ def published_detector(weights: str, builder: str) -> InitialDetector | None:
     """torchvision's published weights of a detector; None if ``weights`` does not name such.
 
     Args:
+        weights: as for :func:`published_entry`.
+        builder: as there.
+
+    Raises:
+        WeightsError: as there; the download fails.
+    """
+    entry = published_entry(weights, builder)
+    if entry is None:
+        return None
+    with downloading(weights, entry.url, "that file elsewhere and give it", " model.norm_eps=0" * without_eps(entry)):
+        state = dict(entry.get_state_dict(progress=False, check_hash=True))
+    classes: list[str] = list(entry.meta["categories"])
+    known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
+    said = f"torchvision's {entry} with {known}"
+    return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+
+
+def published_entry(weights: str, builder: str) -> Any:
+    """The member of torchvision's enum that ``weights`` names; None if it names no detector. Nothing is downloaded.
+
+    Args:
         weights: a member of an enum such as ``FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, or its last part.
         builder: ``model.published``, torchvision's function that builds the detector, which says the enum of a last
             part; "" for a model that is none of torchvision's.
 
     Raises:
-        WeightsError: the enum has no such member, or the download fails.
+        WeightsError: the enum has no such member, or is that of another kind of detector.
     """
     enum, _, member = weights.rpartition(".")
-    published = {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
-    entries = published.get(enum)
+    entries = enums().get(enum)
     if not enum and member in published_names(builder):
         entries = get_model_weights(builder)
     if entries is None:
         return None
+    if not entries.__name__.startswith(KINDS):
+        raise WeightsError(
+            f"model.weights={weights}: this detector of torchvision is no Faster R-CNN, and its layers are others. "
+            f"There are {', '.join(name for name in enums() if name.startswith(KINDS))}"
+        )
     if member not in entries.__members__:
         names = ", ".join(f"{entries.__name__}.{name}" for name in entries.__members__)
         raise WeightsError(f"model.weights={weights}: torchvision has {names}")
-    entry: Any = entries[member]
-    with downloading(weights, entry.url, "that file elsewhere and give it", WITHOUT_EPS.get(entry, "")):
-        state = dict(entry.get_state_dict(progress=False, check_hash=True))
-    classes: list[str] = list(entry.meta["categories"])
-    known = counted(len(classes) - classes.count(NOTHING) - 1, "class", "classes")
-    said = f"torchvision's {entries.__name__}.{member} with {known}"
-    return detector_of(weights, said, {renamed(key): value for key, value in state.items()}, classes)
+    return entries[member]
+
+
+def enums() -> dict[str, Any]:
+    """torchvision's enums of weights of detectors, by name."""
+    return {get_model_weights(name).__name__: get_model_weights(name) for name in list_models(detection)}
+
+
+def without_eps(entry: Any) -> bool:
+    """Whether published weights are used with batch norm that adds nothing to the variances."""
+    return str(entry) in WITHOUT_EPS
 
 
 def published_names(builder: str) -> list[str]:
@@ -182,12 +246,14 @@ def holding(content: Any) -> str:
     return f"holds a dict with {', '.join(keys[:LISTED]) or 'nothing'}{', ...' if len(keys) > LISTED else ''}"
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """``state`` without what wrappers of modules have put before all of its names."""
+def unwrapped(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """``state``, and what it is with one prefix less that wrappers of modules put before all names, until none is."""
+    if COUNT in state and not state[COUNT].ndim:
+        state = {key: value for key, value in state.items() if key != COUNT}
     for prefix in WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
+        if state and all(key.startswith(prefix) for key in state):
+            return [dict(state), *unwrapped({key.removeprefix(prefix): value for key, value in state.items()})]
+    return [dict(state)]
 
 
 def renamed(key: str) -> str:

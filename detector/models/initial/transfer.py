@@ -33,7 +33,7 @@ def transfer(model: FasterRCNN, initial: InitialDetector, rows: ClassRows, confi
     """Copy the weights of ``initial`` into ``model``, those of classes as ``rows`` says.
 
     Background, objectness, box regression and everything else come along. A new class keeps the random rows of
-    ``model``, or gets the mean of the old ones with ``model.new_classes=mean``.
+    ``model``, or gets the mean of the old ones with ``model.new_classes=mean``: of those that have a name, if any has.
 
     Args:
         model: torchvision's ``FasterRCNN`` for the classes ``rows.new``.
@@ -90,11 +90,13 @@ def _class_rows(old: Tensor, own: Tensor, rows: ClassRows, mean: bool) -> Tensor
         return old
     new = own.clone()
     new[0] = old[0]
+    named = [label for label, name in enumerate(rows.old, 1) if name]  # published detectors have rows of no class
+    known = old[named or slice(1, None)]
     for label, sources in enumerate(rows.sources, 1):
         if sources:
             new[label] = old[[position + 1 for position in sources]].mean(dim=0)
         elif mean:
-            new[label] = old[1:].mean(dim=0)
+            new[label] = known.mean(dim=0)
     return new
 
 

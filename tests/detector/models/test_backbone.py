@@ -154,3 +154,15 @@ def test_stages_of_a_shorter_network_count_from_its_own_last(model, trainable, f
     module = build_backbone(default(ModelConfig, **model, trainable_stages=trainable)).module
     features = module if "name" in model else list(module.body.children())
     assert [all(p.requires_grad for p in m.parameters()) for m in features] == [b >= first for b in range(14)]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("batch", -0.5), ("frozen", -2.0), ("group", 0.1), ("group", 0.0)])
+def test_an_eps_that_would_be_ignored_is_refused(norm, eps):
+    with pytest.raises(ConfigError, match=rf"model\.norm_eps={eps}"):
+        build_backbone(default(ModelConfig, weights="none", norm=norm, norm_eps=eps))
+
+
+def test_eps_of_the_norms():
+    for norm, eps, expected in (("batch", 0.0, 0.0), ("batch", -1.0, 1e-5), ("group", -1.0, 1e-5), ("frozen", 0.1, 0.1)):
+        module = build_backbone(default(ModelConfig, weights="none", norm=norm, norm_eps=eps, name="c5")).module
+        assert {m.eps for m in module.modules() if hasattr(m, "eps")} == {expected}

@@ -161,11 +161,19 @@ def test_published_weights_of_no_published_detector():
 
 def test_resnet50_fpn_adds_nothing_to_the_variances_of_its_published_weights():
     """torchvision's `overwrite_eps`; 1e-5 with others. The files of the weights need the key."""
-    for weights, eps in (("COCO_V1", 0), ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", 0), ("imagenet", 1e-5)):
+    zero = ["COCO_V1", *(f"{kind}RCNN_ResNet50_FPN_Weights.COCO_V1" for kind in ("Faster", "Mask", "Keypoint"))]
+    other = ["imagenet", "KeypointRCNN_ResNet50_FPN_Weights.COCO_LEGACY"]
+    for weights, eps in (*((name, 0) for name in zero), *((name, 1e-5) for name in other)):
         model = composed("resnet50_fpn", f"model.weights={weights}").model
         with torch.device("meta"):
             norms = build_backbone(dataclasses.replace(model, weights="none")).module.modules()
         assert {norm.eps for norm in norms if isinstance(norm, FrozenBatchNorm2d)} == {eps}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large_fpn", "mobilenet_v3_large_320_fpn"])
+def test_mobilenet_with_group_norm_has_no_eps_of_batch_norm(name):
+    assert composed(name).model.norm_eps == 1e-5
+    assert composed(name, "model.norm=group").model.norm_eps == -1
 
 
 def test_onnx_and_the_names_of_coco(tmp_path):

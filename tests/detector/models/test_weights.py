@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision.models import MobileNet_V2_Weights, densenet121, mobilenet_v2, resnet18
 from untrained import make_content
+from user_networks import Inside
 
 from detector.config.defaults import default
 from detector.config.schema import ModelConfig
@@ -200,3 +201,14 @@ def test_failed_download_says_how_to_give_a_file(monkeypatch):
         WeightsError, match=r"mobilenet_v2-7ebf99e0\.pth failed.*no route to host.*model\.weights=PATH.*none"
     ):
         features(weights="MobileNet_V2_Weights.IMAGENET1K_V2")
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "model.", "module._orig_mod."])
+def test_names_of_a_network_that_begin_like_those_of_a_wrapper(tmp_path, wrapper):
+    state = Inside().state_dict()
+    weights = save(tmp_path, {wrapper + key: value for key, value in state.items()})
+    backbone = {"_target_": "user_networks.Inside"}
+    keys = {"backbone": backbone, "fpn_strides": [4, 8], "fpn_channels": 4, "norm": "batch"}
+    body = build_backbone(default(ModelConfig, **keys, weights=weights)).module.body.state_dict()
+    assert len(body) > 10
+    assert all(torch.equal(value, state[key]) for key, value in body.items())

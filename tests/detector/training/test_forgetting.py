@@ -12,7 +12,7 @@ from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig
 from detector.evaluation.evaluate import evaluate_checkpoint
 from detector.evaluation.result_tables import as_text
-from detector.exceptions import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.models.checkpoint import read_checkpoint
 from detector.training.forgetting import OldClass, forgetting_table
 from detector.training.module import DetectionModule
@@ -153,12 +153,15 @@ def test_a_dropped_class_has_no_number_after_it(start, checkpoint):
         ({"data__old_val_annotations": "gone.json"}, DataError, r"gone\.json.*data\.old_val_annotations"),
         ({"data__old_val_images": "gone"}, DataError, "gone"),
         ({"data__old_val_annotations": "birds.json"}, ConfigError, r"birds\.json has none of the classes.*cat, dog"),
+        ({"data__old_val_annotations": "alike.json"}, WeightsError, r"CAT, Cat.*[Rr]emove them in .*alike\.json"),
     ],
 )
 def test_old_data_are_refused_before_the_training(start, data_set, keys, error, message):
     content = json.loads((data_set / "val.json").read_text())
     content["categories"] = [{"id": i, "name": f"bird{i}"} for i in (3, 7)]
     (data_set / "birds.json").write_text(json.dumps(content))
+    content["categories"] = [{"id": 3, "name": "Cat"}, {"id": 7, "name": "CAT"}]
+    (data_set / "alike.json").write_text(json.dumps(content))
     config = start(**{"data__old_val_annotations": "val.json", **keys})
     with pytest.raises(error, match=message):
         train(config)

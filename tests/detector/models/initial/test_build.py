@@ -17,7 +17,11 @@ from detector.config.defaults import parse_partial
 from detector.config.schema import Config
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.faster_rcnn import build_model
+from detector.models.initial import build
 from detector.models.initial.build import build_initialised, check_initial
+from detector.models.initial.class_rows import match_classes
+from detector.models.initial.kinds import InitialDetector
+from detector.models.initial.transfer import transfer
 
 PREDICTOR = "roi_heads.box_predictor."
 CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
@@ -78,6 +82,22 @@ def test_new_classes_can_start_from_the_mean(tmp_path):
         torch.testing.assert_close(state[f"{CLASSES}.{kind}"][2].double(), (rows[1] + rows[2]) / 2)
         rows = old[f"{BOXES}.{kind}"].double()
         torch.testing.assert_close(state[f"{BOXES}.{kind}"][8:].double(), (rows[4:8] + rows[8:]) / 2)
+
+
+@pytest.mark.parametrize(("old", "used"), [(["a", "", "c"], [1, 3]), (["", "", ""], [1, 2, 3])])
+def test_the_mean_is_that_of_classes_with_a_name(tmp_path, old, used):
+    """A row without a name is one that no class of COCO has; if no class has a name, all rows count."""
+    built, config = start(tmp_path, keys={"new_classes": "mean"})
+    state = built.model.state_dict()
+    shapes = {key: (4 if CLASSES in key else 16, *value.shape[1:]) for key, value in state.items() if PREDICTOR in key}
+    state |= {key: torch.rand(shape) for key, shape in shapes.items()}
+    initial = InitialDetector("old.pth", "", state, old, [1, 2, 3])
+    transfer(built.model, initial, match_classes(old, ["x", "y"], {}, "old.pth"), config)
+    found = built.model.state_dict()
+    for key in shapes:
+        rows = state[key].double().reshape(4, -1)[used].mean(dim=0)
+        for new in found[key].double().reshape(3, -1)[1:]:
+            torch.testing.assert_close(new, rows, rtol=1e-6, atol=1e-6)
 
 
 def test_classes_that_become_one(tmp_path):
@@ -207,6 +227,32 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------- what is said
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, True),
+        ({"published": "fasterrcnn_resnet50_fpn"}, True),
+        ({"norm_eps": 0.0}, False),
+        ({"norm_eps": 1e-5}, True),
+        ({"fpn_norm": "batch"}, False),
+        ({"weights": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"}, True),
+        ({"weights": "KeypointRCNN_ResNet50_FPN_Weights.COCO_LEGACY"}, False),
+        ({"backbone": "mobilenet_v2"}, False),
+    ],
+)
+def test_a_file_that_may_have_been_trained_without_eps(tmp_path, monkeypatch, keys, told):
+    """The network stays the small one here: the note follows from the keys."""
+    torch.save({}, tmp_path / "old.pth")
+    initial = InitialDetector(keys.get("weights", "old.pth"), "old.pth", {}, [""], [1])
+    monkeypatch.setattr(build, "find_detector", lambda config: initial)
+    monkeypatch.setattr(build, "build_model", lambda *_: build_model(small.model, small.roi, 2))
+    monkeypatch.setattr(build, "transfer", lambda *_: None)
+    small = parse_partial({"model": {"weights": "none", "fpn_channels": 8, "head": {"width": 16}}}, Config)
+    given = {"backbone": "torchvision/resnet50", "weights": str(tmp_path / "old.pth"), "norm": "frozen", **keys}
+    said = build_initialised(parse_partial({"model": given}, Config), ["a"], [1]).said
+    assert any("model.norm_eps=0" in line for line in said) == told
+
+
 def test_a_file_that_does_not_name_its_classes(tmp_path):
     keys = {"fpn_channels": 8, "norm": "frozen", "head.width": 16}
     state = make_content()["state_dict"]
@@ -244,14 +290,69 @@ def test_a_backbone_is_said_to_be_one(tmp_path):
             start(tmp_path, keys={"norm": "frozen", key: value}, content=state)
 
 
+def check(weights, **keys):
+    check_initial(parse_partial({"model": {"weights": weights, **keys}}, Config))
+
+
+RESNET = "fasterrcnn_resnet50_fpn"
+
+
 def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
-    check = lambda weights: check_initial(parse_partial({"model": {"weights": weights}}, Config))
     torch.save({}, tmp_path / "any.pth")
-    for weights in ("none", "IMAGENET1K_V2", "FasterRCNN_ResNet50_FPN_Weights.COCO_V1", str(tmp_path / "any.pth")):
+    for weights in ("none", "IMAGENET1K_V2", str(tmp_path / "any.pth")):
         check(weights)
     for weights, message in (("", "has to be given"), ("nowhere.pth", "no such file"), ("http://host/a.pth", "sha256"),
-                             (str(tmp_path), r"best\.ckpt")):  # fmt: skip
+                             (str(tmp_path), r"best\.ckpt"), ("FasterRCNN_typo.pth", "no such file"),
+                             ("COCO_typo.pth", "no such file")):  # fmt: skip
         with pytest.raises(WeightsError, match=message):
             check(weights)
     with pytest.raises(ConfigError, match=r"model\.keep_classes .*model\.weights=none is no trained detector"):
-        check_initial(parse_partial({"model": {"weights": "none", "keep_classes": True}}, Config))
+        check("none", keep_classes=True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "keys"),
+    [
+        ("COCO_V1", {"published": RESNET}),
+        ("COCO_V1", {"published": "fasterrcnn_mobilenet_v3_large_320_fpn"}),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"published": RESNET}),
+        ("MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1", {"published": f"{RESNET}_v2"}),
+        ("KeypointRCNN_ResNet50_FPN_Weights.COCO_LEGACY", {"published": RESNET}),
+        ("FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1", {"published": "fasterrcnn_mobilenet_v3_large_320_fpn"}),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"backbone": "torchvision/resnet50"}),
+    ],
+)
+def test_names_of_published_detectors(weights, keys):
+    check(weights, **keys)
+
+
+@pytest.mark.parametrize(
+    ("weights", "keys", "message"),
+    [
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V9", {"published": RESNET}, r"has FasterRCNN_\w+\.COCO_V1"),
+        ("COCO_V7", {"published": RESNET}, "no such file.*COCO_V1"),
+        ("COCO_V1", {}, "model is none of them.*model=resnet50_fpn"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {}, "model is none of them"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"published": f"{RESNET}_v2"}, "model is .*_v2 of torchvision"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", {"backbone": "torchvision/resnet50", "name": "c4"}, "none of them"),
+        ("RetinaNet_ResNet50_FPN_Weights.COCO_V1", {"published": RESNET}, "no Faster R-CNN.*KeypointRCNN_ResNet50"),
+        ("SSD300_VGG16_Weights.COCO_V1", {}, "no Faster R-CNN"),
+        ("FCOS_ResNet50_FPN_Weights.COCO_V1", {}, "no Faster R-CNN"),
+    ],
+)
+def test_names_of_other_detectors_are_refused_without_a_download(weights, keys, message):
+    with pytest.raises(WeightsError, match=message) as refused:
+        check(weights, **keys)
+    assert weights in str(refused.value)
+
+
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("COCO_mine.pth", "FasterRCNN_mine.pth", "COCO_V1"):
+        torch.save({}, name)
+        check(name)
+
+
+def test_the_model_of_torchvision_is_one_of_four():
+    with pytest.raises(ConfigError, match=r"model\.published=fasterrcnn_resnet_50.*fasterrcnn_resnet50_fpn_v2"):
+        check("COCO_V1", published="fasterrcnn_resnet_50")

@@ -1,6 +1,9 @@
 """Classes of an old and a new detector matched by their names."""
 
+import re
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from detector.exceptions import ConfigError, WeightsError
 from detector.models.initial.class_rows import match_classes
@@ -26,13 +29,27 @@ def sources(old, new, **class_map):
         ("ﬁsh", "fish"),  # a ligature
         ("猫", "猫"),
         ("+", "+"),
+        ("No. 5", "no 5"),
+        ("pin - hole", "pin–hole"),  # a dash
+        ("traffic/light", "traffic.light"),
+        ("PM 1.5", "pm1.5"),
+        ("HER2 -", "her2-"),
+        ("10_20", "10 20"),
+        ("\N{MINUS SIGN}1", "-1"),
     ],
 )
 def test_names_that_are_alike(old, new):
     assert sources(["other", old], [new]) == [[1]]
 
 
-@pytest.mark.parametrize(("old", "new"), [("car", "care"), ("a", "as"), ("+", "-"), ("glass", "glas"), ("cat", "dog")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *(("car", "care"), ("a", "as"), ("+", "-"), ("glass", "glas"), ("cat", "dog")),
+        *(("pm1.5", "pm15"), ("HER2+", "HER2-"), ("HER2- cell", "HER2 cell"), ("<5", ">5"), ("-1", "1"), ("C", "C++")),
+        *(("C", "C#"), ("1-5", "15"), ("1 - 5", "15"), ("1 2", "12"), ("1/2", "12"), (".5", "5"), ("माला", "मिली")),
+    ],
+)
 def test_names_that_are_not(old, new):
     assert sources([old], [new]) == [[]]
 
@@ -49,6 +66,36 @@ def test_names_that_are_like_several_are_refused(old, new):
     with pytest.raises(WeightsError, match=r"old\.pth") as refused:
         sources(old, new)
     assert all(name in str(refused.value) for name in (*old, *new, "model.class_map="))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        (["cat", "cat"], ["cat", "dog"], "{1: cat}"),
+        (["cat"], ["cat", "cat"], "{cat: 1}"),
+        (["Cat", "CAT"], ["cat"], "{1: cat}"),
+        (["Über", "ÜBER"], ["über"], "{1: 1}"),
+        (["cat (big)", "Cat (big)"], ["cat_(big)"], "{1: 1}"),
+        (["tree", "trees"], ["Tree/s", "TREES"], "{trees: 1}"),
+    ],
+)
+def test_the_advice_can_be_followed_on_the_command_line(old, new, remedy):
+    with pytest.raises(WeightsError) as refused:
+        sources(old, new)
+    (advice,) = re.findall(r"'(model\.class_map=.*)'", str(refused.value))
+    assert advice.endswith(remedy)
+    given = OverridesParser.create().parse_override(advice).value()
+    assert match_classes(old, new, given, "old.pth").sources[0] == [old.index("trees") if "trees" in old else 0]
+
+
+def test_a_class_may_be_called_by_its_number():
+    assert sources(["Über", "cat (big)"], ["a", "b"], **{"1": "b", "2": "a"}) == [[1], [0]]
+    assert sources(["2", "x"], ["a"], **{"2": "a"}) == [[0]]  # the name comes first
+    for number in ("0", "3", "-1"):
+        with pytest.raises(ConfigError, match=f"has no class '{number}'"):
+            sources(["x", "y"], ["a"], **{number: "a"})
+    with pytest.raises(ConfigError, match=r"several classes that 'cat' may be: cat \(number 1\), cat \(number 3\)"):
+        sources(["cat", "dog", "cat"], ["cat"], cat="cat")
 
 
 def test_the_map_comes_first():

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision.models import mobilenet_v2
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from untrained import IDS, NAMES
@@ -76,7 +78,67 @@ def test_backbone(tmp_path):
     for content in (state, {"module." + key: value for key, value in state.items()}, {"model": state, "epoch": 1}):
         found = read(tmp_path, content)
         assert isinstance(found, BackboneFile)
-        assert found.state.keys() == state.keys()
+        assert found.states[-1].keys() == state.keys()
+
+
+class Named(nn.Module):
+    """A module of the names of a detector's class layer."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.roi_heads = nn.Module()
+        self.roi_heads.box_predictor = nn.Module()
+        self.roi_heads.box_predictor.cls_score = nn.Linear(4, 3)
+        nn.init.constant_(self.roi_heads.box_predictor.cls_score.weight, value)
+
+
+@pytest.mark.parametrize("key", ["model_ema", "ema", "state_dict_ema"])
+def test_averaged_weights_of_torch(tmp_path, key):
+    """As the reference scripts of torchvision write them; the mean of 1 and 3 is 2."""
+    averaged = AveragedModel(Named(1.0))
+    for value in (1.0, 3.0):
+        averaged.update_parameters(Named(value))
+    state = averaged.state_dict()
+    for content, words in (
+        (state, "state dict with 2 classes"),
+        ({key: state, "epoch": 1}, f"under {key!r} with"),
+        ({"model": Named(3.0).state_dict(), key: state}, f"under {key!r} (averaged weights; 'model' is not used)"),
+    ):
+        found = read(tmp_path, content)
+        assert isinstance(found, InitialDetector)
+        assert found.state.keys() == {f"{CLASSES}.weight", f"{CLASSES}.bias"}
+        assert torch.equal(found.state[f"{CLASSES}.weight"], torch.full((3, 4), 2.0))
+        assert words in found.said
+    network = nn.BatchNorm2d(3)
+    found = read(tmp_path, {"model": network.state_dict(), key: AveragedModel(network).state_dict()})
+    assert found.states[-1].keys() == network.state_dict().keys()
+    assert repr(key) in found.told
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"class_names": "abc"}, "class_names"),
+        ({"class_names": {"a": 1, "b": 2, "c": 3}}, "class_names"),
+        ({"class_names": [1, 2, 3]}, "class_names"),
+        ({"category_ids": [1, 2]}, "category_ids has 2 entries for 3 classes"),
+        ({"category_ids": 7}, "category_ids"),
+        ({"category_ids": ["1", "2", "3"]}, "category_ids"),
+        ({"config": "x"}, "config"),
+        ({"config": {1: 2}}, "config"),
+        ({"config": {"model": None}}, r"config\.model"),
+        ({"config": {"model": "fpn"}}, r"config\.model"),
+    ],
+)
+def test_facts_of_another_program(tmp_path, facts, message):
+    facts = {"class_names": ["a", "b", "c"], **facts}
+    with pytest.raises(WeightsError, match=rf"file\.pth: hyper_parameters.*{message}"):
+        read(tmp_path, {"state_dict": bare(4), "hyper_parameters": facts})
+
+
+def test_facts_that_say_nothing_of_classes(tmp_path):
+    for facts in ({"lr": 0.1, "config": "x"}, {"class_names": []}, {"class_names": None}, "x"):
+        assert read(tmp_path, {"state_dict": bare(4), "hyper_parameters": facts}).class_names == ["", "", ""]
 
 
 @pytest.mark.parametrize(
