@@ -81,11 +81,19 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     return module
 
 
-def set_eps(module: nn.Module, eps: float) -> None:
-    """Let every batch norm in ``module`` add ``eps`` to the variances, frozen batch norm included."""
+def set_batch_norm(module: nn.Module, eps: float, momentum: float) -> None:
+    """Set the numbers of every batch norm in ``module`` that are not negative.
+
+    Args:
+        module: it is changed.
+        eps: added to the variances, of frozen batch norm too.
+        momentum: share of a batch in the running statistics, which frozen batch norm does not change.
+    """
     for norm in module.modules():
-        if isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
+        if eps >= 0 and isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
             norm.eps = eps
+        if momentum >= 0 and isinstance(norm, _BatchNorm):
+            norm.momentum = momentum
 
 
 def _replaced(norm: _BatchNorm, kind: str) -> nn.Module:
