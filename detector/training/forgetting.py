@@ -92,7 +92,7 @@ def old_split(data: DataConfig) -> Split:
 
 
 def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None) -> Known:
-    """The AP of the old classes before the training; none without old validation data.
+    """The AP of the old classes before the training, for a run with old validation data.
 
     Args:
         config: of the run.
@@ -102,8 +102,6 @@ def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None
     Raises:
         DetectorError: as :func:`measure_before`.
     """
-    if not config.data.old_val_annotations:
-        return Known()
     if checkpoint is None:
         return measure_before(config, rows)
     content = read_json_or_empty(run_folder(checkpoint) / FORGETTING)
