@@ -81,6 +81,7 @@ class ModelConfig:
     image_std: list[float] = number(1e-6)
     norm: str = one_of("batch", "frozen", "sync", "group")
     norm_eps: float = number(-1)
+    norm_momentum: float = number(-1, 1)
     trainable_stages: int = number(0, 5)
     convolution: str = one_of("full", "separable")
     fpn_strides: list[int] = number(1)

@@ -17,7 +17,7 @@ from detector.exceptions import ConfigError
 from detector.models.catalogue import find_network
 from detector.models.convolutions import make_separable
 from detector.models.maps import Map
-from detector.models.norms import norm_layer, replace_batch_norm, set_eps
+from detector.models.norms import norm_layer, replace_batch_norm, set_batch_norm
 from detector.models.weights import load_backbone_weights
 
 PYRAMID = (4, 8, 16, 32, 64)  # strides of the maps that model=fpn can have
@@ -133,7 +133,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     # The whole network is built for every model, so that all of them start from the same draws.
     network = find_network(config.backbone)
     replace_batch_norm(network.module, config.norm)
-    set_eps(network.module, config.norm_eps, config.norm)
+    set_batch_norm(network.module, config.norm, {"norm_eps": config.norm_eps, "norm_momentum": config.norm_momentum})
     load_backbone_weights(network, config)
     all_maps = network.measured.maps
     by_stride = {found.stride: found for found in all_maps}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -83,26 +83,31 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     return module
 
 
-def set_eps(module: nn.Module, eps: float, kind: str) -> None:
-    """Let every batch norm in ``module`` add ``eps`` to the variances, frozen batch norm included.
+def set_batch_norm(module: nn.Module, kind: str, given: Mapping[str, float]) -> None:
+    """Set numbers of every batch norm in ``module``.
 
     Args:
         module: it is changed.
-        eps: 0 or more; -1 leaves the norms as they are.
         kind: of its norms, as of :func:`replace_batch_norm`.
+        given: ``norm_eps``, added to the variances, of frozen batch norm too, and ``norm_momentum``, the share of a
+            batch in the running statistics, which frozen batch norm does not change; -1 leaves them as they are.
 
     Raises:
-        ConfigError: ``eps`` is another negative number, or the norms are group norm.
+        ConfigError: a number is another negative one, or the norms are group norm.
     """
-    if eps == -1:
-        return
-    if eps < 0:
-        raise ConfigError(f"model.norm_eps={eps}: give 0 or more, or -1 for that of the network")
-    if kind == "group":
-        raise ConfigError(f"model.norm_eps={eps} is for batch norm, and there is none with model.norm=group; give -1")
-    for norm in module.modules():
-        if isinstance(norm, _BatchNorm | FrozenBatchNorm2d):
-            norm.eps = eps
+    for name, value in given.items():
+        if value == -1:
+            continue
+        if value < 0:
+            raise ConfigError(f"model.{name}={value}: give 0 or more, or -1 for that of the network")
+        if kind == "group":
+            raise ConfigError(
+                f"model.{name}={value} is for batch norm, and there is none with model.norm=group; give -1"
+            )
+        kinds = _BatchNorm | FrozenBatchNorm2d if name == "norm_eps" else _BatchNorm
+        for norm in module.modules():
+            if isinstance(norm, kinds):
+                setattr(norm, name.removeprefix("norm_"), value)
 
 
 def _replaced(norm: _BatchNorm, kind: str) -> nn.Module:

@@ -8,7 +8,7 @@ decided by rank 0.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,11 +27,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from detector.config.commands import command, script
 from detector.config.schema import TrainerConfig
-from detector.exceptions import ConfigError, TrainingError
+from detector.exceptions import ConfigError, DetectorError, TrainingError
 from detector.words import counted
 
 CHILD = "DETECTOR_PROCESS"  # set in the processes that launch() starts
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # long, as the others wait while rank 0 scores an evaluation
+NO_TIMEOUT = timedelta(days=365)
 
 
 def commands() -> str:
@@ -88,6 +89,28 @@ class ProcessGroup:
         if self.world_size > 1:
             torch.distributed.broadcast_object_list(values)
         return values[0]
+
+    def by_rank_0(self, call: Callable[[], Any]) -> Any:
+        """What ``call`` returns in rank 0, on every process; the others wait for as long as it takes.
+
+        Raises:
+            DetectorError: that of rank 0, on every process.
+        """
+        if self.world_size == 1:
+            return call()
+        # Connections of their own: those of the run give up after COLLECTIVE_TIMEOUT.
+        waiting = torch.distributed.new_group(backend="gloo", timeout=NO_TIMEOUT)
+        found: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                found[0] = call()
+            except DetectorError as error:
+                found[1] = error
+        torch.distributed.broadcast_object_list(found, group=waiting)
+        torch.distributed.destroy_process_group(waiting)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
 
     def check_same(self, facts: dict[str, Any]) -> None:
         """Raise :class:`ConfigError` on every process if ``facts`` (what: value) are not the same on all of them."""

@@ -1,17 +1,22 @@
-"""What a detector has forgotten of the classes that it knew before: their AP before and after the training."""
+"""What a detector has forgotten of the classes that it knew before: their AP before and after the training.
+
+Both are measured with the thresholds and limits of the detector from before, so that what differs is what was learned.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
+from torchvision.models.detection import FasterRCNN
 
 from detector.config.results_folder import run_folder
-from detector.config.schema import Config, DataConfig, to_dict
+from detector.config.schema import Config, DataConfig, ModelConfig, to_dict
 from detector.config.targets import trust_in
 from detector.data.loader import DetectionLoader
 from detector.data.splits import Split
@@ -30,6 +35,11 @@ from detector.models.initial.transfer import transfer
 from detector.models.seeding import seeded
 
 FORGETTING = "forgetting.json"
+LIMITS = {  # keys of the groups of model that say which regions and detections are left of all
+    "head": ("score_thresh", "nms_thresh", "detections_per_image"),
+    "rpn": ("score_thresh", "nms_thresh", "pre_nms_top_n_test", "post_nms_top_n_test"),
+}
+SIZE = ("min_size", "max_size")
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,21 @@ class OldClass:
     became: list[str]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the detector that a run starts from knows.
+
+    Attributes:
+        classes: those that the old validation data have; none without these data.
+        limits: values of :data:`LIMITS` that it was measured with, by group and key.
+        size: its ``min_size`` and ``max_size``, by key.
+    """
+
+    classes: list[OldClass] = field(default_factory=list)
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    size: dict[str, Any] = field(default_factory=dict)
+
+
 def old_split(data: DataConfig) -> Split:
     """The validation data of the old classes."""
     root = Path(data.root).expanduser()
@@ -66,8 +91,8 @@ def old_split(data: DataConfig) -> Split:
     )
 
 
-def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None) -> list[OldClass]:
-    """The AP of the old classes before the training; none without old validation data.
+def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None) -> Known:
+    """The AP of the old classes before the training, for a run with old validation data.
 
     Args:
         config: of the run.
@@ -77,19 +102,19 @@ def known_before(config: Config, rows: ClassRows | None, checkpoint: Path | None
     Raises:
         DetectorError: as :func:`measure_before`.
     """
-    if not config.data.old_val_annotations:
-        return []
     if checkpoint is None:
         return measure_before(config, rows)
     content = read_json_or_empty(run_folder(checkpoint) / FORGETTING)
-    return [replace(OldClass(**old), after=None) for old in content.get("classes", [])]
+    classes = [replace(OldClass(**old), after=None) for old in content.get("classes", [])]
+    return Known(classes, content.get("limits", {}), content.get("size", {}))
 
 
-def before_in_words(config: Config, known: Sequence[OldClass]) -> list[str]:
-    """The AP of the old classes as a line for the start of a run; none without old validation data."""
-    if known:
-        listed = ", ".join(f"{old.name} {number(old.before)}" for old in known)
-        return [f"AP on data.old_val_annotations before: {listed}"]
+def before_in_words(config: Config, known: Known) -> list[str]:
+    """The AP of the old classes as a line for the start of a run, and what else differs after it; none without old
+    validation data."""
+    if known.classes:
+        listed = ", ".join(f"{old.name} {number(old.before)}" for old in known.classes)
+        return [f"AP on data.old_val_annotations before: {listed}", *sizes_in_words(config.model, known)]
     if not config.data.old_val_annotations:
         return []
     return [
@@ -98,7 +123,14 @@ def before_in_words(config: Config, known: Sequence[OldClass]) -> list[str]:
     ]
 
 
-def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
+def sizes_in_words(model: ModelConfig, known: Known) -> list[str]:
+    """A line if images do not get the same size before and after the training."""
+    differ = {key: value for key, value in known.size.items() if value != getattr(model, key)}
+    listed = "; ".join(f"model.{key} {value} before, {getattr(model, key)} after" for key, value in differ.items())
+    return [f"the images have other sizes before and after, which changes the AP too: {listed}"] if differ else []
+
+
+def measure_before(config: Config, rows: ClassRows | None) -> Known:
     """Run the detector that a training starts from on the old validation data; its file may be gone afterwards.
 
     PyTorch's random numbers go on where they were.
@@ -108,7 +140,7 @@ def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
         rows: what becomes of the old classes; None if the run does not start from a trained detector.
 
     Returns:
-        The classes without their AP after it.
+        The classes without their AP after it, and the settings of the detector.
 
     Raises:
         ConfigError: the run does not start from a detector that names its classes, or the data have none of these.
@@ -140,15 +172,17 @@ def measure_before(config: Config, rows: ClassRows | None) -> list[OldClass]:
         boxes = int(((truth.label == label) & ~truth.iscrowd).sum())
         became = [rows.new[target] for target in rows.targets(old)]
         found.append(OldClass(truth.class_names[label], boxes, before[truth.category_ids[label]], None, became))
-    return found
+    groups = {group: getattr(module.config.model, group) for group in LIMITS}
+    limits = {group: {key: getattr(groups[group], key) for key in keys} for group, keys in LIMITS.items()}
+    return Known(found, limits, {key: getattr(module.config.model, key) for key in SIZE})
 
 
-def measure_after(config: Config, found: Sequence[OldClass], best: Path) -> list[OldClass]:
-    """Run the detector that came out of the training on the old validation data.
+def measure_after(config: Config, known: Known, best: Path) -> Known:
+    """Run the detector that came out of the training on the old validation data, with the limits of the one before.
 
     Args:
         config: of the run.
-        found: of :func:`measure_before`.
+        known: of :func:`measure_before`.
         best: its best checkpoint.
 
     Raises:
@@ -158,6 +192,9 @@ def measure_after(config: Config, found: Sequence[OldClass], best: Path) -> list
     truth = GroundTruth.of(split)
     category_of = dict(zip(truth.class_names, truth.category_ids, strict=True))
     module = load_trained_model(best, choose_device(config.trainer.accelerator), trust_in(config))
+    if known.limits:
+        set_limits(module.model, **known.limits)
+    found = known.classes
     together = Counter(name for old in found for name in old.became)
     alone = [old.name for old in found if old.became and all(together[name] == 1 for name in old.became)]
     became = {
@@ -167,7 +204,18 @@ def measure_after(config: Config, found: Sequence[OldClass], best: Path) -> list
         for name in old.became
     }
     after = scores(module, became, config, split)
-    return [replace(old, after=after[category_of[old.name]] if old.name in alone else None) for old in found]
+    numbers = {name: after[category_of[name]] for name in alone}
+    return replace(known, classes=[replace(old, after=numbers.get(old.name)) for old in found])
+
+
+def set_limits(model: FasterRCNN, head: dict[str, Any], rpn: dict[str, Any]) -> None:
+    """Give ``model`` the values of :data:`LIMITS`."""
+    heads = model.roi_heads
+    heads.score_thresh, heads.nms_thresh = head["score_thresh"], head["nms_thresh"]
+    heads.detections_per_img = head["detections_per_image"]
+    model.rpn.score_thresh, model.rpn.nms_thresh = rpn["score_thresh"], rpn["nms_thresh"]
+    model.rpn._pre_nms_top_n["testing"] = rpn["pre_nms_top_n_test"]
+    model.rpn._post_nms_top_n["testing"] = rpn["post_nms_top_n_test"]
 
 
 def detector_before(config: Config, initial: InitialDetector) -> TrainedModel:
@@ -214,7 +262,7 @@ def change(before: float | None, after: float | None) -> str:
     return "n/a" if before is None or after is None else f"{after - before:+.3f}"
 
 
-def write_forgetting(found: Sequence[OldClass], folder: Path) -> None:
-    """Write the numbers of the table to the folder of a run, if there are any."""
-    if found:
-        write_json(folder / FORGETTING, {"classes": [asdict(old) for old in found]})
+def write_forgetting(known: Known, folder: Path) -> None:
+    """Write the numbers of the table, and what they were measured with, to the folder of a run, if there are any."""
+    if known.classes:
+        write_json(folder / FORGETTING, asdict(known))

@@ -31,7 +31,7 @@ from detector.training.callbacks import (
 from detector.training.callbacks.skipped_images import SKIPPED
 from detector.training.distributed import ProcessGroup, process_group
 from detector.training.failures import blamed, explained
-from detector.training.forgetting import before_in_words, known_before, write_forgetting
+from detector.training.forgetting import Known, before_in_words, known_before, write_forgetting
 from detector.training.launch import launch, must_launch
 from detector.training.length import check_length, set_length
 from detector.training.loggers import build_loggers
@@ -89,7 +89,9 @@ def _train(config: Config, accelerator: str, group: ProcessGroup) -> TrainResult
     # A resumed run has its weights from the checkpoint; the file of the initial ones may be gone.
     classes = start.classes or {"class_names": data.class_names, "category_ids": data.category_ids}
     module = DetectionModule(config, **classes, pretrained=start.checkpoint is None, annotations=data.val_split)
-    known = known_before(config, module.class_rows, start.checkpoint)
+    known = Known()
+    if config.data.old_val_annotations:
+        known = group.by_rank_0(lambda: known_before(config, module.class_rows, start.checkpoint))
     module.start += before_in_words(config, known)
     module.lr = scaled_lr(config.optim, images_per_step(config))
     folder = Path(config.run_dir).expanduser().absolute()

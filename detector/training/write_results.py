@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from detector.evaluation.matches import match
 from detector.evaluation.prediction_sheet import draw_prediction_sheet
 from detector.evaluation.stored_detections import ANNOTATIONS
 from detector.files import write_json
-from detector.training.forgetting import FORGETTING, OldClass, forgetting_table, measure_after, write_forgetting
+from detector.training.forgetting import (
+    FORGETTING,
+    Known,
+    forgetting_table,
+    measure_after,
+    sizes_in_words,
+    write_forgetting,
+)
 from detector.training.plot_curves import overfitting, plot_curves, read_curves
 from detector.training.result import CURVES, METRICS_TABLE, SHEET, TrainResult
 from detector.training.tensorboard_summary import write_summary
@@ -31,7 +38,7 @@ def write_results(
     outcome: TrainResult,
     detections: Detections,
     data: DetectionDataModule,
-    known: Sequence[OldClass],
+    known: Known,
     say: Callable[[Any], Any],
 ) -> None:
     """Write ``metrics.json``, ``predictions.json``, ``curves.png``, ``predictions.png`` and ``forgetting.json``.
@@ -45,7 +52,7 @@ def write_results(
         outcome: its numbers and folder.
         detections: of the best weights, on the validation images.
         data: with the images to draw.
-        known: classes of the detector that the run began with, and their AP then; none if that is not asked for.
+        known: classes of the detector that the run began with, and their AP then; no classes if that is not asked for.
         say: prints a line.
     """
     folder = outcome.folder
@@ -60,7 +67,7 @@ def write_results(
     count = min(config.logger.sheet_images, len(data.val_image_ids))
     if count:
         attempt(lambda: draw_sheet(data, detections, count, folder / SHEET), "predictions.png", say)
-    if known:
+    if known.classes:
         attempt(lambda: say_forgetting(config, outcome, known, say), FORGETTING, say)
     if config.logger.tensorboard:
         attempt(lambda: fill_tensorboard(config, outcome, detections, data), "TensorBoard's summary", say)
@@ -80,11 +87,13 @@ def say_overfitting(metrics_csv: Path, say: Callable[[str], Any]) -> None:
         say(f"note    {remark}")
 
 
-def say_forgetting(config: Config, outcome: TrainResult, known: Sequence[OldClass], say: Callable[[Any], Any]) -> None:
+def say_forgetting(config: Config, outcome: TrainResult, known: Known, say: Callable[[Any], Any]) -> None:
     """Print the AP of the classes that the run's detector knew before, and write it to ``forgetting.json``."""
     found = measure_after(config, known, outcome.checkpoint)
     write_forgetting(found, outcome.folder)
-    say(forgetting_table(found))
+    say(forgetting_table(found.classes))
+    for line in sizes_in_words(config.model, found):
+        say(f"note    {line}")
 
 
 def fill_tensorboard(config: Config, outcome: TrainResult, detections: Detections, data: DetectionDataModule) -> None:

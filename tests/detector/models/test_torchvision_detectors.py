@@ -75,6 +75,13 @@ def small(config, state):
     return model
 
 
+def norms(model):
+    """Type, eps and momentum of every norm, by its place."""
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d, torch.nn.GroupNorm)
+    facts = lambda norm: (type(norm), norm.eps, getattr(norm, "momentum", None))
+    return {name: facts(norm) for name, norm in model.named_modules() if isinstance(norm, kinds)}
+
+
 def numbers(model):
     """Every number of the detector that is no weight."""
     rpn, heads, transform = model.rpn, model.roi_heads, model.transform
@@ -104,6 +111,23 @@ def test_numbers_and_frozen_weights_are_torchvisions(name, monkeypatch):
     trainable = [{name for name, p in model.named_parameters() if p.requires_grad} for model in (ours, peer)]
     # A deviation: batch norm of layers that are frozen is frozen too, where torchvision's goes on with its statistics.
     assert trainable[0] == trainable[1]
+
+
+@pytest.mark.parametrize("weights", ["none", "COCO_V1"])
+@pytest.mark.parametrize("name", STRIDES)
+def test_norms_are_torchvisions(name, weights, monkeypatch):
+    """From scratch and of the published weights; data that freeze norm are another matter, and so are frozen layers,
+    whose norm is frozen too, where torchvision's goes on with its statistics."""
+    with torch.device("meta"):
+        state = theirs(name).state_dict()
+        monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: state)
+        peer = theirs(name, weights=None if weights == "none" else weights)
+        config = composed(name, "~tuning@_global_", f"model.weights={weights}", "model.trainable_stages=5")
+        config.model.weights = "none"
+        ours = build_model(config.model, config.roi, 91)
+    found = norms(peer)
+    assert norms(ours) == found
+    assert len(found) > 40
 
 
 @pytest.mark.parametrize(

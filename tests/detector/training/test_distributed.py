@@ -7,15 +7,20 @@ import signal
 import subprocess
 import threading
 import time
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from comparing import assert_same, checkpoint_of, rows
 from forked import SERVER, Forked
 from forked import run as run_forked
 from PIL import Image
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
+import detector.training.train as train_module
 from detector.config.defaults import default
 from detector.config.schema import EvaluateConfig, TrainerConfig
 from detector.data.samplers import EpochOrder, StepBatchSampler
@@ -119,6 +124,53 @@ def test_losses_on_the_validation_images_are_those_of_one_process(two, tmp_path)
         logged.append({name: value for name, value in row.items() if name.startswith("val/")})
     assert logged[0] == logged[1]
     assert float(logged[0]["val/loss"]) > 0
+
+
+def train_and_note(config):
+    """Run in each process: a training, of which each measurement before it leaves the rank in a file."""
+    measure = train_module.known_before
+
+    def noted(*arguments):
+        Path(config.run_dir).with_name(f"measured{os.environ['RANK']}").touch()
+        return measure(*arguments)
+
+    train_module.known_before = noted
+    return train(config)
+
+
+@pytest.mark.slow
+def test_one_process_measures_the_detector_before(two, tmp_path):
+    """Its AP is what the run that it comes from says, which was one process; nothing is learned."""
+    keys = {"optim__lr": 0.0, "model__norm": "frozen", "trainer__max_steps": 1}
+    first = train(two(**keys, trainer__devices=1, run_dir=str(tmp_path / "first")))
+    keys |= {"model__weights": str(first.checkpoint), "data__old_val_annotations": "val.json"}
+    outcome = launch_module.launch(train_and_note, two(**keys))
+    assert [path.name for path in tmp_path.glob("measured*")] == ["measured0"]
+    (row,) = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
+    assert row["before"] == row["after"] == pytest.approx(first.result.metrics["AP"], abs=1e-12)
+
+
+def refuse(config):
+    """Run in each process: rank 0 takes longer than processes wait for each other, and finds the data at fault."""
+
+    def measure():
+        time.sleep(3)
+        raise DataError("no such class")
+
+    group = process_group(config.trainer)
+    with group.connected(gpu=False):
+        _set_pg_timeout(timedelta(seconds=1), torch.distributed.group.WORLD)
+        try:
+            group.by_rank_0(measure)
+        except DataError as error:
+            Path(config.run_dir).with_name(f"refused{group.rank}").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_all_processes_wait_for_the_error_of_one(two, tmp_path):
+    launch_module.launch(refuse, two())
+    said = {path.name: path.read_text() for path in tmp_path.glob("refused*")}
+    assert said == {"refused0": "no such class", "refused1": "no such class"}
 
 
 @pytest.mark.slow

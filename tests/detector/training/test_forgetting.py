@@ -75,7 +75,7 @@ def test_kept_classes_are_scored_before_and_after(start, data_set, checkpoint, c
     )
     stored = read_checkpoint(outcome.checkpoint)
     assert (stored.class_names, stored.category_ids) == (["Dogs", "cat"], [1, 3])
-    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    rows = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
     assert [(row["name"], row["boxes"], row["became"]) for row in rows] == [("cat", 2, ["cat"]), ("dog", 3, ["Dogs"])]
     for row in rows:
         assert row["before"] == pytest.approx(expected[row["name"]], abs=1e-12)
@@ -96,13 +96,41 @@ def test_kept_classes_are_scored_before_and_after(start, data_set, checkpoint, c
     assert scored(outcome.checkpoint, **old)[0] == {"cat": expected["cat"], "Dogs": expected["dog"]}
 
 
+@pytest.mark.parametrize(
+    ("group", "keys"),
+    [
+        ("head", {"score_thresh": 0.9}),
+        ("head", {"nms_thresh": 0.1, "detections_per_image": 1}),
+        ("rpn", {"nms_thresh": 0.1, "pre_nms_top_n_test": 3, "post_nms_top_n_test": 2}),
+    ],
+)
+def test_other_limits_are_nothing_forgotten(start, checkpoint, group, keys):
+    """The run's own limits leave fewer detections; both numbers are those with the limits of the old run."""
+    expected, _ = scored(checkpoint)
+    config = start(model__keep_classes=True, data__old_val_annotations="val.json")
+    setattr(config.model, group, replace(getattr(config.model, group), **keys))
+    outcome = train(config)
+    rows = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
+    assert {row["name"]: row["before"] for row in rows} == {name: pytest.approx(ap) for name, ap in expected.items()}
+    assert [row["after"] for row in rows] == [row["before"] for row in rows]
+    assert min(row["after"] for row in rows) > 0
+
+
+def test_another_size_of_images_is_said(start, capsys):
+    """At the start and at the end, as the images themselves are others."""
+    train(start(model__keep_classes=True, data__old_val_annotations="val.json", model__min_size=[48]))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("model.min_size [64] before, [48] after") == 2
+    assert "model.max_size" not in said
+
+
 def test_the_initial_detector_is_read_once(start, checkpoint, data_set, capsys, monkeypatch):
     """A resumed run, the module alone and `load` do without it, and the end of a run that was measured before."""
     config = start(model__keep_classes=True, data__old_val_annotations="val.json", optim__lr=1e-3)
     monkeypatch.setattr("detector.training.train.announce", lambda *_: checkpoint.unlink())
     outcome = train(config)
     monkeypatch.undo()
-    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    rows = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
     assert all(isinstance(row[key], float) for row in rows for key in ("before", "after"))
     path = outcome.checkpoint
     module = DetectionModule.load_from_checkpoint(path, weights_only=True)
@@ -114,7 +142,7 @@ def test_the_initial_detector_is_read_once(start, checkpoint, data_set, capsys, 
     resumed = train(config)
     assert resumed.steps == 2
     assert "AP of the classes it knew before" in capsys.readouterr().out
-    (again,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    again = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
     assert [row["before"] for row in again] == [row["before"] for row in rows]
     assert read_checkpoint(resumed.folder / "checkpoints" / "last.ckpt").class_names == ["Dogs", "cat"]
     (outcome.folder / "forgetting.json").unlink()
@@ -129,7 +157,7 @@ def test_the_initial_detector_is_read_once(start, checkpoint, data_set, capsys, 
 def test_classes_that_become_one_have_no_number_of_their_own(start):
     keys = {"model__class_map": {"cat": "Dogs", "dog": "Dogs"}, "data__old_val_annotations": "val.json"}
     outcome = train(start(**keys))
-    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    rows = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
     assert [(row["name"], row["before"] > 0, row["after"], row["became"]) for row in rows] == [
         ("cat", True, None, ["Dogs"]),
         ("dog", True, None, ["Dogs"]),
@@ -139,7 +167,7 @@ def test_classes_that_become_one_have_no_number_of_their_own(start):
 def test_a_dropped_class_has_no_number_after_it(start, checkpoint):
     outcome = train(start(data__old_val_annotations="val.json"))
     assert read_checkpoint(outcome.checkpoint).class_names == ["Dogs"]
-    (rows,) = json.loads((outcome.folder / "forgetting.json").read_text()).values()
+    rows = json.loads((outcome.folder / "forgetting.json").read_text())["classes"]
     assert [(row["name"], row["after"] is None, row["became"]) for row in rows] == [
         ("cat", True, []),
         ("dog", False, ["Dogs"]),
