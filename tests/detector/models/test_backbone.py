@@ -163,6 +163,11 @@ def test_an_eps_that_would_be_ignored_is_refused(norm, eps):
 
 
 def test_eps_of_the_norms():
-    for norm, eps, expected in (("batch", 0.0, 0.0), ("batch", -1.0, 1e-5), ("group", -1.0, 1e-5), ("frozen", 0.1, 0.1)):
+    for norm, eps, expected in (
+        ("batch", 0.0, 0.0),
+        ("batch", -1.0, 1e-5),
+        ("group", -1.0, 1e-5),
+        ("frozen", 0.1, 0.1),
+    ):
         module = build_backbone(default(ModelConfig, weights="none", norm=norm, norm_eps=eps, name="c5")).module
         assert {m.eps for m in module.modules() if hasattr(m, "eps")} == {expected}
