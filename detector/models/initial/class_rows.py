@@ -90,7 +90,8 @@ def match_classes(
         remedy: what to do about a name that is like several others; "": say in ``class_map`` which is which.
 
     Raises:
-        ConfigError: ``class_map`` names a class that there is not, or one of several that are alike, or maps it to something else than a name.
+        ConfigError: ``class_map`` names a class that there is not, or one of several that are alike, or maps it to
+            something else than a name.
         WeightsError: a name is like several others.
     """
     found: dict[int, tuple[list[int], str]] = {}  # new position -> old positions, how
@@ -120,7 +121,10 @@ def match_classes(
                 rivals = sorted({new[b] for b, a in pairs if a == o} | {old[a] for b, a in pairs if b == n})
                 raise WeightsError(
                     f"classes of {source} and of the data cannot be told apart by their names: {', '.join(rivals)}. "
-                    + (remedy or f"Say which is which, as in 'model.class_map={{{_called(o, names)}: {_called(n, new)}}}'")
+                    + (
+                        remedy
+                        or f"Say which is which, as in 'model.class_map={{{_called(o, names)}: {_called(n, new)}}}'"
+                    )
                 )
             found[n] = ([o], LEVELS[level])
         free_old = [o for o in free_old if not any(a == o for _, a in pairs)]

@@ -84,6 +84,7 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
     path = local_file(weights)
     content, told = read_tensors(path, f"model.weights={weights}"), ""
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
+    facts = facts if isinstance(facts, dict) else {}
     if not is_state(content) and isinstance(content, dict):
         inside = [key for key in INSIDE if is_state(content.get(key))]
         if inside:
@@ -95,7 +96,7 @@ def read_initial(weights: str) -> InitialDetector | BackboneFile:
             f"model.weights={weights}: {holding(content)}, not a dict of named tensors, neither by itself nor under "
             f"{', '.join(map(repr, INSIDE))}"
         )
-    named = isinstance(facts, dict) and bool(facts.get("class_names"))
+    named = bool(facts.get("class_names"))
     forms = unwrapped(content)
     state = {renamed(key): value for key, value in forms[-1].items()}
     if f"{CLASSES}.weight" not in state:
@@ -130,7 +131,9 @@ def check_facts(facts: Mapping[str, Any], weights: str) -> None:
     elif ids is not None and not (isinstance(ids, list) and all(type(category) is int for category in ids)):
         wrong = "category_ids is no list of whole numbers"
     elif ids and len(ids) != len(names):
-        wrong = f"category_ids has {counted(len(ids), 'entry', 'entries')} for {counted(len(names), 'class', 'classes')}"
+        wrong = (
+            f"category_ids has {counted(len(ids), 'entry', 'entries')} for {counted(len(names), 'class', 'classes')}"
+        )
     elif config and not (isinstance(config, dict) and all(isinstance(key, str) for key in config)):
         wrong = "config is no dict of keys"
     elif config and not isinstance(config.get("model", {}), dict):
