@@ -13,7 +13,7 @@ from detector.models.faster_rcnn import build_model
 from detector.models.initial.class_rows import ClassRows, match_classes
 from detector.models.initial.files import is_file
 from detector.models.initial.kinds import BackboneFile, InitialDetector, published_detector, read_initial
-from detector.models.initial.transfer import changes, transfer
+from detector.models.initial.transfer import changes, other_shapes, transfer
 from detector.models.weights import check_weights
 
 
@@ -61,6 +61,24 @@ def find_detector(config: Config) -> InitialDetector | BackboneFile | None:
     weights = config.model.weights
     _check_architecture(config)
     return read_initial(weights) if is_file(weights) else published_detector(weights, config.model.published)
+
+
+def starts_from_detector(config: Config) -> bool:
+    """Whether ``model.weights`` is a trained detector. A file is read; published weights are not downloaded.
+
+    Raises:
+        WeightsError: it cannot be read, or was trained with keys that give other shapes.
+    """
+    weights = config.model.weights
+    _check_architecture(config)
+    if _may_be_published(weights):
+        return True
+    initial = read_initial(weights) if is_file(weights) else None
+    if not isinstance(initial, InitialDetector):
+        return False
+    if other := other_shapes(initial, config):
+        raise WeightsError(f"model.weights={weights}: this detector does not fit the model. What fits: {other}")
+    return True
 
 
 def build_initialised(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Initialised:

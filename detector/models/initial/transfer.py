@@ -76,6 +76,13 @@ def changes(initial: InitialDetector, config: Config, model: FasterRCNN) -> list
     return [f"the detector was trained with other keys, and knows nothing of these: {' '.join(differing)}"]
 
 
+def other_shapes(initial: InitialDetector, config: Config) -> str:
+    """The keys that shapes follow from, as arguments, where ``initial`` was trained with others than ``config`` has; ""
+    if there are none, or it is not known."""
+    before, now = flat(initial.trained), flat(to_dict(config))
+    return " ".join(f"{key}={hydra_value(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])
+
+
 def _by_class(key: str, value: Tensor, class_names: Sequence[str]) -> Tensor:
     """A tensor [N, ...] of a class layer as [classes, N / classes, ...], background first.
 
@@ -104,8 +111,7 @@ def _remedies(
 ) -> list[str]:
     """Keys with which the model would have the shapes of ``state``, as far as they can be told."""
     if initial.trained:
-        before, now = flat(initial.trained), flat(to_dict(config))
-        return [" ".join(f"{key}={hydra_value(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])]
+        return [other_shapes(initial, config)]
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []
     fc6, logits = "roi_heads.box_head.fc6.weight", "rpn.head.cls_logits.weight"
