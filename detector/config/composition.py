@@ -273,7 +273,7 @@ def hydra_value(value: Any) -> str:
             that is a number, or true, as that.
 
     Raises:
-        ConfigError: the grammar cannot express a key of a dict: one that has letters beyond ASCII or quotes, or is empty.
+        ConfigError: the grammar cannot express a key of a dict: an empty one, or one with a quote or beyond ASCII.
     """
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_dict_key(str(key))}:{hydra_value(part)}" for key, part in value.items()) + "}"
@@ -281,9 +281,7 @@ def hydra_value(value: Any) -> str:
         return f"[{','.join(map(hydra_value, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    return "null" if value is None else str(value) if isinstance(value, int) else quote(str(value))
+    return "null" if value is None else repr(value) if isinstance(value, int | float) else quote(str(value))
 
 
 def _dict_key(key: str) -> str:
