@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from detector.config.checks import pairs, whole_key
 from detector.config.commands import IN_PYTHON
 from detector.config.configure import configure
 from detector.config.interruption import keyboard_interrupt_first
@@ -114,7 +116,8 @@ def inspect_data(**keys: Any) -> Inspection:
     config = _configured(InspectConfig, keys)
     from detector.inspection.inspect_data import inspect_from_config
 
-    return _called(inspect_from_config, config)
+    given = [whole_key(key, InspectConfig) for key, _ in pairs(keys, InspectConfig)]
+    return _called(partial(inspect_from_config, given=given), config)
 
 
 def export(**keys: Any) -> Export:

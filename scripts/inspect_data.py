@@ -6,7 +6,7 @@
 It takes the arguments of train.py as well, and inspects what would be trained on.
 """
 
-from detector.config.command_line import run
+from detector.config.command_line import given_keys, run
 from detector.config.schema import InspectConfig
 from detector.exceptions import DataError
 
@@ -15,7 +15,7 @@ def main(config: InspectConfig) -> None:
     from detector.inspection.inspect_data import inspect_from_config  # PyTorch takes seconds to import: not for --help
     from detector.outcome import show
 
-    found = inspect_from_config(config)
+    found = inspect_from_config(config, given_keys())
     show(found)
     if found.refused:
         raise DataError("\n".join(found.refused))

@@ -67,6 +67,26 @@ def flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def pairs(keys: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The pairs of dotted keys and their values. A dict for a key of the schema that holds any dict is a value."""
+    hints: dict[str, Any] = get_type_hints(schema)
+    for key, value in keys.items():
+        hint = _hint(key, hints)
+        if isinstance(value, Mapping) and is_dataclass(hint):
+            yield from pairs(value, hint, f"{prefix}{key}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _hint(key: str, hints: Mapping[str, Any]) -> Any:
+    """The type of a key, which may be dotted; None if there is no such key."""
+    name, _, rest = key.partition(".")
+    hint = hints.get(name)
+    if not rest:
+        return hint
+    return _hint(rest, get_type_hints(hint)) if is_dataclass(hint) else None
+
+
 def whole_key(key: str, schema: type) -> str:
     """``GROUP.KEY`` for ``KEY`` where no other key of ``schema`` ends so, as ``optim.lr`` for ``lr``; else ``key``.
 

@@ -25,6 +25,7 @@ from detector.config.help import help_text
 from detector.config.interruption import keyboard_interrupt_first
 from detector.config.job import parse_job
 from detector.config.output import command_output
+from detector.config.overrides import parse_overrides
 from detector.config.sweep import is_last_trial, show_best
 from detector.exceptions import ConfigError, DetectorError
 from detector.files import UNWRITABLE
@@ -122,6 +123,11 @@ def run_job(function: Function, cfg: DictConfig, schema: type, ended: dict[str, 
             raise CompactHydraException(f"error: {error}") from None
         # Not re-raised: Hydra would print a traceback.
         fail(f"error: {error}", USER_ERROR)
+
+
+def given_keys() -> list[str]:
+    """The groups and keys that were given to the job that runs."""
+    return [override.key_or_group for override in parse_overrides(list(HydraConfig.get().overrides.task))]
 
 
 def end_with_os_error(error: OSError) -> NoReturn:

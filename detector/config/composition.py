@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ OWN = "multiscale_rcnn_own"  # the store is that of the whole process: other app
 RECIPES = ("experiment", "debug")  # groups whose files set keys of other groups
 SEARCH = "hparams"  # the group whose choices make sense with --multirun only; they set keys of Hydra
 AT_TOP = "# @package _global_"
+NO_TEXT = r"null|true|false|[+-]?(inf|nan|[\d_.]+(e[+-]?[\d_]+)?)"  # what Hydra reads as something else than a text
 
 
 def config_folders(config_dir: str | Path = "", configs: Path | None = None) -> list[Path]:
@@ -264,9 +265,40 @@ def no_running_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
+def hydra_value(value: Any) -> str:
+    """``value`` in Hydra's grammar of overrides, as the command line takes it: Hydra reads the same value from it.
+
+    Args:
+        value: None, a bool, a number, a text, or lists and dicts of them. The keys of dicts are texts; Hydra reads one
+            that is a number, or true, as that.
+
+    Raises:
+        ConfigError: the grammar cannot express a key of a dict: an empty one, or one with a quote or beyond ASCII.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_dict_key(str(key))}:{hydra_value(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(hydra_value, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else repr(value) if isinstance(value, int | float) else quote(str(value))
+
+
+def _dict_key(key: str) -> str:
+    """A key of a dict in Hydra's grammar, which has no quotes for it but a backslash before what means something.
+
+    Raises:
+        ConfigError: the grammar cannot express it.
+    """
+    if not re.fullmatch(r"[\w /.+%*@?|()\[\]{}:=,$-]+", key, re.ASCII):
+        raise ConfigError(f"{key!r}: Hydra's command line has no way to write this as a key of a dict")
+    return re.sub(r"([()\[\]{}:=, ])", r"\\\1", key)
+
+
 def quote(value: str) -> str:
     """``value`` as a text in Hydra's grammar of overrides, in quotes if there is more in it than a plain path has."""
-    return value if re.fullmatch(r"[\w/.:+-]+", value, re.ASCII) else in_quotes(value)
+    plain = re.fullmatch(r"[\w/.:+-]+", value, re.ASCII) and not re.fullmatch(NO_TEXT, value, re.IGNORECASE)
+    return value if plain else in_quotes(value)
 
 
 def in_quotes(value: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from detector.config.checks import is_known, is_target, literal
+from detector.config.checks import is_known, is_target, literal, pairs
 from detector.config.composition import SEARCH, config_folders, default_choices, in_quotes
 from detector.config.defaults import PRIMARIES
 from detector.config.job import parse_job
@@ -44,7 +43,7 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
     name = config_name or PRIMARIES[schema][0]
     configs = Configs(config_folders(config_dir), name, schema, given=bool(config_name))
     choices, values, wrong = {}, {}, []
-    for given, content in _flat(keys, schema):
+    for given, content in pairs(keys, schema):
         try:
             for key, value in configs.whole_keys(given, content).items():
                 if key in choices or key in values:
@@ -97,26 +96,6 @@ def plain(value: Any, key: str) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part, key) for part in value]
     raise ConfigError(f"{key}: must be a text, a number, a list, a dict or None, not {type(value).__qualname__}")
-
-
-def _flat(keys: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The pairs of dotted keys and their values. A dict for a key of the schema that holds any dict is a value."""
-    hints: dict[str, Any] = get_type_hints(schema)
-    for key, value in keys.items():
-        hint = _hint(key, hints)
-        if isinstance(value, Mapping) and is_dataclass(hint):
-            yield from _flat(value, hint, f"{prefix}{key}.")  # type: ignore[arg-type]
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _hint(key: str, hints: Mapping[str, Any]) -> Any:
-    """The type of a key, which may be dotted; None if there is no such key."""
-    name, _, rest = key.partition(".")
-    hint = hints.get(name)
-    if not rest:
-        return hint
-    return _hint(rest, get_type_hints(hint)) if is_dataclass(hint) else None
 
 
 def _choice(key: str, value: Any) -> str:

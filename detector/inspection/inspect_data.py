@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from detector.config.results_folder import check_overwrite, discard, now
 from detector.config.schema import InspectConfig
 from detector.data.splits import is_builtin
 from detector.data.transforms import Augment, AugmentedDataset
-from detector.exceptions import ConfigError, DataError
+from detector.exceptions import ConfigError, DataError, WeightsError
 from detector.files import LISTED_PROBLEMS, write_json
 from detector.inspection.advice import advice
 from detector.inspection.cleaned_copy import CleanedCopy, clean
@@ -46,7 +46,8 @@ class Inspection(Outcome):
         advice: sentences on what to do.
         copies: a sentence for each cleaned copy.
         refused: a sentence for each cleaned copy that was not written.
-        recipe: a training that suits the data; None for the built-in ones, and without a training box.
+        recipe: a training that suits the data; None for the built-in ones, without a training box, and for
+            weights of a detector that do not fit.
     """
 
     examination: Examination
@@ -73,8 +74,12 @@ class Inspection(Outcome):
         return Group(*parts)
 
 
-def inspect_from_config(config: InspectConfig) -> Inspection:
+def inspect_from_config(config: InspectConfig, given: Collection[str] = ()) -> Inspection:
     """Do what ``config`` asks for.
+
+    Args:
+        config: of the inspection.
+        given: keys of it that the user set; the training that is derived keeps them.
 
     Raises:
         DataError: a file or folder of the data is missing, or is no annotation file at all.
@@ -99,11 +104,12 @@ def inspect_from_config(config: InspectConfig) -> Inspection:
         if number not in written
     ]
     said = advice(found, [COPIES[number] for number in written])
-    recipe = (
-        None
-        if found.anchors is None or is_builtin(config.data)
-        else derive(config, found.anchors, found.splits[0].read.sizes)
-    )
+    recipe = None
+    if found.anchors is not None and not is_builtin(config.data):
+        try:
+            recipe = derive(config, found.anchors, found.splits[0].read.sizes, given)
+        except WeightsError as error:
+            said.append(f"No training is derived: {error}")
     content = {**found.to_dict(), "advice": [*said, *refused], "meta": {"inputs": inputs, "date": now()}}
     content["recipe"] = {"arguments": recipe.arguments, "reasons": recipe.reasons} if recipe else {}
     write_json(folder / RECORD, content)

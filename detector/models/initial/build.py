@@ -24,7 +24,7 @@ from detector.models.initial.kinds import (
     read_initial,
     without_eps,
 )
-from detector.models.initial.transfer import changes, transfer
+from detector.models.initial.transfer import changes, other_shapes, transfer
 from detector.models.weights import check_weights
 
 
@@ -71,6 +71,23 @@ def find_detector(config: Config) -> InitialDetector | BackboneFile | None:
     if is_file(weights):
         return read_initial(weights)
     return published_detector(weights, config.model.published) if _published(config) is not None else None
+
+
+def starts_from_detector(config: Config) -> bool:
+    """Whether ``model.weights`` is a trained detector. A file is read; published weights are not downloaded.
+
+    Raises:
+        WeightsError: it cannot be read, or was trained with keys that give other shapes.
+    """
+    weights = config.model.weights
+    if not is_file(weights):
+        return _published(config) is not None
+    initial = read_initial(weights)
+    if not isinstance(initial, InitialDetector):
+        return False
+    if other := other_shapes(initial, config):
+        raise WeightsError(f"model.weights={weights}: this detector does not fit the model. What fits: {other}")
+    return True
 
 
 def build_initialised(config: Config, class_names: Sequence[str], category_ids: Sequence[int]) -> Initialised:

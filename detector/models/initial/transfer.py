@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from detector.config.checks import flat
+from detector.config.composition import hydra_value
 from detector.config.schema import Config, to_dict
 from detector.exceptions import WeightsError
 from detector.models.initial.class_rows import ClassRows
@@ -69,10 +70,17 @@ def changes(initial: InitialDetector, config: Config, model: FasterRCNN) -> list
     for key, used in (("image_mean", model.transform.image_mean), ("image_std", model.transform.image_std)):
         if before.get(f"model.{key}"):  # an empty list stands for those of the network
             now[f"model.{key}"] = list(used)
-    differing = [f"{key}={_shown(before[key])}" for key in MEANING if before.get(key, now[key]) != now[key]]
+    differing = [f"{key}={hydra_value(before[key])}" for key in MEANING if before.get(key, now[key]) != now[key]]
     if not differing:
         return []
     return [f"the detector was trained with other keys, and knows nothing of these: {' '.join(differing)}"]
+
+
+def other_shapes(initial: InitialDetector, config: Config) -> str:
+    """The keys that shapes follow from, as arguments, where ``initial`` was trained with others than ``config`` has; ""
+    if there are none, or it is not known."""
+    before, now = flat(initial.trained), flat(to_dict(config))
+    return " ".join(f"{key}={hydra_value(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])
 
 
 def _by_class(key: str, value: Tensor, class_names: Sequence[str]) -> Tensor:
@@ -105,8 +113,7 @@ def _remedies(
 ) -> list[str]:
     """Keys with which the model would have the shapes of ``state``, as far as they can be told."""
     if initial.trained:
-        before, now = flat(initial.trained), flat(to_dict(config))
-        return [" ".join(f"{key}={_shown(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])]
+        return [other_shapes(initial, config)]
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []
     fc6, logits = "roi_heads.box_head.fc6.weight", "rpn.head.cls_logits.weight"
@@ -140,8 +147,3 @@ def _remedies(
     if any("running_mean" in key for key in state) and not any("running_mean" in key for key in own):
         found.append("model.norm=batch, frozen or sync")
     return found
-
-
-def _shown(value: object) -> str:
-    """A value as the command line takes it."""
-    return str(value).replace(" ", "").replace("True", "true").replace("False", "false")

@@ -43,7 +43,10 @@ def test_what_is_in_the_data(call_script, data):
     assert {"experiment=finetune_small", "model.name=c4"} <= {*arguments}
     for name in ("data.png", "augmentation.png"):
         assert np.asarray(Image.open(data / "out" / name)).std() > 0
-    assert call_script("inspect_data", *COMMON, "sheet_images=0")[0] == 0
+    given = "optim.lr=0.0002"  # what data=coco says, too
+    assert given not in arguments
+    assert call_script("inspect_data", *COMMON, "sheet_images=0", given)[0] == 0
+    assert given in json.loads((data / "out" / "data.json").read_text())["recipe"]["arguments"]
     assert sorted(path.name for path in (data / "out").iterdir()) == ["data.json", "data.png"]
 
 
