@@ -214,7 +214,19 @@ def _wrong_targets(value: Any, key: str, choices: tuple[str, ...] | None, makes:
     elif not any(isinstance(value, str) and fnmatchcase(value, choice) for choice in choices or ()):
         words = f"one of {', '.join(choices)}, or " if choices else ""
         lacks = "has no _target_, which names the class; " if isinstance(value, dict) else ""
-        yield f"{key}={value}: {lacks}must be {words}{{_target_: MODULE.CLASS, ...}} that makes {makes}"
+        hint = _meant_word(value, choices or ())
+        yield f"{key}={value}: {lacks}must be {words}{{_target_: MODULE.CLASS, ...}} that makes {makes}{hint}"
+
+
+def _meant_word(value: Any, choices: Sequence[str]) -> str:
+    """The words that ``value`` may have been meant for, as a question: spelt otherwise, or without its library."""
+    found = re.fullmatch(r"(?:.*/)?([\w.-]+)", value) if isinstance(value, str) else None
+    if not found:
+        return ""
+    same = [choice for choice in choices if plain(choice) == plain(found[1])]
+    libraries = [choice.removesuffix("*") for choice in choices if choice.endswith("/*") and choice[:-2] != found[1]]
+    meant = " or ".join(same or [f"{library}{found[1].lower()}" for library in libraries])
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def _wrong_names(value: Any, key: str) -> Iterator[str]:

@@ -129,7 +129,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     heads = module.model.roi_heads
     if config.score_thresh >= 0:
         heads.score_thresh = config.score_thresh
-    dataset, truth = data_of(config, module.config.data)
+    dataset, truth = data_of(config, module.config.data, module.class_names)
     # A class that the detector has and that is not scored is detected, and then left out.
     unscored = {i: n for i, n in zip(truth.dropped_ids, truth.dropped, strict=True) if n in module.class_names}
     scored = {*dataset.class_names, *unscored.values()}
@@ -190,8 +190,16 @@ def evaluate_checkpoint(config: EvaluateConfig) -> Evaluation:
     )
 
 
-def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDataset, GroundTruth]:
-    """The images to run on, and the annotations to score against; ``trained`` is of the detector's training.
+def data_of(
+    config: EvaluateConfig, trained: DataConfig, class_names: Sequence[str]
+) -> tuple[DetectionDataset, GroundTruth]:
+    """The images to run on, and the annotations to score against.
+
+    Args:
+        config: its ``annotations`` and ``images``, or none for the validation set of the training.
+        trained: of the detector's training.
+        class_names: of the detector. What it has kept from an earlier training is scored in ``config.annotations``,
+            although its own training data were without.
 
     Raises:
         CheckpointError: the data set is made by a class that ``trust`` does not allow.
@@ -200,7 +208,7 @@ def data_of(config: EvaluateConfig, trained: DataConfig) -> tuple[DetectionDatas
     """
     if config.annotations:
         annotations, images = Path(config.annotations).expanduser(), Path(config.images).expanduser()
-        dropped = tuple(trained.drop_categories)
+        dropped = tuple(name for name in trained.drop_categories if name not in class_names)
         split = Split("val", annotations, images, trained.on_invalid, drop_categories=dropped, white=trained.white)
     else:
         try:

@@ -158,7 +158,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such checkpoint. A run keeps its own in RUN/checkpoints/.")
-    content = read_tensors(path, str(path))
+    content = read_tensors(path, str(path), finite=False)  # a run that went wrong may be looked at
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(facts, dict) or "state_dict" not in content or any(key not in facts for key in FACTS):
         raise WeightsError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.error import HTTPError
 
 from detector.exceptions import WeightsError
 from detector.words import first_line
@@ -31,6 +32,11 @@ def downloading(name: str, what: str, instead: str, keys: str = "") -> Iterator[
         yield
     except WeightsError:
         raise
+    except HTTPError as error:  # the network is there, and the server has answered
+        raise WeightsError(
+            f"model.weights={name}: the download of {what} failed: the server answered {error.code} {error.reason}. "
+            f"Check the address, or fetch {instead} as model.weights=PATH{keys}."
+        ) from None
     except Exception as error:  # of urllib, or of the client of a hub, which has many kinds
         raise WeightsError(
             f"model.weights={name}: the download of {what} failed ({first_line(error)}). Without a network, fetch "

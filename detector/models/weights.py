@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from detector.config.schema import ModelConfig
 from detector.config.targets import word_of
 from detector.exceptions import WeightsError
 from detector.models.catalogue import published
-from detector.models.initial.files import check_file, is_file
+from detector.models.initial.files import check_file, is_file, no_file
 from detector.models.initial.kinds import BackboneFile, published_names, read_initial
 from detector.models.initial.tensors import mismatch
 from detector.models.networks import Network
@@ -55,8 +54,8 @@ def check_weights(config: ModelConfig) -> None:
     if re.fullmatch(r"\w+_Weights\.\w+", weights):
         raise WeightsError(f"model.weights={weights}: for {network}, torchvision has {', '.join(full[:-1]) or 'none'}")
     if not is_file(weights):
-        path = Path(weights).expanduser()
-        raise WeightsError(f"model.weights={path}: there is no such file. For {network} give one of {choices}.")
+        names = [*names_of(config), *published_names(config.published), "COCO_V1", "none"]
+        raise WeightsError(f"{no_file(weights, names)} For {network} give one of {choices}.")
     check_file(weights)
 
 

@@ -28,10 +28,7 @@ CONTINUED = (
     *("data.repeat_threshold", "data.shapes", "data.drop_categories", "data.white"),
     "trainer.limit_eval_images",  # the best AP so far is of these images
 )
-FREE = (
-    *("model.weights", "model.class_map", "model.new_classes"),
-    *("model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image"),
-)
+FREE = ("model.head.score_thresh", "model.head.nms_thresh", "model.head.detections_per_image")
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,9 +14,10 @@ from detector.config.results_folder import checkpoint_file
 from detector.exceptions import WeightsError
 from detector.files import sha256
 from detector.models.downloads import downloading
-from detector.words import first_line
 
 HASH = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
+GOT = re.compile(r'got "([0-9a-f]{64})"')  # in the message of torch.hub
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def is_url(weights: str) -> bool:
@@ -27,6 +30,16 @@ def is_file(weights: str) -> bool:
     return weights not in ("", "none") and (is_url(weights) or Path(weights).expanduser().exists())
 
 
+def no_file(weights: str, names: Sequence[str]) -> str:
+    """Why ``weights`` is no file, in words, with the nearest of the ``names`` that it may have meant."""
+    if SCHEME.match(weights):
+        return f"model.weights={weights}: only addresses of http and https are loaded; fetch the file and give its path"
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(weights.lower(), by_lower, n=2, cutoff=0.75)
+    hint = f" Did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""
+    return f"model.weights={Path(weights).expanduser()}: there is no such file.{hint}"
+
+
 def check_file(weights: str) -> None:
     """Refuse what :func:`local_file` will not find; nothing is read or downloaded.
 
@@ -36,9 +49,13 @@ def check_file(weights: str) -> None:
     if is_url(weights):
         _hash_of(weights)
     elif not checkpoint_file(weights).is_file():
+        folder = Path(weights).expanduser()
+        places = (folder / "checkpoints" / "last.ckpt", folder / "best.ckpt", folder / "last.ckpt")
+        there = [path for path in places if path.is_file()]
+        instead = f"there is {there[0]}: give model.weights={there[0]}" if there else "nor a last.ckpt. Give a file"
         raise WeightsError(
-            f"model.weights={weights}: this is a folder, and it has no checkpoints/best.ckpt. Give the folder of a "
-            "run, or a file"
+            f"model.weights={weights}: this is a folder, and it has no checkpoints/best.ckpt, "
+            f"{'but ' if there else ''}{instead}, or the folder of a run"
         )
 
 
@@ -79,8 +96,11 @@ def _download(url: str) -> Path:
         try:  # written under a temporary name, and renamed when its hash is the one
             torch.hub.download_url_to_file(address, str(path), digest, progress=False)
         except RuntimeError as error:
+            got = GOT.search(str(error))
+            if not got:  # of the connection
+                raise
             raise WeightsError(
-                f"model.weights={url}: what came has another hash: {first_line(error)}. The file was changed, the "
-                "download was cut off, or the hash is not its own"
+                f"model.weights={url}: what came has another hash. The file was changed, the download was cut off, or "
+                f"the hash is not its own. If you trust what came: model.weights={address}#sha256={got[1]}"
             ) from None
     return path

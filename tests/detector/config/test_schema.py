@@ -335,3 +335,13 @@ def test_the_sampling_ratio_is_limited_as_in_the_operators():
 def test_unknown_key_without_a_near_one_lists_its_group():
     listed = "logger.csv, logger.tensorboard, logger.sheet_images, logger.extra"
     assert unknown_key("logger.zzzzzzzz", Config) == f"unknown key 'logger.zzzzzzzz'; known here: {listed}"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("resnet50", "torchvision/resnet50 or timm/resnet50"), ("tv/resnet50", "torchvision/resnet50 or timm/resnet50"),
+     ("MobileNet_V2", "mobilenet_v2"), ("MobileNet_V3_Large", "torchvision/mobilenet_v3_large or timm/mobil")],
+)  # fmt: skip
+def test_a_network_without_its_library(given, meant):
+    with pytest.raises(ConfigError, match=rf"model\.backbone={given}: .*did you mean {meant}"):
+        parse_partial({"model": {"backbone": given}})

@@ -170,6 +170,22 @@ def test_classes_that_the_detector_knows_can_be_left_out(checkpoint, data_set, t
     assert drawn == {"own": {1, 2}, "out": {1}}
 
 
+def test_classes_that_were_kept_are_scored_although_the_training_data_were_without(checkpoint, data_set, tmp_path):
+    """The detector has the dog of the run before, whose boxes its own data left out."""
+    given = {"annotations": str(data_set / "val.json"), "images": str(data_set / "images"), "resamples": 0}
+    before = evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given)).result
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["config"]["model"]["keep_classes"] = True
+    saved["hyper_parameters"]["config"]["data"]["drop_categories"] = ["dog"]
+    torch.save(saved, checkpoint)
+    after = evaluate_checkpoint(settings(checkpoint=str(checkpoint), **given)).result
+    assert [row.name for row in after.per_class] == ["cat", "dog"]
+    assert after.metrics == before.metrics
+    assert not any("Not scored" in note for note in after.notes)
+    own = evaluate_checkpoint(settings(checkpoint=str(checkpoint), resamples=0)).result  # as in its training
+    assert [row.name for row in own.per_class] == ["cat"]
+
+
 def test_the_score_threshold_can_be_raised(checkpoint):
     low = evaluate_checkpoint(settings(checkpoint=str(checkpoint))).result
     lowest = evaluate_checkpoint(settings(checkpoint=str(checkpoint), score_thresh=0.0)).result

@@ -1,6 +1,7 @@
 """A run that was interrupted and resumed equals one that was not."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from detector.exceptions import ConfigError, WeightsError
 from detector.training.callbacks import checkpoints
 from detector.training.callbacks.checkpoints import Checkpoints
 from detector.training.callbacks.interrupt import Interrupt
+from detector.training.resume import find_start
 from detector.training.train import train
 
 
@@ -256,6 +258,21 @@ def test_damaged_last_checkpoint_leaves_the_best(tiny, tmp_path):
         train(tiny(resume="auto"))
     outcome = train(tiny(resume=str(best), run_dir=str(tmp_path / "new"), trainer__eval_every=2))
     assert outcome.steps == 4
+
+
+def test_another_start_is_refused_with_both_values(tiny, tmp_path):
+    """The weights that a run began with stand in its config.yaml: a resumed run cannot claim others."""
+    began = tiny(trainer__max_steps=2)
+    train(began)
+    (tmp_path / "other.pth").touch()
+    others = {
+        "weights": (str(tmp_path / "other.pth"), f"model.weights: none then, {tmp_path / 'other.pth'} now"),
+        "class_map": ({"cat": "dog"}, "model.class_map.cat: None then, dog now"),
+        "new_classes": ("mean", "model.new_classes: random then, mean now"),
+    }
+    for key, (value, told) in others.items():
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            find_start(tiny(trainer__max_steps=2, resume="auto", **{f"model__{key}": value}))
 
 
 def test_initial_weights_are_not_read_again(tiny, tmp_path, monkeypatch):

@@ -9,8 +9,11 @@ from typing import ClassVar
 import pytest
 import torch
 
+from detector.config.defaults import default
+from detector.config.schema import ModelConfig
 from detector.exceptions import WeightsError
 from detector.models.initial.files import check_file, is_file, local_file
+from detector.models.weights import check_weights
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -94,14 +97,15 @@ def test_an_address_without_a_hash_is_refused_before_it_is_asked(server, end):
 @pytest.mark.parametrize(
     ("name", "digest", "message"),
     [
-        ("file.pth", "0" * 64, f"another hash.*{DIGEST}"),
+        ("file.pth", "0" * 64, rf"another hash.*model\.weights=http://.*/file\.pth#sha256={DIGEST}"),
         ("cut.pth", DIGEST, "cut off"),
-        ("gone.pth", DIGEST, r"404.*model\.weights=PATH"),
+        ("gone.pth", DIGEST, r"404"),
     ],
 )
 def test_a_download_that_is_not_the_file_leaves_nothing(server, tmp_path, name, digest, message):
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message) as refused:
         local_file(f"{server}/{name}#sha256={digest}")
+    assert "network" not in str(refused.value)  # there is one
     assert cached(tmp_path) == []
 
 
@@ -123,8 +127,12 @@ def test_no_server():
 def test_the_folder_of_a_run_means_its_best_checkpoint(tmp_path):
     with pytest.raises(WeightsError, match=r"best\.ckpt"):
         check_file(str(tmp_path))
+    assert "last.ckpt: give" not in refusal(tmp_path)
     (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert f"model.weights={tmp_path / 'checkpoints' / 'last.ckpt'}" in refusal(tmp_path)
     (tmp_path / "checkpoints" / "best.ckpt").touch()
+    assert f"model.weights={tmp_path / 'checkpoints' / 'best.ckpt'}" in refusal(tmp_path / "checkpoints")
     check_file(str(tmp_path))
     assert local_file(str(tmp_path)) == tmp_path / "checkpoints" / "best.ckpt"
 
@@ -133,3 +141,31 @@ def test_names_are_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
     assert not any(map(is_file, ("", "none", "IMAGENET1K_V2", "ftp://host/file.pth")))
+
+
+def refusal(folder):
+    with pytest.raises(WeightsError, match=r"no checkpoints/best\.ckpt") as refused:
+        check_file(str(folder))
+    return str(refused.value)
+
+
+def test_an_address_of_another_kind():
+    for address in ("s3://bucket/a.pth", "ftp://host/a.pth", "file:///a.pth"):
+        with pytest.raises(WeightsError, match=f"{address}: only addresses of http and https"):
+            check_weights(default(ModelConfig, weights=address))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("imagnet", "imagenet"), ("ImageNet", "imagenet"), ("None", "none"), ("coco_v1", "COCO_V1"),
+     ("imagenet1k_v2", "IMAGENET1K_V2")],
+)  # fmt: skip
+def test_a_slip_in_a_name(given, meant):
+    with pytest.raises(WeightsError, match=rf"{given}: .*Did you mean {meant}\b"):
+        check_weights(default(ModelConfig, weights=given))
+
+
+def test_a_name_that_is_like_none():
+    with pytest.raises(WeightsError, match=r"mine\.pth: there is no such file") as refused:
+        check_weights(default(ModelConfig, weights="mine.pth"))
+    assert "Did you mean" not in str(refused.value)
