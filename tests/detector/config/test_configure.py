@@ -187,3 +187,10 @@ def test_inside_an_application_of_hydra(tmp_path):
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
         assert configure(Config, {"model": "c4"}).model.name == "c4"
         assert OmegaConf.to_container(hydra.compose("app", ["x=2"])) == {"x": 2}
+
+
+def test_one_map_has_the_anchors_of_one_whatever_the_strides_of_a_pyramid_are():
+    """Of the built-in shapes: a key that the model does not use plays no part."""
+    one = configure(Config, {"model": "c4", "model.fpn_strides": [8, 16]}).model
+    assert one.anchors.sizes == configure(Config, {"model": "c4"}).model.anchors.sizes
+    assert len(one.anchors.sizes) == 1
