@@ -1,10 +1,17 @@
 """The scripts in processes that need not import PyTorch and Lightning first: a server has imported them, and forks.
 
-Everything after the imports is as in a process of its own: arguments, working directory, environment, output, signals,
-exit code. What depends on how Python starts needs a process that is started: ``.ci/run`` trains and evaluates in such
-ones, and so do the last run of ``test_five_kills`` and ``test_torchrun_makes_one_folder``.
+After the imports much is as in a process of its own: arguments, working directory, output, signals, exit code, and the
+environment as far as it is read then. Not so:
+
+- Variables that are read while libraries are imported (``OMP_*``, ``MKL_*``, ``CUDA_*``) are those of the server, that
+  is, those that this module was imported with. A command with others is refused.
+- What is registered with :mod:`atexit` does not run at the end.
+
+What depends on these needs a process that is started: ``.ci/run`` trains and evaluates in such ones, and so do the last
+run of ``test_five_kills`` and ``test_torchrun_makes_one_folder``.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -12,10 +19,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["detector.training.train", "detector.evaluation.evaluate", "torch.utils.tensorboard"])
+AT_IMPORT = ("OMP_", "MKL_", "CUDA_")  # how the names of variables begin that libraries read while they are imported
 
 
 class Forked:
@@ -24,14 +33,17 @@ class Forked:
     Args:
         command: ``[sys.executable, "scripts/NAME.py", *arguments]``.
         cwd: where it runs.
-        env: its environment; by default that of this process.
+        env: its environment; by default that of this process. Variables of :data:`AT_IMPORT` are as here.
     """
 
     def __init__(self, command: list[str], *, cwd: str | Path, env: dict[str, str] | None = None):
         assert command[0] == sys.executable
+        environment = dict(os.environ) if env is None else env
+        assert at_import(environment) == SERVERS, "the server has imported what reads these variables"
+        self.command = command
         self.files = [tempfile.NamedTemporaryFile(suffix=name) for name in ("stdout", "stderr")]  # noqa: SIM115
         self.process = SERVER.Process(
-            target=_run, args=(command[1:], str(cwd), env or dict(os.environ), [file.name for file in self.files])
+            target=_run, args=(command[1:], str(cwd), environment, [file.name for file in self.files])
         )
         self.process.start()
         self.pid = self.process.pid
@@ -46,10 +58,19 @@ class Forked:
     def kill(self) -> None:
         self.process.kill()
 
+    def kill_group(self) -> None:
+        """End it and what it has started."""
+        if self.process.exitcode is None:
+            self.process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it had not begun yet, or all have ended
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
+
     def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; :class:`subprocess.TimeoutExpired` if it runs on after ``timeout`` seconds."""
         self.process.join(timeout)
         if self.process.exitcode is None:
-            raise TimeoutError(f"{self.pid} runs on")
+            raise subprocess.TimeoutExpired(self.command, timeout)
         return self.process.exitcode
 
     def output(self) -> str:
@@ -57,16 +78,33 @@ class Forked:
         return Path(self.files[0].name).read_text()
 
     def communicate(self, timeout: float = 600) -> tuple[str, str]:
-        """Wait for the end; what it has printed."""
-        self.wait(timeout)
+        """Wait for the end; what it has printed. After ``timeout`` seconds its group is killed, unlike Popen's."""
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.kill_group()
+            error.output, error.stderr = (Path(file.name).read_bytes() for file in self.files)
+            raise
         out, err = (Path(file.name).read_text() for file in self.files)
         return out, err
 
 
-def run(command: list[str], *, cwd: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run a command to its end."""
+def at_import(env: Mapping[str, str]) -> dict[str, str]:
+    """Those variables that count only while libraries are imported."""
+    mine = {name: value for name, value in env.items() if name.startswith(AT_IMPORT)}
+    mine.pop("CUDA_MODULE_LOADING", None)  # PyTorch sets it when it first uses a GPU
+    return mine
+
+
+SERVERS = at_import(os.environ)  # the server inherits them
+
+
+def run(
+    command: list[str], *, cwd: str | Path, env: dict[str, str] | None = None, timeout: float = 600
+) -> subprocess.CompletedProcess:
+    """Run a command to its end; after ``timeout`` seconds it is killed with what it has started."""
     process = Forked(command, cwd=cwd, env=env)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

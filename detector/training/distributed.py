@@ -99,7 +99,8 @@ class ProcessGroup:
         if self.world_size == 1:
             return call()
         # Connections of their own: those of the run give up after COLLECTIVE_TIMEOUT.
-        waiting: Any = torch.distributed.new_group(backend="gloo", timeout=NO_TIMEOUT)
+        waiting = torch.distributed.new_group(backend="gloo", timeout=NO_TIMEOUT)
+        assert isinstance(waiting, torch.distributed.ProcessGroup)  # every process is in it
         found: list[Any] = [None, None]
         if self.rank == 0:
             try:

@@ -32,7 +32,7 @@ def command(folder, *arguments, steps=6):
 
 
 def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(*parts, code=0, is_forked=False):
