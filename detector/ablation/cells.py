@@ -127,7 +127,8 @@ def data_fingerprint(data: DataConfig) -> str:
     try:
         return fingerprint(data)
     except OSError as error:
+        file = Path(error.filename).absolute()
         raise DataError(
-            f"{error.filename}: the annotations cannot be read: {error.strerror}. Say where the data are: "
-            "'set={data.root:DIR}'"
+            f"{file.name} was looked for in {file.parent}: the annotations cannot be read: {error.strerror}. Say where "
+            "the data are: 'set={data.root:DIR}'"
         ) from None

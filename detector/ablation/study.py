@@ -19,7 +19,7 @@ from detector.config.defaults import parse_partial
 from detector.config.schema import Config, StudyConfig
 from detector.config.targets import check_imports
 from detector.evaluation.metrics import METRIC_NAMES
-from detector.exceptions import ConfigError
+from detector.exceptions import ConfigError, DataError
 from detector.files import read_json_or_empty
 
 
@@ -53,8 +53,11 @@ class Study:
         self.combinations: list[Levels] = [
             dict(zip(self.factors, levels, strict=True)) for levels in itertools.product(*self.factors.values())
         ]
-        self.cells = [cell for levels in self.combinations for cell in cells_of(
-            levels, self.compose(levels), self.config.seeds, self.folder / "runs")]  # fmt: skip
+        try:
+            self.cells = [cell for levels in self.combinations for cell in cells_of(
+                levels, self.compose(levels), self.config.seeds, self.folder / "runs")]  # fmt: skip
+        except DataError as error:
+            raise DataError(f"study {self.config.name}: {error}") from None
 
     def compose(self, levels: Levels) -> Config:
         """The configuration of some levels: the common settings, then theirs, then ``extra``.

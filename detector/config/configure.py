@@ -1,4 +1,4 @@
-"""The configuration that the command line makes, from Python values: ``configure(Config, {"model": "c4"})``."""
+"""The configuration that the command line makes, from Python values: ``configure("train", {"model": "c4"})``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints, overload
 
 from omegaconf import OmegaConf
 
@@ -21,25 +21,35 @@ from detector.exceptions import ConfigError
 T = TypeVar("T")
 
 
-def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path = "", config_name: str = "") -> T:
+@overload
+def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path = "", config_name: str = "") -> T: ...
+
+
+@overload
+def configure(schema: str, keys: Mapping[str, Any], config_dir: str | Path = "", config_name: str = "") -> Any: ...
+
+
+def configure(schema: Any, keys: Mapping[str, Any], config_dir: str | Path = "", config_name: str = "") -> Any:
     """The configuration of a command, from the keys of its command line as Python values.
 
-    ``configure(Config, {"model": "c4", "optim.lr": 1e-3, "trainer": {"max_steps": 200}})`` is what
+    ``configure("train", {"model": "c4", "optim.lr": 1e-3, "trainer": {"max_steps": 200}})`` is what
     ``scripts/train.py model=c4 optim.lr=1e-3 trainer.max_steps=200`` runs with. As there, a key whose name no other key
     has needs no group, and ``data`` may be a folder: ``{"lr": 1e-3, "max_steps": 200, "data": "DIR"}``. A value is
     taken as it is: a text is not read as a number or an interpolation. The command line plays no part, and nothing of
     Hydra stays behind; it may be called in an application of Hydra's, too.
 
     Args:
-        schema: the configuration dataclass of the command, as ``Config``.
+        schema: the command, as ``"train"``, or its dataclass in ``detector.config.schema``, as ``Config``, which tells
+            a type checker what comes back.
         keys: groups with the name of a choice (None: leave the group out); keys, dotted or in nested dicts, with texts,
             numbers, lists, tuples, dicts, paths or None.
         config_dir: a folder with groups of your own, as ``--config-dir`` names it; "": none.
         config_name: another primary config of that folder, as ``--config-name`` names it; "": that of the command.
 
     Raises:
-        ConfigError: a wrong group, choice, key or value; all wrong ones that can be told apart.
+        ConfigError: no such command; a wrong group, choice, key or value; all wrong ones that can be told apart.
     """
+    schema = _schema_of(schema)
     name = config_name or PRIMARIES[schema][0]
     configs = Configs(config_folders(config_dir), name, schema, given=bool(config_name))
     choices, values, wrong = {}, {}, []
@@ -75,6 +85,23 @@ def configure(schema: type[T], keys: Mapping[str, Any], config_dir: str | Path =
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     check_lengths(cfg, values)
     return parse_job(cfg, schema, sweep=False)
+
+
+def _schema_of(given: Any) -> type:
+    """The configuration dataclass of a command, or of its name.
+
+    Raises:
+        ConfigError: neither.
+    """
+    by_name = {primary: schema for schema, (primary, *_) in PRIMARIES.items()}
+    schema: Any = by_name.get(given) if isinstance(given, str) else given
+    if not any(schema is known for known in PRIMARIES):
+        shown = given.__name__ if isinstance(given, type) else repr(given)
+        raise ConfigError(
+            f"configure({shown}, ...): must be the name of a command, one of {', '.join(sorted(by_name))}, or its "
+            "class in detector.config.schema, as Config"
+        )
+    return schema
 
 
 def plain(value: Any, key: str) -> Any:

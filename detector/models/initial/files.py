@@ -33,7 +33,7 @@ def is_file(weights: str) -> bool:
 def no_file(weights: str, names: Sequence[str]) -> str:
     """Why ``weights`` is no file, in words, with the nearest of the ``names`` that it may have meant."""
     if SCHEME.match(weights):
-        return f"model.weights={weights}: only addresses of http and https are loaded; fetch the file and give its path"
+        return f"model.weights={weights}: only http and https are loaded; fetch the file and give its path."
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(weights.lower(), by_lower, n=2, cutoff=0.75)
     hint = f" Did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""

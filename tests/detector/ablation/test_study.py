@@ -1,6 +1,8 @@
 """The grid of a study: which cells there are, what identifies them, what is done on disk."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from studies import CONFIGS, TINY
@@ -88,7 +90,8 @@ def test_shipped_studies(name, tmp_path):
     assert config.study.name == name
     extra = {}
     if "experiment" in config.study.common:
-        with pytest.raises(DataError, match=r"data\.root"):
+        folder = re.escape(str(Path.cwd()))
+        with pytest.raises(DataError, match=rf"study {name}: train\.json .* in {folder}: .*data\.root"):
             Study(config.study, tmp_path, CONFIGS)
         for split in ("train", "val"):
             (tmp_path / f"{split}.json").write_text("{}")

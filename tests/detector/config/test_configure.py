@@ -16,7 +16,15 @@ from detector.config.composition import compose
 from detector.config.configure import configure
 from detector.config.defaults import parse_partial
 from detector.config.overrides import Configs
-from detector.config.schema import AblateConfig, CompareConfig, Config, EvaluateConfig, PredictConfig, to_dict
+from detector.config.schema import (
+    AblateConfig,
+    CompareConfig,
+    Config,
+    EvaluateConfig,
+    ModelConfig,
+    PredictConfig,
+    to_dict,
+)
 from detector.exceptions import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -194,3 +202,11 @@ def test_one_map_has_the_anchors_of_one_whatever_the_strides_of_a_pyramid_are():
     one = configure(Config, {"model": "c4", "model.fpn_strides": [8, 16]}).model
     assert one.anchors.sizes == configure(Config, {"model": "c4"}).model.anchors.sizes
     assert len(one.anchors.sizes) == 1
+
+
+def test_a_command_is_called_by_its_name_or_its_class():
+    assert configure("train", {"lr": 0.5, "run_dir": "x"}) == configure(Config, {"lr": 0.5, "run_dir": "x"})
+    assert type(configure("evaluate", {"checkpoint": "x"})) is EvaluateConfig
+    for given in ("trian", ModelConfig, None, [], {}):
+        with pytest.raises(ConfigError, match=r"ablate, .*evaluate, .*train, or its class in detector\.config\.schema"):
+            configure(given, {})

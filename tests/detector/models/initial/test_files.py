@@ -151,7 +151,7 @@ def refusal(folder):
 
 def test_an_address_of_another_kind():
     for address in ("s3://bucket/a.pth", "ftp://host/a.pth", "file:///a.pth"):
-        with pytest.raises(WeightsError, match=f"{address}: only addresses of http and https"):
+        with pytest.raises(WeightsError, match=f"{address}: only http and https"):
             check_weights(default(ModelConfig, weights=address))
 
 
