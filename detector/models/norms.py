@@ -101,9 +101,7 @@ def set_batch_norm(module: nn.Module, kind: str, given: Mapping[str, float]) -> 
         if value < 0:
             raise ConfigError(f"model.{name}={value}: give 0 or more, or -1 for that of the network")
         if kind == "group":
-            raise ConfigError(
-                f"model.{name}={value} is for batch norm, and there is none with model.norm=group; give -1"
-            )
+            raise ConfigError(f"model.{name}={value}: the network has group norm, not batch norm; give -1")
         kinds = _BatchNorm | FrozenBatchNorm2d if name == "norm_eps" else _BatchNorm
         for norm in module.modules():
             if isinstance(norm, kinds):

@@ -16,7 +16,7 @@ from detector.words import first_line
 
 LISTED = 5  # a message names this many keys of each kind
 BEGINNING = 512  # bytes of a file that tell what it is
-SAVED = "torch.save(model.state_dict(), FILE)"
+SAVED = "torch.save(network.state_dict(), FILE)"
 
 
 def read_tensors(path: Path, named: str, finite: bool = True) -> Any:

@@ -37,7 +37,7 @@ def test_files_of_other_programs(tmp_path, kind):
 @pytest.mark.parametrize("wrap", [lambda module: module, lambda module: {"model": module}])
 def test_a_whole_module(tmp_path, wrap):
     torch.save(wrap(nn.Sequential(nn.Conv2d(1, 1, 1))), tmp_path / "file.pth")
-    assert "torch.save(model.state_dict(), FILE)" in refusal(tmp_path / "file.pth")
+    assert "state_dict(), FILE)" in refusal(tmp_path / "file.pth")
 
 
 def test_other_objects_are_no_module(tmp_path):
