@@ -267,13 +267,15 @@ def test_gpu(tiny, precision):
 
 
 def test_differences_are_those_that_matter(tiny):
-    old, new = tiny(), tiny(trainer__max_steps=99, model__weights="x", logger__csv=False, data__workers=5)
+    old, new = tiny(), tiny(trainer__max_steps=99, logger__csv=False, data__workers=5)
     assert differences(to_dict(old), to_dict(new)) == []
-    new = tiny(seed=4, model__head__width=32, data__batch_size=1, data__shapes__seed=1, trainer__limit_eval_images=2)
+    head = {"model__head__width": 32, "model__weights": "x"}
+    new = tiny(seed=4, **head, data__batch_size=1, data__shapes__seed=1, trainer__limit_eval_images=2)
     assert [d[0] for d in differences(to_dict(old), to_dict(new))] == [
         "data.batch_size",
         "data.shapes.seed",
         "model.head.width",
+        "model.weights",
         "seed",
         "trainer.limit_eval_images",
     ]
