@@ -73,7 +73,7 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray, given: Collect
     base: Config = configure(Config, {"experiment": BASE})
     coco: Config = configure(Config, {"data": "coco"})
     recipe, plain, inspected = (dict(pairs(to_dict(known), Config)) for known in (base, coco, config))
-    fixed = {key for key in recipe if any(_is_of(key, name) for name in given)}
+    fixed = {key for key in recipe if any(_is_given(key, name) for name in given)}
     # What a group sets is what differs from the one that it was given with, which it is like.
     own = min(({k: v for k, v in inspected.items() if v != known.get(k)} for known in (plain, recipe)), key=len)
     trained = starts_from_detector(config)
@@ -109,7 +109,7 @@ def derive(config: Config, study: AnchorStudy, sizes: np.ndarray, given: Collect
     return Recipe(arguments, reasons)
 
 
-def _is_of(key: str, given: str) -> bool:
+def _is_given(key: str, given: str) -> bool:
     """Whether a key is given: by itself, with the keys around it, or by a part of its value."""
     return key == given or (key.startswith(f"{given}.") and "." in given) or given.startswith(f"{key}.")
 
@@ -173,7 +173,7 @@ def set_length(wanted: dict[str, Any], fixed: set[str], sizes: np.ndarray, model
 def fit_size(study: AnchorStudy, model: ModelConfig) -> tuple[ModelConfig, str]:
     """``model`` with an input in which a small object covers :data:`CELLS` cells of its map, and a sentence.
 
-    No input is larger than half of the pictures are, as they have no more to show.
+    No input is larger than the pictures are in the median, as they have no more to show.
     """
     stride = USUAL if model.name == "fpn" else anchor_strides(model)[0]
     short = study.sizes.min(axis=1)

@@ -188,6 +188,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any
         (key, flat_old.get(key), flat_new.get(key))
         for key in sorted({*flat_old, *flat_new})
         if flat_old.get(key) != flat_new.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+        and key not in FREE
         and any(key == c or key.startswith(f"{c}.") for c in CONTINUED)
     ]

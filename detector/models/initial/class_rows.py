@@ -84,8 +84,7 @@ def match_classes(
         old: names of the classes of the detector to start from; "" for one that is not known.
         new: names of the classes of the data.
         class_map: old name -> new name, a list of new names, or None for a class that is not to be carried over. Of
-            several old names with the same new one the mean is taken.
-            Any class may be called by its number from 1 on.
+            several old names with the same new one the mean is taken. Any class may be called by its number from 1 on.
         source: of the old detector, for messages.
         remedy: what to do about a name that is like several others; "": say in ``class_map`` which is which.
 

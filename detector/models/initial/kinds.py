@@ -19,11 +19,8 @@ from detector.words import counted
 
 PREDICTOR = "roi_heads.box_predictor."
 CLASSES, BOXES = f"{PREDICTOR}cls_score", f"{PREDICTOR}bbox_pred"
-WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-)  # what DataParallel, torch.compile and a LightningModule put before names
+# What DataParallel, torch.compile and a LightningModule put before names.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
 AVERAGED = ("model_ema", "ema", "state_dict_ema", "ema_state_dict")  # where training scripts keep averaged weights
 INSIDE = (*AVERAGED, "state_dict", "model", "model_state_dict")  # and the others; averaged ones are the better start
 COUNT = "n_averaged"  # a number that torch's AveragedModel has beside the weights

@@ -117,13 +117,13 @@ def _remedies(
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []
     fc6, logits = "roi_heads.box_head.fc6.weight", "rpn.head.cls_logits.weight"
-    channels = logits  # it has as many inputs as the maps have channels
     if shape(state, fc6)[:1] != shape(own, fc6)[:1] and shape(state, fc6):
         found.append(f"model.head.width={shape(state, fc6)[0]}")
-    if shape(state, channels)[1:2] != shape(own, channels)[1:2] and shape(state, channels):
-        found.append(f"model.fpn_channels={shape(state, channels)[1]}")
-    if all(shape(tensors, key) for tensors in (state, own) for key in (fc6, channels)):
-        theirs, ours = (shape(t, fc6)[1] // shape(t, channels)[1] for t in (state, own))
+    # Objectness has as many inputs as the maps have channels.
+    if shape(state, logits)[1:2] != shape(own, logits)[1:2] and shape(state, logits):
+        found.append(f"model.fpn_channels={shape(state, logits)[1]}")
+    if all(shape(tensors, key) for tensors in (state, own) for key in (fc6, logits)):
+        theirs, ours = (shape(t, fc6)[1] // shape(t, logits)[1] for t in (state, own))
         if theirs != ours:
             side = math.isqrt(theirs)
             found.append(
