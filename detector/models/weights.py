@@ -49,13 +49,13 @@ def check_weights(config: ModelConfig) -> None:
         return
     choices = ", ".join(["a file", "the folder of a run", *published_names(config.published), *full, "none"])
     if not weights:
-        raise WeightsError(f"model.weights: has to be given: one of {choices}")
+        raise WeightsError(f"model.weights: has to be given, one of these: {choices}")
     network = f"model.backbone={word_of(config.backbone)}"
     if re.fullmatch(r"\w+_Weights\.\w+", weights):
         raise WeightsError(f"model.weights={weights}: for {network}, torchvision has {', '.join(full[:-1]) or 'none'}")
     if not is_file(weights):
         names = [*names_of(config), *published_names(config.published), "COCO_V1", "none"]
-        raise WeightsError(f"{no_file(weights, names)} For {network} give one of {choices}.")
+        raise WeightsError(f"{no_file(weights, names)} For {network} give one of these: {choices}.")
     check_file(weights)
 
 
