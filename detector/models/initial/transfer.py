@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
+from torchvision.models import detection, get_model, list_models
 from torchvision.models.detection import FasterRCNN
 
 from detector.config.checks import flat
@@ -83,6 +85,18 @@ def other_shapes(initial: InitialDetector, config: Config) -> str:
     return " ".join(f"{key}={hydra_value(before[key])}" for key in SHAPING if before.get(key, now[key]) != now[key])
 
 
+def torchvision_detectors(state: Mapping[str, Tensor]) -> list[str]:
+    """torchvision's functions that build a Faster R-CNN whose tensors have the names of ``state``."""
+    names = {key for key in state if not key.endswith(COUNTER)}
+    found = []
+    for builder in list_models(detection, include="fasterrcnn_*"):
+        with torch.device("meta"):
+            layers = get_model(builder, weights=None, weights_backbone=None).state_dict()
+        if names == {key for key in layers if not key.endswith(COUNTER)}:
+            found.append(builder)
+    return found
+
+
 def _by_class(key: str, value: Tensor, class_names: Sequence[str]) -> Tensor:
     """A tensor [N, ...] of a class layer as [classes, N / classes, ...], background first.
 
@@ -114,6 +128,9 @@ def _remedies(
     """Keys with which the model would have the shapes of ``state``, as far as they can be told."""
     if initial.trained:
         return [other_shapes(initial, config)]
+    built = [name for name in torchvision_detectors(state) if name != config.model.published]
+    if built:
+        return [" or ".join(f"model={name.removeprefix('fasterrcnn_')}" for name in built)]
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []
     fc6, logits = "roi_heads.box_head.fc6.weight", "rpn.head.cls_logits.weight"

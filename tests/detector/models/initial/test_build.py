@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import DataParallel
-from torchvision.models import mobilenet_v2
+from torchvision.models import get_model, mobilenet_v2
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator
@@ -203,6 +203,21 @@ def test_what_does_not_fit_is_an_error_with_the_remedy(tmp_path, key, value, ten
             start(tmp_path, keys=given, content=content["state_dict"])
         assert remedy in str(refused.value)
         assert "conv_depth" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("builder", "model"),
+    [
+        ("fasterrcnn_resnet50_fpn_v2", "model=resnet50_fpn_v2"),
+        ("fasterrcnn_mobilenet_v3_large_fpn", "model=mobilenet_v3_large_320_fpn or model=mobilenet_v3_large_fpn"),
+    ],
+)
+def test_a_detector_of_torchvision_tells_its_model(tmp_path, builder, model):
+    peer = get_model(builder, weights=None, weights_backbone=None, num_classes=3)
+    with pytest.raises(WeightsError) as refused:
+        start(tmp_path, content=peer.state_dict())
+    assert f"What fits: {model}" in str(refused.value)
+    assert "model.fpn_channels" not in str(refused.value)
 
 
 def test_another_size_of_pooled_regions(tmp_path):
