@@ -83,7 +83,6 @@ class ModelConfig:
     norm_eps: float = number(-1)
     norm_momentum: float = number(-1, 1)
     trainable_stages: int = number(0, 5)
-    convolution: str = one_of("full", "separable")
     fpn_strides: list[int] = number(1)
     fpn_channels: int = number(1)
     fpn_norm: str = one_of("none", "batch", "sync", "group")

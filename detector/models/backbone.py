@@ -15,7 +15,6 @@ from detector.config.schema import ModelConfig
 from detector.config.targets import word_of
 from detector.exceptions import ConfigError
 from detector.models.catalogue import find_network
-from detector.models.convolutions import make_separable
 from detector.models.maps import Map
 from detector.models.norms import norm_layer, replace_batch_norm, set_batch_norm
 from detector.models.weights import load_backbone_weights
@@ -159,8 +158,6 @@ def build_backbone(config: ModelConfig) -> Backbone:
         layers = norm_layer(config.fpn_norm) if config.fpn_norm != "none" else None
         extra = Subsample() if SUBSAMPLED in anchored else None
         fpn = FeaturePyramidNetwork([found.channels for found in maps], channels, extra, layers)
-        if config.convolution == "separable":
-            make_separable(fpn)
         module = Pyramid(body, maps, fpn)
     elif maps[0].bare:
         module, inside = body, ""

@@ -13,7 +13,6 @@ from detector.config.schema import ModelConfig, RoiConfig
 from detector.exceptions import ConfigError
 from detector.models.backbone import anchor_strides, build_backbone
 from detector.models.catalogue import check_network
-from detector.models.convolutions import make_separable
 from detector.models.heads import BoxPredictor, RegionHeads, build_box_head
 from detector.models.poolers import build_pooler, feature_maps
 from detector.models.preprocessing import DetectionTransform
@@ -51,9 +50,6 @@ def build_model(config: ModelConfig, roi: RoiConfig, num_classes: int) -> Faster
     pooler = build_pooler(roi, backbone.pooled_names, backbone.pooled_strides, backbone.out_channels)
     rpn_head = FullPrecisionRPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0], config.rpn.conv_depth)
     box_head = build_box_head(head, (backbone.out_channels, *pooler.output_size))
-    if config.convolution == "separable":
-        make_separable(rpn_head)
-        make_separable(box_head)
     predictor = BoxPredictor(head.width, num_classes, head.class_agnostic)
     model = FasterRCNN(
         backbone.module,

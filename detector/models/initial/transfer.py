@@ -23,7 +23,7 @@ SHAPING = (
     *("model.name", "model.backbone", "model.norm", "model.fpn_strides", "model.fpn_channels", "model.fpn_norm"),
     *("model.anchors.sizes", "model.anchors.aspect_ratios", "model.rpn.conv_depth", "model.head.conv_depth"),
     *("model.head.conv_channels", "model.head.conv_norm", "model.head.width", "model.head.class_agnostic"),
-    *("model.convolution", "roi.output_size"),
+    "roi.output_size",
 )  # keys that shapes and names of weights follow from
 MEANING = (
     *("model.image_mean", "model.image_std", "model.norm_eps", "model.fpn_strides", "model.anchors.sizes"),
@@ -147,13 +147,9 @@ def _remedies(
                 f"roi.output_size=[{side},{side}]" if side**2 == theirs else f"a roi.output_size of {theirs} bins"
             )
     for key, layer in (("model.rpn.conv_depth", "rpn.head.conv"), ("model.head.conv_depth", "roi_heads.box_head")):
-        kinds = ("weight", "pointwise.weight")
-        depths = [sum(f"{layer}.{i}.0.{kind}" in t for i in range(16) for kind in kinds) for t in (state, own)]
+        depths = [sum(f"{layer}.{i}.0.weight" in t for i in range(16)) for t in (state, own)]
         if depths[0] != depths[1]:
             found.append(f"{key}={depths[0]}")
-    separable = ["rpn.head.conv.0.0.pointwise.weight" in tensors for tensors in (state, own)]
-    if separable[0] != separable[1]:
-        found.append(f"model.convolution={'separable' if separable[0] else 'full'}")
     if shape(state, logits)[:1] != shape(own, logits)[:1] and shape(state, logits):
         found.append(
             f"model.anchors with {shape(state, logits)[0]} for each place (sizes of a map times aspect_ratios)"

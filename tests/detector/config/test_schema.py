@@ -125,11 +125,9 @@ def test_every_model_has_anchors_for_every_data_set(model, data):
 
 @pytest.mark.parametrize("choice", ["experiment=finetune_small", "experiment=bccd", "data=shapes", "data=coco"])
 def test_a_light_model_stays_light_in_the_recipes(choice):
-    """What a recipe says for the pyramid is for full convolutions."""
     light, usual = (parse(compose(choice, f"model={name}")).model for name in ("fpn_lite", "fpn"))
     check_model(light)
-    assert (light.convolution, usual.convolution) == ("separable", "full")
-    assert light.fpn_channels < usual.fpn_channels
+    assert light.fpn_channels == 128 <= usual.fpn_channels
     assert light.head.width <= usual.head.width
     assert light.fpn_strides[0] == 8
 

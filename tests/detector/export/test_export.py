@@ -52,11 +52,9 @@ def tiny(roi=None, **model):
     return module
 
 
-# The keys of model=fpn_lite that change the graph; those of size are tiny's.
-LIGHT = {"convolution": "separable", "fpn_norm": "group"}
 LAYOUTS = {
     "fpn": {},
-    "fpn_lite": {**LIGHT, "fpn_strides": [8, 16, 32, 64], "anchors": {"sizes": [[16], [32], [64], [128]]}},
+    "fpn_lite": {"fpn_norm": "group", "fpn_strides": [8, 16, 32, 64], "anchors": {"sizes": [[16], [32], [64], [128]]}},
     "c5": {"name": "c5", "anchors": {"sizes": [[16, 32, 64]]}},
 }
 

@@ -183,7 +183,6 @@ def test_only_classes_that_the_data_have_not_are_kept(tmp_path):
         ("norm", "group", "running_mean", "model.norm=batch, frozen or sync", True),
         ("fpn_norm", "group", "backbone.fpn.inner_blocks.0.1.weight", "model.fpn_norm=none", False),
         ("name", "c5", "rpn.head", "model.name=fpn", False),
-        ("convolution", "separable", "backbone.fpn.layer_blocks.0.0.weight", "model.convolution=full", True),
     ],
 )
 def test_what_does_not_fit_is_an_error_with_the_remedy(tmp_path, key, value, tensor, remedy, told):
