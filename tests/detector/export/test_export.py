@@ -215,8 +215,8 @@ def settings_for(checkpoint, tmp_path, **changes):
     )
 
 
-# fpn_lite has group norm, in which ONNX Runtime is up to 2e-4 from float64 for these images, and PyTorch 1e-5. Without a
-# norm and with batch norm the two agree to 1e-5.
+# fpn_lite has group norm, in which ONNX Runtime is up to 2e-4 from float64 for these images, and PyTorch 1e-5. Without
+# a norm, and with batch norm, the two agree to 1e-5.
 @pytest.mark.parametrize(("checkpoint", "dynamic", "tolerance"),
                          [("fpn", True, 1e-5), ("fpn", False, 1e-5), ("fpn_lite", True, 5e-4)],
                          indirect=["checkpoint"])  # fmt: skip
