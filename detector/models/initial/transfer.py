@@ -128,8 +128,8 @@ def _remedies(
     """Keys with which the model would have the shapes of ``state``, as far as they can be told."""
     if initial.trained:
         return [other_shapes(initial, config)]
-    built = [name for name in torchvision_detectors(state) if name != config.model.published]
-    if built:
+    built = torchvision_detectors(state)
+    if built and config.model.published not in built:
         return [" or ".join(f"model={name.removeprefix('fasterrcnn_')}" for name in built)]
     shape = lambda tensors, key: list(tensors[key].shape) if key in tensors else []
     found = []

@@ -219,6 +219,15 @@ def test_a_detector_of_torchvision_tells_its_model(tmp_path, builder, model):
     assert "model.fpn_channels" not in str(refused.value)
 
 
+def test_a_detector_of_torchvision_for_its_own_model_tells_the_keys(tmp_path):
+    """Two functions build layers of the same names: the one that is configured is not to be changed."""
+    peer = get_model("fasterrcnn_mobilenet_v3_large_fpn", weights=None, weights_backbone=None, num_classes=3)
+    with pytest.raises(WeightsError) as refused:
+        start(tmp_path, keys={"published": "fasterrcnn_mobilenet_v3_large_320_fpn"}, content=peer.state_dict())
+    assert "model=" not in str(refused.value)
+    assert "model.anchors with 15" in str(refused.value)
+
+
 def test_another_size_of_pooled_regions(tmp_path):
     content = make_content()
     torch.save(content, tmp_path / "old.ckpt")
